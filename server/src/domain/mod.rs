@@ -1,0 +1,27 @@
+//! Floor 0: values, codecs and arithmetic.
+//!
+//! Nothing here waits, does I/O, reads a clock or knows protobuf. A value that exists is valid: constructors check,
+//! and past the door nothing checks again. Start with [`Tick`], then [`segment`] (the log's codec) and [`chunk`]
+//! (the history's codec).
+
+pub mod chunk;
+pub mod clock;
+pub mod cursor;
+pub mod decimal;
+pub mod instrument;
+pub mod name;
+pub mod ratio;
+pub mod segment;
+pub mod statistics;
+pub mod tick;
+pub mod time;
+pub mod wide;
+
+pub use clock::Clock;
+pub use cursor::{Cursor, CursorInvalid, Epoch};
+pub use decimal::{Decimal, DecimalInvalid};
+pub use instrument::{Instrument, InstrumentId};
+pub use name::{NameInvalid, Symbol, Venue};
+pub use tick::{Batch, Control, Entry, NewTick, Origin, Side, Tick, TradeId, TradeIdInvalid};
+pub use time::{TimeInvalid, TimeRange, UnixNanos};
+pub use wide::I256;

@@ -1,0 +1,323 @@
+//! Ticks, and the other entries of the log.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Decimal, InstrumentId, Symbol, UnixNanos, Venue};
+
+/// Which side was the aggressor of a trade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(u8)]
+pub enum Side {
+    /// Not known.
+    #[default]
+    Unspecified = 0,
+    /// A buyer took an offer.
+    Buy = 1,
+    /// A seller hit a bid.
+    Sell = 2,
+}
+
+impl Side {
+    /// The side of a stored number, or `None` for a number that no version wrote.
+    pub fn from_code(code: u8) -> Option<Side> {
+        match code {
+            0 => Some(Side::Unspecified),
+            1 => Some(Side::Buy),
+            2 => Some(Side::Sell),
+            _ => None,
+        }
+    }
+}
+
+/// How a tick came into the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Origin {
+    /// As it happened.
+    #[default]
+    Live,
+    /// Later, by an import or a publisher that said so.
+    Backfill,
+}
+
+/// Longest trade id in bytes.
+pub const MAX_TRADE_ID_BYTES: usize = 64;
+
+/// The venue's own identifier of a trade, up to 64 bytes of UTF-8; empty when the venue gives none.
+///
+/// Numbers in canonical form are held as numbers, because most venues count and numbers compress to almost nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Default)]
+pub enum TradeId {
+    /// The venue gave none.
+    #[default]
+    None,
+    /// Decimal digits without leading zeros that fit 64 bits.
+    Number(u64),
+    /// Anything else.
+    Text(Arc<str>),
+}
+
+/// A trade id is longer than 64 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("longer than {MAX_TRADE_ID_BYTES} bytes")]
+pub struct TradeIdInvalid;
+
+impl TradeId {
+    /// Checks the length and picks the compact form. Empty text is [`TradeId::None`].
+    pub fn new(text: &str) -> Result<TradeId, TradeIdInvalid> {
+        if text.is_empty() {
+            return Ok(TradeId::None);
+        }
+        if text.len() > MAX_TRADE_ID_BYTES {
+            return Err(TradeIdInvalid);
+        }
+        let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+        match text.parse::<u64>() {
+            Ok(number) if canonical => Ok(TradeId::Number(number)),
+            _ => Ok(TradeId::Text(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for TradeId {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TradeId::None => Ok(()),
+            TradeId::Number(number) => write!(out, "{number}"),
+            TradeId::Text(text) => out.write_str(text),
+        }
+    }
+}
+
+/// One trade as it stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tick {
+    /// What was traded where.
+    pub instrument: InstrumentId,
+    /// The tick's position in its epoch's log, from 1.
+    pub log_seq: u64,
+    /// When it happened, by the venue.
+    pub event_time: UnixNanos,
+    /// When it was received: by the source if that said so, else by the server.
+    pub receive_time: UnixNanos,
+    /// The price. Zero and negative prices are valid.
+    pub price: Decimal,
+    /// How much was traded, zero or more; `None` when the source does not say.
+    pub quantity: Option<Decimal>,
+    /// The aggressor.
+    pub side: Side,
+    /// The venue's identifier of the trade.
+    pub trade_id: TradeId,
+    /// Live or backfilled.
+    pub origin: Origin,
+}
+
+impl Tick {
+    /// The order of ticks in history.
+    pub fn key(&self) -> (UnixNanos, u64) {
+        (self.event_time, self.log_seq)
+    }
+}
+
+/// A tick on its way in: no position yet, and its instrument is an index into its [`Batch`]'s table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTick {
+    /// Index into [`Batch::instruments`].
+    pub instrument: u32,
+    /// When it happened, by the venue.
+    pub event_time: UnixNanos,
+    /// When the source received it; `None` asks the server to stamp it.
+    pub receive_time: Option<UnixNanos>,
+    /// The price.
+    pub price: Decimal,
+    /// How much was traded, zero or more.
+    pub quantity: Option<Decimal>,
+    /// The aggressor.
+    pub side: Side,
+    /// The venue's identifier of the trade.
+    pub trade_id: TradeId,
+}
+
+/// Valid ticks of one sender, stored all or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Batch {
+    /// The distinct instruments, in the order of their first tick.
+    pub instruments: Vec<(Venue, Symbol)>,
+    /// The ticks, in the order sent.
+    pub ticks: Vec<NewTick>,
+}
+
+impl Batch {
+    /// A digest of the ticks as sent, before the server stamps anything: rows and columns of the same ticks agree.
+    ///
+    /// XXH3 with 128 bits over a fixed layout. It recognises a repeated batch; it is no defence against forgery.
+    pub fn digest(&self) -> [u8; 16] {
+        let mut hash = xxhash_rust::xxh3::Xxh3::new();
+        for (venue, symbol) in &self.instruments {
+            hash.update(&[venue.as_str().len() as u8]);
+            hash.update(venue.as_str().as_bytes());
+            hash.update(&[symbol.as_str().len() as u8]);
+            hash.update(symbol.as_str().as_bytes());
+        }
+        for tick in &self.ticks {
+            let mut fixed = [0u8; 4 + 8 + 9 + 9 + 10 + 1 + 1];
+            fixed[0..4].copy_from_slice(&tick.instrument.to_le_bytes());
+            fixed[4..12].copy_from_slice(&tick.event_time.nanos().to_le_bytes());
+            if let Some(time) = tick.receive_time {
+                fixed[12] = 1;
+                fixed[13..21].copy_from_slice(&time.nanos().to_le_bytes());
+            }
+            fixed[21..29].copy_from_slice(&tick.price.mantissa().to_le_bytes());
+            fixed[29] = tick.price.exponent() as u8;
+            if let Some(quantity) = tick.quantity {
+                fixed[30] = 1;
+                fixed[31..39].copy_from_slice(&quantity.mantissa().to_le_bytes());
+                fixed[39] = quantity.exponent() as u8;
+            }
+            fixed[40] = tick.side as u8;
+            match &tick.trade_id {
+                TradeId::None => hash.update(&fixed),
+                TradeId::Number(number) => {
+                    fixed[41] = 1;
+                    hash.update(&fixed);
+                    hash.update(&number.to_le_bytes());
+                }
+                TradeId::Text(text) => {
+                    fixed[41] = 2 + text.len() as u8;
+                    hash.update(&fixed);
+                    hash.update(text.as_bytes());
+                }
+            }
+        }
+        hash.digest128().to_le_bytes()
+    }
+}
+
+/// Why a source lost data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum GapCause {
+    /// Not known.
+    Unspecified = 0,
+    /// The source was not reachable.
+    Disconnected = 1,
+    /// The source's own numbers have a hole.
+    SequenceHole = 2,
+    /// The source said so.
+    Reported = 3,
+}
+
+/// A hole in what a source delivered, or the notice that it was filled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceGap {
+    /// The source's name, at most 64 bytes.
+    pub source: Arc<str>,
+    /// What was missed, by event time, half-open.
+    pub range: super::TimeRange,
+    /// First and last missing number of the source's own sequence, where it has one.
+    pub sequence: Option<(u64, u64)>,
+    /// Why.
+    pub cause: GapCause,
+    /// Whether the source can deliver it again.
+    pub recoverable: bool,
+}
+
+/// An entry of the log that is not a tick.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// A source lost data.
+    SourceGap(SourceGap),
+    /// What a source lost has been stored since.
+    SourceGapFilled(SourceGap),
+    /// A source went up or down.
+    SourceStatus {
+        /// The source's name, at most 64 bytes.
+        source: Arc<str>,
+        /// Whether it delivers.
+        up: bool,
+        /// A sentence for people, at most 256 bytes.
+        detail: Arc<str>,
+    },
+    /// A source says that nothing older than this will come for its venue.
+    Watermark {
+        /// The venue.
+        venue: Venue,
+        /// Complete up to here, by event time.
+        time: UnixNanos,
+    },
+    /// A trade's values are replaced, or the trade is cancelled.
+    Correction {
+        /// The trade's instrument.
+        instrument: InstrumentId,
+        /// The trade's identifier.
+        trade_id: TradeId,
+        /// The event time of the trade that is corrected.
+        event_time: UnixNanos,
+        /// The new price and quantity; `None` cancels the trade.
+        values: Option<(Decimal, Option<Decimal>)>,
+    },
+    /// A kind that this version does not know: kept and skipped.
+    Unknown {
+        /// Its number.
+        kind: u8,
+        /// Its bytes.
+        bytes: Vec<u8>,
+    },
+}
+
+/// One entry of the log. Every entry has its own position.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// A trade.
+    Tick(Tick),
+    /// Anything else.
+    Control(Control),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trade_ids_keep_their_text() {
+        for text in ["", "0", "7", "007", "18446744073709551615", "18446744073709551616", "+7", "a-1", "-1"] {
+            assert_eq!(TradeId::new(text).map(|id| id.to_string()).as_deref(), Ok(text));
+        }
+        assert_eq!(TradeId::new("007").unwrap(), TradeId::Text("007".into()));
+        assert_eq!(TradeId::new("7").unwrap(), TradeId::Number(7));
+        assert_eq!(TradeId::new(&"9".repeat(65)), Err(TradeIdInvalid));
+    }
+
+    #[test]
+    fn digests_tell_batches_apart_by_every_field() {
+        let tick = NewTick {
+            instrument: 0,
+            event_time: UnixNanos::new(1).unwrap(),
+            receive_time: None,
+            price: "1.5".parse().unwrap(),
+            quantity: None,
+            side: Side::Buy,
+            trade_id: TradeId::None,
+        };
+        let base = Batch { instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())], ticks: vec![tick] };
+        let variants: Vec<fn(&mut Batch)> = vec![
+            |_| (),
+            |batch| batch.instruments[0].0 = Venue::new("W").unwrap(),
+            |batch| batch.ticks[0].event_time = UnixNanos::new(2).unwrap(),
+            |batch| batch.ticks[0].receive_time = Some(UnixNanos::MIN),
+            |batch| batch.ticks[0].price = "1.6".parse().unwrap(),
+            |batch| batch.ticks[0].quantity = Some(Decimal::ZERO),
+            |batch| batch.ticks[0].side = Side::Sell,
+            |batch| batch.ticks[0].trade_id = TradeId::Number(0),
+            |batch| batch.ticks[0].trade_id = TradeId::Text("".into()),
+            |batch| batch.ticks.push(batch.ticks[0].clone()),
+        ];
+        let mut digests = std::collections::BTreeSet::new();
+        for change in &variants {
+            let mut batch = base.clone();
+            change(&mut batch);
+            assert!(digests.insert(batch.digest()));
+            assert_eq!(batch.digest(), batch.clone().digest());
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! Ingestion runs: what a file import did, under a lease.
+
+use std::sync::Arc;
+
+use crate::domain::UnixNanos;
+
+/// A run's name, made by the client: 1 to 64 bytes of `A-Z a-z 0-9 _ -`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RunId(Arc<str>);
+
+/// A run id with other characters, or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 64 characters of A-Z a-z 0-9 _ -")]
+pub struct RunIdInvalid;
+
+impl RunId {
+    /// Checks length and alphabet.
+    pub fn new(text: &str) -> Result<RunId, RunIdInvalid> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(RunId(text.into())) } else { Err(RunIdInvalid) }
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Who works on a run: a random number of the process and the attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunOwner(pub u64);
+
+/// The state of a stored run. Uploading is not stored: it ends with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RunState {
+    /// Being appended.
+    Running = 1,
+    /// All lines are in.
+    Succeeded = 2,
+    /// Ended by an error; the same file continues it.
+    Failed = 3,
+    /// Ended by request; what was committed stays, the same file continues it.
+    Cancelled = 4,
+}
+
+/// Why a run failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunError {
+    /// An `ErrorReason` without its prefix.
+    pub reason: String,
+    /// A sentence that says what to change.
+    pub message: String,
+}
+
+/// What makes two uploads the same run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRun {
+    /// The name that a new run gets.
+    pub id: RunId,
+    /// SHA-256 over content, the options that change ticks, and the parser's version (and the id, with `again`).
+    pub identity: [u8; 32],
+    /// SHA-256 over the uncompressed bytes alone.
+    pub content: [u8; 32],
+    /// The parser's version.
+    pub parser_version: u32,
+    /// The options, for people and for comparison (an encoded message of the caller's).
+    pub options: Vec<u8>,
+    /// The file's name as the client gave it: data, never a path.
+    pub file_name: String,
+    /// Bytes uploaded.
+    pub size_bytes: u64,
+    /// Lines in the file.
+    pub total_lines: u64,
+    /// The trace that the run belongs to, if any.
+    pub trace_id: String,
+    /// Whether the same content under other options is wanted.
+    pub again: bool,
+}
+
+/// A lease on a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who holds it.
+    pub owner: RunOwner,
+    /// When it was taken or renewed.
+    pub now: UnixNanos,
+    /// When others may take over.
+    pub until: UnixNanos,
+}
+
+/// A wish to begin or continue a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRequest {
+    /// The run.
+    pub run: NewRun,
+    /// The lease that it gets.
+    pub lease: Lease,
+}
+
+/// What became of a wish to begin a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunClaim {
+    /// New, or continued after `last_batch`: the caller holds the lease.
+    Yours(Run),
+    /// The same upload is worked on under another's lease.
+    Leased(Run),
+    /// The same upload has succeeded before.
+    Done(Run),
+    /// The same bytes are known with other options, and `again` is not set.
+    OtherOptions(Run),
+    /// An unfinished run of the same bytes was made by another version of the parser.
+    OtherParser(Run),
+    /// The id names a run of other content.
+    IdTaken(Run),
+}
+
+/// What a batch of lines adds to a run.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct RunProgress {
+    /// Lines read.
+    pub lines: u64,
+    /// Ticks stored.
+    pub ticks: u64,
+    /// Lines left out because their type is not a tick.
+    pub ignored: u64,
+    /// Lines rejected, all of them.
+    pub rejected: u64,
+    /// The rejected lines, as many as are kept.
+    pub rejects: Vec<Reject>,
+}
+
+/// A line that was rejected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Its number, from 1, the header included.
+    pub line: u64,
+    /// Why, in words.
+    pub reason: String,
+    /// Its first bytes, as text.
+    pub text: String,
+}
+
+/// A run as stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// What it is.
+    pub run: NewRun,
+    /// Where it stands.
+    pub state: RunState,
+    /// Who works on it, or last did.
+    pub owner: RunOwner,
+    /// Until when others keep off.
+    pub lease_until: UnixNanos,
+    /// The last committed batch; 0 before the first.
+    pub last_batch: u64,
+    /// Counts so far; its `rejects` are empty, see [`super::Store::rejects`].
+    pub progress: RunProgress,
+    /// The last position of its last tick; 0 before the first.
+    pub last_seq: u64,
+    /// Why it failed.
+    pub error: Option<RunError>,
+    /// When it was begun.
+    pub create_time: UnixNanos,
+    /// When it ended.
+    pub finish_time: Option<UnixNanos>,
+}
