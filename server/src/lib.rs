@@ -1,4 +1,6 @@
 //! Tapefeed's server. The floors, in reading order: imports go down only.
 
+pub mod bus;
 pub mod domain;
 pub mod store;
+pub mod tape;

@@ -4,6 +4,7 @@
 //! and past the door nothing checks again. Start with [`Tick`], then [`segment`] (the log's codec) and [`chunk`]
 //! (the history's codec).
 
+pub mod block;
 pub mod chunk;
 pub mod clock;
 pub mod cursor;
@@ -17,6 +18,7 @@ pub mod tick;
 pub mod time;
 pub mod wide;
 
+pub use block::Block;
 pub use clock::Clock;
 pub use cursor::{Cursor, CursorInvalid, Epoch};
 pub use decimal::{Decimal, DecimalInvalid};

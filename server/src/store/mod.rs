@@ -9,7 +9,8 @@
 mod run;
 
 pub use run::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
+    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress,
+    RunRequest, RunState,
 };
 
 use std::time::Duration;
@@ -350,7 +351,10 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Registers what is not known yet, in one transaction, and returns all in the order asked. Ids are dense from 1.
-    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError>;
+    async fn register(
+        &self,
+        instruments: &[(Venue, Symbol)],
+    ) -> Result<Vec<Instrument>, StoreError>;
 
     /// All instruments with an id greater than `after`, ascending.
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError>;

@@ -17,7 +17,11 @@ impl RunId {
     /// Checks length and alphabet.
     pub fn new(text: &str) -> Result<RunId, RunIdInvalid> {
         let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) { Ok(RunId(text.into())) } else { Err(RunIdInvalid) }
+        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
+            Ok(RunId(text.into()))
+        } else {
+            Err(RunIdInvalid)
+        }
     }
 
     /// The name.

@@ -1,0 +1,212 @@
+//! The immutable picture of everything up to one position.
+//!
+//! A [`View`] never changes; the next one shares what did not change with it. Per instrument it has a [`Holding`]:
+//! chunk headers for what is compacted, and hot ticks for what is not.
+
+use std::sync::Arc;
+
+use crate::domain::statistics::Statistics;
+use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
+use crate::store::ChunkId;
+
+/// What is known of a chunk without reading its bytes.
+#[derive(Debug)]
+pub struct ChunkHeader {
+    /// Where its bytes are.
+    pub id: ChunkId,
+    /// The UTC day of its ticks, in days since 1970.
+    pub day: u32,
+    /// The smallest position among its ticks.
+    pub min_seq: u64,
+    /// The greatest position among its ticks.
+    pub max_seq: u64,
+    /// Length of its bytes.
+    pub byte_count: u32,
+    /// The exact statistics of its ticks; `first` and `last` are always present.
+    pub statistics: Statistics,
+    /// The event time of its first tick.
+    pub first_time: UnixNanos,
+    /// The event time of its last tick.
+    pub last_time: UnixNanos,
+}
+
+/// What a view holds of one instrument. Every tick of the instrument up to the view's position is in exactly one of
+/// the three lists.
+#[derive(Clone, Debug, Default)]
+pub struct Holding {
+    /// Ordinary chunks: disjoint and ascending by (event_time, log_seq).
+    pub chunks: Arc<Vec<Arc<ChunkHeader>>>,
+    /// Late chunks: each ascending inside, overlapping the ordinary ones and each other.
+    pub late: Arc<Vec<Arc<ChunkHeader>>>,
+    /// Ticks that are not in chunks: blocks in the order of the log, each ascending by `log_seq`.
+    pub hot: Vec<Arc<Vec<Tick>>>,
+    /// The newest hot tick by (event_time, log_seq).
+    pub hot_latest: Option<Arc<Tick>>,
+    /// Everything of the instrument up to this position is in chunks.
+    pub compacted: u64,
+}
+
+impl Holding {
+    /// How many ticks are hot.
+    pub fn hot_count(&self) -> usize {
+        self.hot.iter().map(|block| block.len()).sum()
+    }
+
+    /// The hot ticks in the order of the log.
+    pub fn hot_ticks(&self) -> impl Iterator<Item = &Tick> {
+        self.hot.iter().flat_map(|block| block.iter())
+    }
+
+    /// Appends hot ticks in the order of the log. Blocks of similar size are merged, so that a holding of n ticks has
+    /// at most about log2(n) blocks and a tick is copied about as often.
+    pub fn push_hot(&mut self, ticks: Vec<Tick>) {
+        let Some(newest) = ticks.iter().max_by_key(|tick| tick.key()) else {
+            return;
+        };
+        if self
+            .hot_latest
+            .as_ref()
+            .is_none_or(|latest| latest.key() < newest.key())
+        {
+            self.hot_latest = Some(Arc::new(newest.clone()));
+        }
+        self.hot.push(Arc::new(ticks));
+        while let [.., older, newer] = self.hot.as_slice() {
+            if older.len() > 2 * newer.len() {
+                break;
+            }
+            let mut merged = Vec::with_capacity(older.len() + newer.len());
+            merged.extend_from_slice(older);
+            merged.extend_from_slice(newer);
+            self.hot.truncate(self.hot.len() - 2);
+            self.hot.push(Arc::new(merged));
+        }
+    }
+
+    /// Forgets hot ticks up to a position, because chunks hold them now.
+    pub fn evict_hot(&mut self, compacted: u64) {
+        self.compacted = compacted;
+        self.hot
+            .retain(|block| block.last().is_some_and(|tick| tick.log_seq > compacted));
+        if let Some(first) = self.hot.first_mut()
+            && first.first().is_some_and(|tick| tick.log_seq <= compacted)
+        {
+            *first = Arc::new(
+                first
+                    .iter()
+                    .filter(|tick| tick.log_seq > compacted)
+                    .cloned()
+                    .collect(),
+            );
+        }
+        self.hot_latest = self
+            .hot_ticks()
+            .max_by_key(|tick| tick.key())
+            .map(|tick| Arc::new(tick.clone()));
+    }
+}
+
+/// Instruments a page of holdings has; a view shares the pages that did not change.
+const PAGE: usize = 64;
+
+/// Everything up to one position of one log.
+#[derive(Clone, Debug)]
+pub struct View {
+    epoch: Epoch,
+    position: u64,
+    append_time: UnixNanos,
+    manifest_version: u64,
+    pages: Vec<Arc<Vec<Arc<Holding>>>>,
+    hot_ticks: usize,
+}
+
+impl View {
+    /// The view of an empty log.
+    pub fn empty(epoch: Epoch) -> View {
+        View {
+            epoch,
+            position: 0,
+            append_time: UnixNanos::MIN,
+            manifest_version: 0,
+            pages: Vec::new(),
+            hot_ticks: 0,
+        }
+    }
+
+    /// The log.
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// The position up to which the view is complete.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The position as a cursor.
+    pub fn cursor(&self) -> Cursor {
+        Cursor {
+            epoch: self.epoch,
+            position: self.position,
+        }
+    }
+
+    /// When the last entry was appended.
+    pub fn append_time(&self) -> UnixNanos {
+        self.append_time
+    }
+
+    /// The manifest version whose chunks it has.
+    pub fn manifest_version(&self) -> u64 {
+        self.manifest_version
+    }
+
+    /// How many ticks are in no chunk yet.
+    pub fn hot_ticks(&self) -> usize {
+        self.hot_ticks
+    }
+
+    /// What the view holds of an instrument, `None` when it has no tick of it.
+    pub fn holding(&self, instrument: InstrumentId) -> Option<&Arc<Holding>> {
+        let index = (instrument.0 as usize).checked_sub(1)?;
+        let holding = self.pages.get(index / PAGE)?.get(index % PAGE)?;
+        (!holding.chunks.is_empty() || !holding.late.is_empty() || !holding.hot.is_empty())
+            .then_some(holding)
+    }
+
+    /// All instruments that have ticks, ascending by id.
+    pub fn holdings(&self) -> impl Iterator<Item = (InstrumentId, &Arc<Holding>)> {
+        let ids = 1..=(self.pages.len() * PAGE) as u32;
+        ids.filter_map(|id| {
+            self.holding(InstrumentId(id))
+                .map(|holding| (InstrumentId(id), holding))
+        })
+    }
+
+    /// Changes one holding of a view under construction.
+    pub(super) fn update(&mut self, instrument: InstrumentId, change: impl FnOnce(&mut Holding)) {
+        let index = instrument
+            .0
+            .checked_sub(1)
+            .expect("instrument ids start at 1") as usize;
+        while self.pages.len() <= index / PAGE {
+            self.pages.push(Arc::new(vec![Arc::default(); PAGE]));
+        }
+        let page = Arc::make_mut(&mut self.pages[index / PAGE]);
+        let holding = Arc::make_mut(&mut page[index % PAGE]);
+        let before = holding.hot_count();
+        change(holding);
+        self.hot_ticks = self.hot_ticks + holding.hot_count() - before;
+    }
+
+    /// Moves a view under construction on.
+    pub(super) fn advance(&mut self, position: u64, append_time: UnixNanos) {
+        self.position = position;
+        self.append_time = append_time;
+    }
+
+    /// Names the manifest version of a view under construction.
+    pub(super) fn adopt(&mut self, manifest_version: u64) {
+        self.manifest_version = manifest_version;
+    }
+}
