@@ -1,6 +1,3 @@
-<<<<<<< HEAD
-fn main() {}
-=======
 //! Compiles `proto/tapefeed` for Rust without `protoc`, and writes the descriptor set that reflection serves.
 
 use std::error::Error;
@@ -62,4 +59,3 @@ fn proto_files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     files.sort();
     Ok(files)
 }
->>>>>>> proto-contract
