@@ -2,5 +2,7 @@
 
 pub mod bus;
 pub mod domain;
+pub mod ingest;
+pub mod live;
 pub mod store;
 pub mod tape;

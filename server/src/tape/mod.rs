@@ -8,6 +8,7 @@ pub mod builder;
 pub mod compactor;
 pub mod follower;
 pub mod hub;
+mod merge;
 pub mod registry;
 pub mod view;
 

@@ -33,12 +33,22 @@ pub struct ChunkHeader {
 impl ChunkHeader {
     /// The key of its first tick in the order of history.
     pub fn first_key(&self) -> (UnixNanos, u64) {
-        self.statistics.totals.first.map_or((self.first_time, self.min_seq), |point| (point.event_time, point.log_seq))
+        self.statistics
+            .totals
+            .first
+            .map_or((self.first_time, self.min_seq), |point| {
+                (point.event_time, point.log_seq)
+            })
     }
 
     /// The key of its last tick in the order of history.
     pub fn last_key(&self) -> (UnixNanos, u64) {
-        self.statistics.totals.last.map_or((self.last_time, self.max_seq), |point| (point.event_time, point.log_seq))
+        self.statistics
+            .totals
+            .last
+            .map_or((self.last_time, self.max_seq), |point| {
+                (point.event_time, point.log_seq)
+            })
     }
 
     /// How many ticks it has.
