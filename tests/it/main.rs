@@ -1,1 +1,3 @@
+//! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
+mod floors;
