@@ -2,5 +2,6 @@
 
 pub mod bus;
 pub mod domain;
+pub mod grpc;
 pub mod store;
 pub mod tape;
