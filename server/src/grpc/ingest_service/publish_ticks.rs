@@ -16,8 +16,9 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
 use crate::domain::{Batch, Clock};
-use crate::grpc::convert::{columns, tick};
+use crate::grpc::convert::{columns, rows};
 use crate::grpc::error::Refusal;
+use crate::grpc::limits::MAX_EVENT_TIME_AHEAD;
 use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
 use crate::grpc::violation::Violations;
 use crate::ingest::{Ingest, IngestError, Receipt, Sender, Submission};
@@ -105,7 +106,7 @@ impl Publishing {
         mut requests: Streaming<proto::PublishTicksRequest>,
         responses: &Responses,
     ) -> Result<(), Refusal> {
-        let Some(first) = requests.message().await.map_err(Refusal::from_transport)? else { return Ok(()) };
+        let Some(first) = requests.message().await.map_err(from_transport)? else { return Ok(()) };
         let Some(publish_ticks_request::Message::Claim(claim)) = first.message else {
             return Err(Refusal::field("claim", "the first message claims a producer id"));
         };
@@ -171,7 +172,7 @@ impl Stream<'_> {
                     return Err(Refusal::shutting_down(None));
                 }
                 request = requests.message() => {
-                    let taken = match request.map_err(Refusal::from_transport) {
+                    let taken = match request.map_err(from_transport) {
                         Ok(None) => return self.finish().await,
                         Ok(Some(request)) => self.take(request).await,
                         Err(refusal) => Err(refusal),
@@ -230,10 +231,10 @@ impl Stream<'_> {
     fn parse(&self, batch: proto::PublishBatch) -> Result<Batch, Refusal> {
         use proto::publish_batch::Content;
         let now = self.publishing.clock.now();
-        let limit = (!self.backfill).then_some(now);
+        let limit = (!self.backfill).then(|| now.saturating_add(MAX_EVENT_TIME_AHEAD));
         let parsed = match batch.content {
-            Some(Content::Rows(rows)) => tick::batch("batch.rows", rows, limit),
-            Some(Content::Columns(table)) => columns::batch("batch.columns", table, limit),
+            Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
+            Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
             Some(Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_)) => {
                 return Err(Refusal::not_served("source events in PublishTicks"));
             }
@@ -243,7 +244,7 @@ impl Stream<'_> {
                 return Err(Refusal::batch_invalid(violations, self.next_batch_seq));
             }
         };
-        parsed.map_err(|problem| problem.refuse_batch(self.next_batch_seq))
+        parsed.map_err(|problem| problem.refuse(self.next_batch_seq))
     }
 
     /// A refusal that names no number gets the one that is expected next.
@@ -269,9 +270,14 @@ impl Stream<'_> {
     }
 
     /// A producer that is gone misses its answer; what it sent is stored all the same.
-    async fn send(&self, message: publish_ticks_response::Message) {
+    async fn send(&mut self, message: publish_ticks_response::Message) {
         let _ = self.responses.send(Ok(proto::PublishTicksResponse { message: Some(message) })).await;
     }
+}
+
+/// A request that could not be read, named as the contract names it.
+fn from_transport(status: Status) -> Refusal {
+    Refusal::of_transport(status.code(), status.message(), "tapefeed.v1.IngestService/PublishTicks", true)
 }
 
 /// What an ingest error means to a producer.

@@ -10,15 +10,13 @@ use super::LiveService;
 use crate::domain::{Cursor, Epoch};
 use crate::grpc::convert::{cursor, name, tick, time};
 use crate::grpc::error::{EpochFacts, Refusal};
+use crate::grpc::limits::MAX_STREAM_SELECTORS;
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 use crate::live::{
     DEFAULT_HEARTBEAT, Event, HEARTBEATS, LiveError, MAX_FLUSH_WINDOW, Selector, Session, Start, Subscription,
 };
 use crate::tape::Registry;
-
-/// Selectors of one subscription at most.
-const MAX_SELECTORS: usize = 10_000;
 
 pub(super) async fn subscribe_ticks(
     service: &LiveService,
@@ -63,8 +61,8 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
         slow_reader,
         if_unavailable,
     } = request;
-    if selectors.len() > MAX_SELECTORS {
-        return Err(Refusal::limit_exceeded("selectors", MAX_SELECTORS as u64, Some(selectors.len() as u64)));
+    if selectors.len() > MAX_STREAM_SELECTORS {
+        return Err(Refusal::limit_exceeded("selectors", MAX_STREAM_SELECTORS as u64, Some(selectors.len() as u64)));
     }
     if encoding == proto::Encoding::Columns as i32 {
         return Err(Refusal::not_served("ENCODING_COLUMNS in SubscribeTicks"));
@@ -145,7 +143,7 @@ impl Encoder {
                 (cursor, Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: cursor.position }))
             }
             Event::Progress { cursor, time } => {
-                let server_time = Some(time::wire_time(time));
+                let server_time = Some(time.into());
                 (cursor, Wire::Progress(proto::Progress { log_seq: cursor.position, server_time }))
             }
             Event::SlowConsumer { cursor, catching_up, lag, lag_time } => {
