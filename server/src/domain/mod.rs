@@ -15,6 +15,7 @@ pub mod segment;
 pub mod statistics;
 pub mod tick;
 pub mod time;
+mod varint;
 pub mod wide;
 
 pub use clock::Clock;
