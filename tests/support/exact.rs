@@ -19,7 +19,10 @@ pub fn units(text: &str) -> i128 {
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
-    assert!(fraction.len() <= DECIMALS as usize, "{text} has more decimals than the oracle");
+    assert!(
+        fraction.len() <= DECIMALS as usize,
+        "{text} has more decimals than the oracle"
+    );
     let digits = format!("{whole}{fraction:0<width$}", width = DECIMALS as usize);
     sign * digits.parse::<i128>().expect("the text holds digits")
 }
@@ -44,7 +47,11 @@ pub fn plain(text: &str) -> String {
         return text.to_owned();
     }
     let trimmed = text.trim_end_matches('0').trim_end_matches('.');
-    if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }
+    if trimmed == "-0" {
+        "0".to_owned()
+    } else {
+        trimmed.to_owned()
+    }
 }
 
 /// Reads a decimal of the contract.
@@ -135,7 +142,9 @@ impl Sums {
 pub fn row_of(answer: &proto::GetPriceStatisticsResponse) -> [String; 6] {
     let price = |point: &Option<proto::PricePoint>| {
         let decimal = point.as_ref().and_then(|point| point.price.as_ref());
-        decimal.map(|decimal| text(of_decimal(decimal))).unwrap_or_default()
+        decimal
+            .map(|decimal| text(of_decimal(decimal)))
+            .unwrap_or_default()
     };
     [
         answer.tick_count.to_string(),
@@ -180,7 +189,11 @@ mod tests {
             (7, 3, 2),
             (6, 3, 2),
         ] {
-            assert_eq!(half_even(numerator, denominator), quotient, "{numerator}/{denominator}");
+            assert_eq!(
+                half_even(numerator, denominator),
+                quotient,
+                "{numerator}/{denominator}"
+            );
         }
     }
 
