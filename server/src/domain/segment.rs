@@ -49,6 +49,17 @@ pub struct Link<'a> {
 
 /// The chain value of a segment: the first 16 bytes of SHA-256 over the predecessor's chain value and the link.
 pub fn chain(previous: &[u8; 16], link: Link<'_>) -> [u8; 16] {
-    let _ = (previous, link);
-    todo!()
+    use sha2::{Digest, Sha256};
+    let mut hash = Sha256::new();
+    hash.update(previous);
+    hash.update(link.epoch.0.to_le_bytes());
+    hash.update(link.first_seq.to_le_bytes());
+    hash.update(link.entry_count.to_le_bytes());
+    hash.update(link.tick_count.to_le_bytes());
+    hash.update(link.append_time.to_le_bytes());
+    hash.update([u8::from(link.backfill)]);
+    hash.update(Sha256::digest(link.bytes));
+    let mut chain = [0; 16];
+    chain.copy_from_slice(&hash.finalize()[..16]);
+    chain
 }
