@@ -2,5 +2,6 @@
 
 pub mod bus;
 pub mod domain;
+pub mod query;
 pub mod store;
 pub mod tape;
