@@ -16,6 +16,7 @@ pub mod segment;
 pub mod statistics;
 pub mod tick;
 pub mod time;
+mod varint;
 pub mod wide;
 
 pub use block::Block;
