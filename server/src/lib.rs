@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod domain;
+pub mod grpc;
 pub mod query;
 pub mod store;
 pub mod tape;

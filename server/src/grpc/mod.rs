@@ -1,0 +1,11 @@
+//! Floor 3: the services of the contract.
+//!
+//! The only module that speaks `tapefeed_proto`; its types are written `proto::Tick`. Requests come in through
+//! [`convert`], and every refusal goes out through [`error`].
+
+pub mod convert;
+pub mod error;
+pub mod limits;
+pub mod violation;
+
+pub use tapefeed_proto::v1 as proto;
