@@ -5,6 +5,8 @@
 
 pub mod convert;
 pub mod error;
+pub mod history_service;
+pub mod instrument_service;
 pub mod limits;
 pub mod violation;
 

@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::statistics::Totals;
-use crate::domain::{
-    Cursor, Instrument, InstrumentId, Symbol, Tick, TimeRange, TradeId, UnixNanos, Venue,
-};
+use crate::domain::{Cursor, Instrument, InstrumentId, Symbol, Tick, TimeRange, TradeId, Venue};
 use crate::store::StoreError;
 use crate::tape::View;
 
