@@ -277,7 +277,11 @@ mod tests {
         }
         text.insert(text.len() - usize::from(decimals), '.');
         let text = text.trim_end_matches('0').trim_end_matches('.').to_owned();
-        if numerator.sign() * denominator.sign() == num_bigint::Sign::Minus && text != "0" { format!("-{text}") } else { text }
+        if numerator.sign() * denominator.sign() == num_bigint::Sign::Minus && text != "0" {
+            format!("-{text}")
+        } else {
+            text
+        }
     }
 
     fn wide(value: i128) -> I256 {
@@ -315,7 +319,10 @@ mod tests {
         }
         assert_eq!(quotient(wide(1), I256::ZERO, 9), None);
         let seventy_six_digits = quotient(I256::MIN, wide(1), 36).unwrap();
-        assert_eq!(seventy_six_digits, "-57896044618658097711785492504343953926634992332820282019728792003956564819968");
+        assert_eq!(
+            seventy_six_digits,
+            "-57896044618658097711785492504343953926634992332820282019728792003956564819968"
+        );
     }
 
     #[test]
