@@ -12,6 +12,9 @@ pub mod decimal;
 pub mod instrument;
 pub mod name;
 pub mod ratio;
+#[cfg(test)]
+mod samples;
+mod scale;
 pub mod segment;
 pub mod statistics;
 pub mod tick;
