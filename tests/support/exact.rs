@@ -29,16 +29,18 @@ pub fn units(text: &str) -> i128 {
 
 /// Writes units without trailing zeros.
 pub fn text(units: i128) -> String {
-    let sign = if units < 0 { "-" } else { "" };
-    let magnitude = units.unsigned_abs();
-    let one = ONE.unsigned_abs();
-    let digits = format!(
-        "{sign}{}.{:0width$}",
-        magnitude / one,
-        magnitude % one,
-        width = DECIMALS as usize
-    );
-    plain(&digits)
+    text_at(units, DECIMALS)
+}
+
+/// Writes a whole number of 10^-`decimals` without trailing zeros.
+pub fn text_at(value: i128, decimals: u32) -> String {
+    let sign = if value < 0 { "-" } else { "" };
+    let one = 10u128.pow(decimals);
+    let (whole, fraction) = (value.unsigned_abs() / one, value.unsigned_abs() % one);
+    plain(&format!(
+        "{sign}{whole}.{fraction:0width$}",
+        width = decimals as usize
+    ))
 }
 
 /// A decimal text without trailing zeros after the point: the form in which texts are compared.
