@@ -298,7 +298,7 @@ async fn prepare(
         looking.close().await?;
     }
     let mut connection = writing.clone().create_if_missing(fresh).connect().await?;
-    match MIGRATIONS.run(&mut connection).await {
+    match MIGRATIONS.run_direct(None, &mut connection, false).await {
         Ok(()) => (),
         Err(MigrateError::VersionMissing(migration)) => return Err(Unprepared::Newer(migration)),
         Err(error) => return Err(Unprepared::Migration(error)),
