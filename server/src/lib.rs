@@ -2,5 +2,8 @@
 
 pub mod bus;
 pub mod domain;
+pub mod grpc;
+pub mod ingest;
+pub mod live;
 pub mod store;
 pub mod tape;
