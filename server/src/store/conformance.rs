@@ -29,7 +29,7 @@ use super::{
 use crate::domain::{Clock, Epoch, UnixNanos};
 
 /// The epoch of every fixture's log. Its sign bit is set, as one random epoch in two has it.
-const EPOCH: Epoch = Epoch(0xfeed_0000_0000_0001);
+pub(super) const EPOCH: Epoch = Epoch(0xfeed_0000_0000_0001);
 
 /// When every fixture's clock starts.
 const START: i64 = 1_700_000_000_000_000_000;
