@@ -28,7 +28,7 @@ fn take(bytes: &[u8], piece: usize, limits: Limits) -> Result<Spooled, ImportErr
 }
 
 fn gz(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
 }
@@ -108,7 +108,7 @@ fn defects_are_named() {
     let plain = trades(3_000);
     let packed = gz(&plain);
     let mut flipped = packed.clone();
-    flipped[40_000] ^= 4;
+    flipped[packed.len() / 2] ^= 4;
     let mut garbage = packed.clone();
     garbage.extend_from_slice(b"garbage");
     let mut zeros = packed.clone();
@@ -128,7 +128,7 @@ fn defects_are_named() {
         std::iter::once(0xFEFFu16).chain("venue,symbol".encode_utf16()).flat_map(u16::to_le_bytes).collect();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", Vec::new(), "the file is empty"),
-        ("three bytes", b"PK\x03".to_vec(), "the header has no column for event_time"),
+        ("three bytes", b"PK\x03".to_vec(), "control character"),
         ("empty gzip", gz(b""), "the file is empty"),
         ("gzip cut in the data", packed[..packed.len() / 2].to_vec(), "truncated or damaged"),
         ("gzip cut in the header", packed[..6].to_vec(), "truncated or damaged"),
@@ -162,7 +162,7 @@ fn defects_are_named() {
 
 #[test]
 fn every_truncation_of_an_archive_is_refused() {
-    let plain = trades(40);
+    let plain = trades(4);
     for packed in [gz(&plain), deflated(&[("t.csv", &plain)])] {
         for length in 4..packed.len() {
             let error = take(&packed[..length], 1 << 20, Limits::default()).unwrap_err();
@@ -173,7 +173,7 @@ fn every_truncation_of_an_archive_is_refused() {
 
 #[test]
 fn damaged_archives_never_panic() {
-    let plain = trades(40);
+    let plain = trades(4);
     for packed in [gz(&plain), deflated(&[("t.csv", &plain), ("._t.csv", b"x")])] {
         for at in 0..packed.len() {
             for bit in [0x01, 0x80, 0xFF] {
