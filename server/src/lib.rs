@@ -3,6 +3,8 @@
 pub mod bus;
 pub mod domain;
 pub mod grpc;
+pub mod ingest;
+pub mod live;
 pub mod query;
 pub mod store;
 pub mod tape;
