@@ -6,7 +6,7 @@ use crate::store::StoreError;
 use crate::tape::View;
 
 use super::cache::ChunkError;
-use super::integral::{Integral, Ticks, held};
+use super::integral::{Integral, Ticks};
 use super::keys::Bounds;
 use super::statistics::sum;
 use super::totals::{Reach, is_empty, totals};
@@ -222,7 +222,7 @@ async fn weigh(
             event_time: start,
             ..carried
         };
-        add(start, until, held(from_start, until));
+        add(start, until, from_start.weight_until(until));
     }
     Ok(Some(Weighted { weighted, last }))
 }
