@@ -6,5 +6,6 @@ pub mod grpc;
 pub mod ingest;
 pub mod live;
 pub mod query;
+pub mod replica;
 pub mod store;
 pub mod tape;
