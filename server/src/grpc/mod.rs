@@ -5,13 +5,8 @@
 
 pub mod convert;
 pub mod error;
-<<<<<<< HEAD
-pub mod history_service;
-pub mod ingest_service;
-=======
 pub mod ingest_service;
 pub mod history_service;
->>>>>>> main
 pub mod instrument_service;
 pub mod limits;
 pub mod live_service;

@@ -177,14 +177,14 @@ impl Query {
 }
 
 /// A sum over time, and the price that stands for it where no time has weight.
-struct Weighted {
-    weighted: TimeWeighted,
-    last: PricePoint,
+pub(super) struct Weighted {
+    pub(super) weighted: TimeWeighted,
+    pub(super) last: PricePoint,
 }
 
 /// Adds prices up over `[start, min(end, now))`, where the last price before the range holds from its start, and a
 /// range without an end ends with its last tick. An empty range has no time and no price, as it has no ticks.
-async fn weigh(
+pub(super) async fn weigh(
     ticks: Ticks<'_>,
     totals: &Totals,
     range: TimeRange,
