@@ -151,7 +151,13 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             continue;
         }
         tracing::debug!(%peer, "a connection is open");
-        connections.spawn(connection(io, router.clone(), builder.clone(), limits, stop.clone()));
+        connections.spawn(connection(
+            io,
+            router.clone(),
+            builder.clone(),
+            limits,
+            stop.clone(),
+        ));
     }
     drop(listener);
     while let Some(closed) = connections.join_next().await {

@@ -53,7 +53,11 @@ enum Command {
     /// Serve, with synthetic NASDAQ and NYSE feeds into a store of their own.
     Demo {
         /// The demo's store. Never taken from the environment or the file, so that invented ticks do not get into real ones.
-        #[arg(long, value_name = "URL", default_value = "sqlite://./tapefeed-demo.db")]
+        #[arg(
+            long,
+            value_name = "URL",
+            default_value = "sqlite://./tapefeed-demo.db"
+        )]
         store: StoreUrl,
         /// Synthetic ticks each second. [default: 100]
         #[arg(long, value_name = "TICKS/S", env = "TAPEFEED_DEMO_RATE")]
@@ -273,7 +277,10 @@ impl ServeOptions {
     fn resolve(self, file: File, store: StoreUrl, demo: Option<Demo>) -> ServeConfig {
         let demo_history = demo.map(|_| Span(DEMO_HISTORY));
         ServeConfig {
-            listen: self.listen.or(file.listen).map_or(LISTEN, |listen| listen.0),
+            listen: self
+                .listen
+                .or(file.listen)
+                .map_or(LISTEN, |listen| listen.0),
             store,
             bus: self.bus.or(file.bus).unwrap_or(BusUrl::Local),
             log_retention: self
@@ -290,11 +297,7 @@ impl ServeOptions {
                 .or(demo_history)
                 .map(|span| span.0),
             demo,
-            log: self
-                .common
-                .log
-                .or(file.log)
-                .unwrap_or_else(|| LOG.into()),
+            log: self.common.log.or(file.log).unwrap_or_else(|| LOG.into()),
         }
     }
 }
@@ -303,7 +306,9 @@ impl FromStr for StoreUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<StoreUrl, String> {
-        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
+        let path = text
+            .strip_prefix("sqlite://")
+            .or_else(|| text.strip_prefix("sqlite:"));
         match path {
             Some(path) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
             _ if text.starts_with("postgres") => {

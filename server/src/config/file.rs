@@ -61,7 +61,8 @@ mod tests {
 
     #[test]
     fn files_are_read_with_the_names_of_the_flags() {
-        let file = parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\n").unwrap();
+        let file =
+            parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\n").unwrap();
         assert_eq!(file.listen, "[::1]:4000".parse().ok());
         assert_eq!(file.log_retention, "2h".parse().ok());
         assert_eq!(file.demo_rate, Some(5));

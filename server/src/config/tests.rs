@@ -57,9 +57,15 @@ fn a_flag_is_stronger_than_the_file() {
 #[test]
 fn wrong_options_say_what_to_write() {
     for (arguments, told) in [
-        (["--listen", "0.0.0.0:50051"], "neither TLS nor authentication"),
+        (
+            ["--listen", "0.0.0.0:50051"],
+            "neither TLS nor authentication",
+        ),
         (["--listen", "localhost"], "127.0.0.1:50051"),
-        (["--store", "postgres://localhost/db"], "not in this version"),
+        (
+            ["--store", "postgres://localhost/db"],
+            "not in this version",
+        ),
         (["--store", "tapefeed.db"], "sqlite://"),
         (["--bus", "redis://localhost"], "not in this version"),
         (["--log-retention", "a day"], "24h"),
@@ -72,8 +78,17 @@ fn wrong_options_say_what_to_write() {
 
 #[test]
 fn an_epoch_is_renewed_in_the_store_of_serve() {
-    let line = ["tapefeed-server", "epoch", "renew", "--store", "sqlite://copy.db"];
-    let config = CommandLine::try_parse_from(line).unwrap().resolve().unwrap();
+    let line = [
+        "tapefeed-server",
+        "epoch",
+        "renew",
+        "--store",
+        "sqlite://copy.db",
+    ];
+    let config = CommandLine::try_parse_from(line)
+        .unwrap()
+        .resolve()
+        .unwrap();
     let expected = Config::RenewEpoch {
         store: StoreUrl::Sqlite("copy.db".into()),
         log: "info".into(),

@@ -7,8 +7,12 @@
 pub mod convert;
 pub mod error;
 pub mod health;
+pub mod history_service;
+pub mod ingest_service;
+pub mod instrument_service;
 pub mod layers;
 pub mod limits;
+pub mod live_service;
 pub mod violation;
 
 pub use tapefeed_proto::v1 as proto;

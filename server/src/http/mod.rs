@@ -25,7 +25,10 @@ const PAGE: &str = include_str!("page.html");
 
 /// The page runs no script and loads nothing.
 const PAGE_HEADERS: [(HeaderName, &str); 2] = [
-    (CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+    (
+        CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'unsafe-inline'",
+    ),
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
 ];
 
@@ -50,7 +53,10 @@ where
         .replace("{{address}}", &address.to_string())
         .replace("{{version}}", env!("CARGO_PKG_VERSION"));
     Router::new()
-        .route("/", get(move || async move { (PAGE_HEADERS, Html(page.clone())) }))
+        .route(
+            "/",
+            get(move || async move { (PAGE_HEADERS, Html(page.clone())) }),
+        )
         .route("/healthz", get(alive))
         .route("/readyz", get(move || ready(readiness.clone())))
         .fallback(move |request: Request| {

@@ -7,6 +7,8 @@ use serde::Serialize;
 pub struct Readiness {
     /// Whether the server is stopping.
     pub draining: bool,
+    /// How many entries of the log the answers are behind.
+    pub lag: u64,
     /// What the server depends on, in a fixed order.
     pub dependencies: Vec<Dependency>,
 }
@@ -87,11 +89,12 @@ mod tests {
     fn what_is_down_or_stopping_is_not_ready() {
         let mut readiness = Readiness {
             draining: false,
+            lag: 3,
             dependencies: vec![Dependency::up("store", "")],
         };
         assert_eq!(
             readiness.to_json(),
-            "{\"ready\":true,\"draining\":false,\"dependencies\":[{\"name\":\"store\",\"state\":\"up\",\"detail\":\"\"}]}\n"
+            "{\"ready\":true,\"draining\":false,\"lag\":3,\"dependencies\":[{\"name\":\"store\",\"state\":\"up\",\"detail\":\"\"}]}\n"
         );
         readiness.dependencies[0].state = State::Degraded;
         assert!(readiness.is_ready());
