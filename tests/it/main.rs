@@ -2,9 +2,4 @@
 
 mod failpoints;
 mod floors;
-mod oracle;
 mod publish;
-mod questions;
-mod replica;
-mod stumbling;
-mod workload;
