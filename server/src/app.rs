@@ -30,12 +30,13 @@ use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::grpc::proto::live_service_server::LiveServiceServer;
+use crate::ingest::feed::demo::{Demo, DemoOptions};
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
 use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
-use crate::{grpc, http};
+use crate::{config, grpc, http};
 use monitor::Monitor;
 
 /// Why the server does not start. Each message says what to change.
@@ -182,6 +183,10 @@ impl App {
             instruments: replica.registry.len(),
         };
 
+        if let Some(demo) = config.demo {
+            start_demo(demo, &replica, clock);
+        }
+
         let shutdown = Shutdown {
             draining: replica.draining.clone(),
             ..Shutdown::default()
@@ -255,6 +260,25 @@ fn services(replica: &Replica, address: SocketAddr) -> Routes {
             HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES),
         )
         .add_service(LiveServiceServer::new(live).max_encoding_message_size(MAX_RESPONSE_BYTES))
+}
+
+/// Publishes invented ticks until the server drains.
+fn start_demo(config: config::Demo, replica: &Replica, clock: Arc<dyn Clock>) {
+    let options = DemoOptions {
+        rate: config.ticks_per_second,
+        seed: config.seed,
+    };
+    let demo = Demo::new(
+        replica.ingest.clone(),
+        clock,
+        options,
+        replica.draining.clone(),
+    );
+    tokio::spawn(async move {
+        if let Err(error) = demo.run().await {
+            tracing::error!(%error, "the demo's feed ended");
+        }
+    });
 }
 
 fn policy(config: &ServeConfig) -> Policy {
