@@ -36,12 +36,13 @@ use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::grpc::proto::live_service_server::LiveServiceServer;
+use crate::ingest::feed::demo::{Demo, DemoOptions};
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
 use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
-use crate::{grpc, http};
+use crate::{config, grpc, http};
 use monitor::Monitor;
 
 /// Why the server does not start. Each message says what to change.
@@ -74,6 +75,9 @@ pub enum StartError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// There is no store to work on.
+    #[error("{0} does not exist: give the file of a store with --store")]
+    NoStore(String),
     /// The program was built wrong.
     #[error(transparent)]
     Descriptors(#[from] grpc::DescriptorsBroken),
@@ -361,6 +365,10 @@ fn new_epoch(random: &mut SmallRng) -> Epoch {
 
 /// Begins a new epoch in a store that no server has open; the log's new name and its last position.
 pub async fn renew_epoch(url: &StoreUrl, outside: &Outside) -> Result<(Epoch, u64), StartError> {
+    let StoreUrl::Sqlite(path) = url;
+    if !path.exists() {
+        return Err(StartError::NoStore(path.display().to_string()));
+    }
     let mut random = SmallRng::seed_from_u64(outside.seed);
     let store = open_store(url, outside.clock.clone(), &mut random).await?;
     let renewed = store.renew_epoch(new_epoch(&mut random)).await;
