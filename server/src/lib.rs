@@ -2,6 +2,7 @@
 
 pub mod bus;
 pub mod domain;
+pub mod grpc;
 pub mod ingest;
 pub mod live;
 pub mod store;

@@ -1,0 +1,3 @@
+//! `tapefeed.v1.IngestService`: what comes in.
+
+pub mod publish_ticks;
