@@ -5,5 +5,7 @@ pub mod domain;
 pub mod grpc;
 pub mod ingest;
 pub mod live;
+pub mod query;
+pub mod replica;
 pub mod store;
 pub mod tape;

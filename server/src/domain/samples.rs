@@ -8,7 +8,8 @@ use super::{Decimal, InstrumentId, Origin, Side, Tick, TradeId, UnixNanos};
 /// Decimals near each other, and anywhere inside the door rule.
 pub(super) fn any_decimal() -> impl Strategy<Value = Decimal> {
     let near = (-300i64..300, -3i32..0).prop_map(|(mantissa, exponent)| Decimal::new(61_000_00 + mantissa, exponent));
-    let far = (any::<i64>(), 0u32..64, -18i32..15).prop_map(|(mantissa, shift, exponent)| Decimal::new(mantissa >> shift, exponent));
+    let far = (any::<i64>(), 0u32..64, -18i32..15)
+        .prop_map(|(mantissa, shift, exponent)| Decimal::new(mantissa >> shift, exponent));
     let edge = prop_oneof![Just(i64::MAX), Just(i64::MIN), Just(1), Just(-1), Just(0)];
     let edge = (edge, -18i32..15).prop_map(|(mantissa, exponent)| Decimal::new(mantissa, exponent));
     prop_oneof![3 => near, 1 => far, 1 => edge].prop_filter_map("outside the door rule", Result::ok)
@@ -74,7 +75,9 @@ fn any_habit() -> impl Strategy<Value = fn(&mut Tick)> {
         |tick| tick.trade_id = TradeId::Number(tick.log_seq),
         |tick| tick.trade_id = TradeId::new(&format!("trade-{}", tick.log_seq)).unwrap(),
         |tick| tick.receive_time = UnixNanos::new(1_723_161_256_000_000_000).unwrap(),
-        |tick| tick.receive_time = tick.event_time.saturating_add(std::time::Duration::from_nanos(tick.log_seq % 1_000)),
+        |tick| {
+            tick.receive_time = tick.event_time.saturating_add(std::time::Duration::from_nanos(tick.log_seq % 1_000))
+        },
         |tick| tick.price = Decimal::new(61_000 + (tick.log_seq % 7) as i64, -1).unwrap(),
     ];
     proptest::sample::select(habits)

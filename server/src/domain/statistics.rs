@@ -232,12 +232,12 @@ impl Statistics {
     /// Whether ticks with these statistics can exist. Sums past these bounds could make later additions overflow.
     fn is_plausible(&self) -> bool {
         let totals = &self.totals;
-        let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high) else {
+        let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high)
+        else {
             return true;
         };
-        let within = |sum: I256, bound: Option<I256>| {
-            sum.checked_abs().zip(bound).is_some_and(|(sum, bound)| sum <= bound)
-        };
+        let within =
+            |sum: I256, bound: Option<I256>| sum.checked_abs().zip(bound).is_some_and(|(sum, bound)| sum <= bound);
         let price = I256::from_i128(MAX_UNITS);
         let span = last.event_time.nanos().abs_diff(first.event_time.nanos());
         let between = |point: &PricePoint| first.key() <= point.key() && point.key() <= last.key();

@@ -5,6 +5,8 @@
 //! caller what to change. Nothing of the inside (SQL, paths, stacks) gets into a status: what the caller cannot know
 //! goes to the log under an id, see [`Refusal::internal`].
 
+mod queries;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::{self, Display};

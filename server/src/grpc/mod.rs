@@ -6,6 +6,8 @@
 pub mod convert;
 pub mod error;
 pub mod ingest_service;
+pub mod history_service;
+pub mod instrument_service;
 pub mod limits;
 pub mod live_service;
 pub mod violation;

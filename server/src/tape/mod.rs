@@ -16,3 +16,6 @@ pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
 pub use view::{ChunkHeader, Holding, View};
+
+#[cfg(test)]
+mod tests;

@@ -82,7 +82,8 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     if event_times.first() < Some(&0) || receive_times.iter().any(|&time| time < 0) {
         return Err(ChunkCorrupt("a time lies before 1970"));
     }
-    let in_order = |index: usize| (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index]);
+    let in_order =
+        |index: usize| (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index]);
     if !(1..count).all(in_order) {
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
@@ -190,7 +191,8 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
             let mut received = Vec::with_capacity(events.len());
             let (mut time, mut previous) = (0i64, None);
             for &event in events {
-                let (base, difference) = if previous == Some(event) { (time, followers.next()) } else { (event, lags.next()) };
+                let (base, difference) =
+                    if previous == Some(event) { (time, followers.next()) } else { (event, lags.next()) };
                 time = base.wrapping_add(difference.expect("both columns were read with as many values as are due"));
                 received.push(time);
                 previous = Some(event);

@@ -198,7 +198,13 @@ impl Codes {
     /// How many of the first `count` are a code.
     pub(super) fn count(&self, code: u8, count: usize) -> usize {
         match self {
-            Codes::Same(same) => if *same == code { count } else { 0 },
+            Codes::Same(same) => {
+                if *same == code {
+                    count
+                } else {
+                    0
+                }
+            }
             Codes::Each(codes) => codes.iter().filter(|&&each| each == code).count(),
         }
     }
@@ -223,7 +229,8 @@ impl Codes {
             lengths.push(run.len() as i64);
         }
         let (first, second) = (symbols[0], symbols[1]);
-        let take_turns = symbols.chunks(2).all(|pair| pair[0] == first && pair.get(1).is_none_or(|&other| other == second));
+        let take_turns =
+            symbols.chunks(2).all(|pair| pair[0] == first && pair.get(1).is_none_or(|&other| other == second));
         if take_turns {
             out.extend_from_slice(&[TWO, first as u8, second as u8]);
             varint::put(out, lengths.len() as u64);

@@ -101,7 +101,8 @@ impl Chunk {
         let quantities = if present == Codes::Same(0) {
             Vec::new()
         } else {
-            let quantity = |tick: &Tick| tick.quantity.map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT));
+            let quantity =
+                |tick: &Tick| tick.quantity.map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT));
             ticks.iter().map(quantity).collect()
         };
         Chunk {

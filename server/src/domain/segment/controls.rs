@@ -32,7 +32,11 @@ pub(super) fn put(out: &mut Vec<u8>, controls: &[(u64, Control)], first_seq: u64
 }
 
 /// Reads entries; with the ticks they fill the positions from `first_seq` densely.
-pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, ticks: usize) -> Result<Vec<(u64, Control)>, SegmentCorrupt> {
+pub(super) fn take(
+    reader: &mut Reader<'_>,
+    first_seq: u64,
+    ticks: usize,
+) -> Result<Vec<(u64, Control)>, SegmentCorrupt> {
     const CUT: SegmentCorrupt = SegmentCorrupt("the other entries are cut off");
     const HOLE: SegmentCorrupt = SegmentCorrupt("the positions of the other entries are out of range");
     let count = reader.length(MAX_SEGMENT_ENTRIES - ticks).ok_or(CUT)?;

@@ -165,7 +165,11 @@ fn decompress(packed: &[u8], length: usize) -> Result<Vec<u8>, SegmentCorrupt> {
         decompressor.decompress(packed, length)
     });
     let body = body.map_err(|_| SegmentCorrupt("the body is not readable by zstd"))?;
-    if body.len() == length { Ok(body) } else { Err(SegmentCorrupt("the body has another length than its header says")) }
+    if body.len() == length {
+        Ok(body)
+    } else {
+        Err(SegmentCorrupt("the body has another length than its header says"))
+    }
 }
 
 /// What a segment's chain value covers beside its predecessor's.

@@ -27,8 +27,11 @@ fn any_control() -> impl Strategy<Value = Control> {
     prop_oneof![
         any_gap().prop_map(Control::SourceGap),
         any_gap().prop_map(Control::SourceGapFilled),
-        (any_name(), any::<bool>(), any_name())
-            .prop_map(|(source, up, detail)| Control::SourceStatus { source, up, detail }),
+        (any_name(), any::<bool>(), any_name()).prop_map(|(source, up, detail)| Control::SourceStatus {
+            source,
+            up,
+            detail
+        }),
         ("[A-Z]{1,32}", any_time())
             .prop_map(|(venue, time)| Control::Watermark { venue: Venue::new(&venue).unwrap(), time }),
         (any::<u32>(), any_trade_id(), any_time(), values).prop_map(|(instrument, trade_id, event_time, values)| {

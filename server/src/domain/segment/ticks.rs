@@ -138,7 +138,8 @@ pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> R
     let mut indexes = vec![0u32; count];
     if slot_count > 1 {
         for index in &mut indexes {
-            *index = reader.length(slot_count - 1).ok_or(SegmentCorrupt("an instrument is not in the dictionary"))? as u32;
+            *index =
+                reader.length(slot_count - 1).ok_or(SegmentCorrupt("an instrument is not in the dictionary"))? as u32;
         }
     }
     let events = take_times(reader, count, *unit)?;
