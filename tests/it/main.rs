@@ -1,3 +1,4 @@
 //! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
+mod bad_input;
 mod floors;
