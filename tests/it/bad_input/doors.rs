@@ -31,8 +31,7 @@ pub(super) const CASES: &[Case] = &[
     case("unknown symbol", "ListLatestTicks", unknown_latest, UNKNOWN),
     case("unknown symbol", "GetAveragePrice", unknown_average, UNKNOWN),
     case("unknown symbol", "GetPriceStatistics", unknown_statistics, UNKNOWN),
-    case("unknown symbol", "command line", unknown_on_the_command_line, Ended(&["NOPE"]),
-    ),
+    case("unknown symbol", "command line", unknown_on_the_command_line, Ended(&["NOPE"])),
     case("inverted range", "ListTicks", inverted_list, INVERTED),
     case("inverted range", "GetAveragePrice", inverted_average, INVERTED),
     case("inverted range", "GetPriceStatistics", inverted_statistics, INVERTED),
@@ -47,8 +46,7 @@ pub(super) const CASES: &[Case] = &[
     case("start in 1969", "ListTicks", start_in_1969, FIELD),
     case("end in 2300", "GetAveragePrice", end_in_2300, FIELD),
     case("Latin-1 bytes in a symbol", "ListTicks", latin_symbol, MALFORMED),
-    case("a second server on the same file", "start", second_server, Ended(&["in use", "--store"]),
-    ),
+    case("a second server on the same file", "start", second_server, Ended(&["in use", "--store"])),
 ];
 
 fn unknown_instrument(bench: &Bench) -> Provoked<'_> {

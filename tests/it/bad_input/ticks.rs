@@ -44,10 +44,8 @@ pub(super) const CASES: &[Case] = &[
     case("a batch before the claim", "PublishTicks, rows", no_claim, FIELD),
     case("5 MiB message", "PublishTicks, rows", large_batch, LIMIT),
     case("Latin-1 bytes in a symbol", "PublishTicks, raw", latin_symbol, MALFORMED),
-    case("price NaN", "command line, publish", nan_as_json, Ended(&["line 1", "price"]),
-    ),
-    case("price of 400 digits", "command line, publish", digits_as_json, Ended(&["line 1", "price"]),
-    ),
+    case("price NaN", "command line, publish", nan_as_json, Ended(&["line 1", "price"])),
+    case("price of 400 digits", "command line, publish", digits_as_json, Ended(&["line 1", "price"])),
 ];
 
 fn rows(ticks: Vec<proto::Tick>) -> Content {
