@@ -1,4 +1,5 @@
 //! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
 mod bad_input;
+mod first_minute;
 mod floors;

@@ -6,6 +6,7 @@
 
 pub mod cli;
 pub mod guard;
+pub mod http;
 pub mod import;
 pub mod memory;
 pub mod process;
