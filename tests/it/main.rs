@@ -3,3 +3,5 @@
 mod bad_input;
 mod first_minute;
 mod floors;
+mod shutdown;
+mod values;
