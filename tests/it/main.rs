@@ -3,5 +3,9 @@
 mod bad_input;
 mod first_minute;
 mod floors;
+mod raw;
+mod readme;
+mod recipes;
+mod reflection;
 mod shutdown;
 mod values;

@@ -1,11 +1,12 @@
 //! Queries, subscriptions, and the server's own start.
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use prost_types::Timestamp;
 use tapefeed_proto::v1 as proto;
 use tapefeed_tests::{Cli, Options, Server, values};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Code, Request, Status};
+
+use crate::raw::RawCodec;
 
 use super::Expected::{Ended, Refused};
 use super::{Answer, BEGIN, Bench, Case, Provoked, SECOND, case, refused};
@@ -318,45 +319,6 @@ async fn raw_unary(bench: &Bench, path: &'static str, request: Bytes) -> Result<
     let path = http::uri::PathAndQuery::from_static(path);
     let answer = grpc.unary(Request::new(request), path, RawCodec).await?;
     Ok(answer.into_inner())
-}
-
-/// Messages as they are: bytes that no generated code would send.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RawCodec;
-
-impl Codec for RawCodec {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for RawCodec {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        let length = buffer.remaining();
-        Ok(Some(buffer.copy_to_bytes(length)))
-    }
 }
 
 fn second_server(bench: &Bench) -> Provoked<'_> {

@@ -7,8 +7,9 @@ use tapefeed_proto::v1::publish_batch::Content;
 use tapefeed_tests::{Cli, Publisher, values};
 use tonic::{Code, Request};
 
+use crate::raw::RawCodec;
+
 use super::Expected::{Ended, Refused};
-use super::doors::RawCodec;
 use super::{Answer, BEGIN, Bench, Case, Provoked, case, refused};
 
 const INVALID: super::Expected = Refused(
