@@ -90,11 +90,8 @@ async fn options_of_help() -> BTreeSet<OptionRow> {
         let output = output.expect("the binary can be started");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         let help = String::from_utf8(output.stdout).expect("help is text");
-        // An option begins with its flag and goes on until the next.
-        for part in help.split("\n  ").map(str::trim_start) {
-            let Some(at) = part.find("--").filter(|at| *at <= 4) else {
-                continue;
-            };
+        for part in entries(&help) {
+            let at = part.find("--").expect("every option has a long flag");
             let flag: String = part[at..]
                 .chars()
                 .take_while(|c| c.is_ascii_lowercase() || *c == '-')
@@ -102,7 +99,6 @@ async fn options_of_help() -> BTreeSet<OptionRow> {
             if flag == "--help" || flag == "--version" {
                 continue;
             }
-            let part = part.split("\n\n").next().unwrap_or(part);
             let inside = |begin: &str| {
                 part.split_once(begin)
                     .and_then(|(_, rest)| rest.split_once(']'))
@@ -118,6 +114,24 @@ async fn options_of_help() -> BTreeSet<OptionRow> {
         }
     }
     options
+}
+
+/// The options of a help text, each with its lines joined.
+fn entries(help: &str) -> Vec<String> {
+    let mut entries: Vec<String> = Vec::new();
+    let mut open = false;
+    for line in help.lines().map(str::trim) {
+        if line.starts_with('-') {
+            entries.push(line.to_owned());
+            open = true;
+        } else if let Some(entry) = entries.last_mut().filter(|_| open && !line.is_empty()) {
+            entry.push(' ');
+            entry.push_str(line);
+        } else if !line.is_empty() {
+            open = false;
+        }
+    }
+    entries
 }
 
 #[tokio::test]
