@@ -6,7 +6,7 @@ use crate::store::StoreError;
 use crate::tape::View;
 
 use super::cache::ChunkError;
-use super::integral::{Integral, Ticks, held};
+use super::integral::{Integral, Ticks};
 use super::keys::Bounds;
 use super::statistics::sum;
 use super::totals::{Reach, is_empty, totals};
@@ -177,14 +177,14 @@ impl Query {
 }
 
 /// A sum over time, and the price that stands for it where no time has weight.
-struct Weighted {
-    weighted: TimeWeighted,
-    last: PricePoint,
+pub(super) struct Weighted {
+    pub(super) weighted: TimeWeighted,
+    pub(super) last: PricePoint,
 }
 
 /// Adds prices up over `[start, min(end, now))`, where the last price before the range holds from its start, and a
 /// range without an end ends with its last tick. An empty range has no time and no price, as it has no ticks.
-async fn weigh(
+pub(super) async fn weigh(
     ticks: Ticks<'_>,
     totals: &Totals,
     range: TimeRange,
@@ -222,7 +222,7 @@ async fn weigh(
             event_time: start,
             ..carried
         };
-        add(start, until, held(from_start, until));
+        add(start, until, from_start.weight_until(until));
     }
     Ok(Some(Weighted { weighted, last }))
 }

@@ -13,8 +13,7 @@ use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding};
 
 use super::cache::{ChunkCache, ChunkError};
-use super::fetch;
-use super::keys::{Bounds, Key, first_key, last_key};
+use super::keys::{Bounds, Key};
 
 /// A run of ticks in order: its ends, and the price between them added up over time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,7 +30,7 @@ impl Integral {
     /// Lets the last price hold until an instant, which does not lie before the last tick.
     pub(super) fn hold(&mut self, until: UnixNanos) {
         if let Some(last) = self.last {
-            self.sum += held(last, until);
+            self.sum += last.weight_until(until);
         }
     }
 
@@ -54,12 +53,6 @@ impl Integral {
     }
 }
 
-/// A price times the nanoseconds from its tick to a later instant.
-pub(super) fn held(point: PricePoint, until: UnixNanos) -> I256 {
-    let nanos = until.nanos() - point.event_time.nanos();
-    I256::product(point.price.units_e18(), i128::from(nanos))
-}
-
 /// One instrument's ticks at one position.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ticks<'a> {
@@ -78,18 +71,18 @@ impl Ticks<'_> {
         }
         let mut late: VecDeque<&Arc<ChunkHeader>> = self.late(bounds).collect();
         late.make_contiguous()
-            .sort_unstable_by_key(|header| first_key(header));
+            .sort_unstable_by_key(|header| header.first_key());
         // Ticks outside ordinary chunks that are still to come, ascending. Late chunks join when their first tick is
         // reached: they stay inside their day, so this holds the hot ticks and the late ones of one day.
         let mut loose = self.hot(bounds);
         for header in &self.holding.chunks[bounds.stretch(&self.holding.chunks)] {
-            let (first, last) = (first_key(header), last_key(header));
+            let (first, last) = (header.first_key(), header.last_key());
             let joining: Vec<_> =
-                std::iter::from_fn(|| late.pop_front_if(|header| first_key(header) < last))
+                std::iter::from_fn(|| late.pop_front_if(|header| header.first_key() < last))
                     .collect();
             self.join(&mut loose, &joining, bounds).await?;
             push_before(&mut integral, &mut loose, first);
-            let mixed = loose.front().is_some_and(|point| key(point) < last);
+            let mixed = loose.front().is_some_and(|point| point.key() < last);
             if !mixed && header.max_seq <= self.position && bounds.covers(header) {
                 integral.append(&header.statistics);
                 continue;
@@ -98,8 +91,12 @@ impl Ticks<'_> {
                 continue;
             }
             let chunk = self.load(header).await?;
+            if !mixed && header.max_seq <= self.position {
+                integral.append(&Statistics::of_range(&chunk, bounds.indexes(&chunk)));
+                continue;
+            }
             for point in self.points(&chunk, bounds) {
-                push_before(&mut integral, &mut loose, key(&point));
+                push_before(&mut integral, &mut loose, point.key());
                 integral.push(point);
             }
         }
@@ -150,7 +147,7 @@ impl Ticks<'_> {
         if header.max_seq <= self.position && bounds.covers(header) {
             return Ok(header.statistics.totals.last);
         }
-        if newest.is_some_and(|newest| last_key(header) < key(&newest)) {
+        if newest.is_some_and(|newest| header.last_key() < newest.key()) {
             return Ok(None);
         }
         let chunk = self.load(header).await?;
@@ -169,14 +166,8 @@ impl Ticks<'_> {
         let ticks = self.holding.hot_ticks();
         let inside =
             ticks.filter(|tick| tick.log_seq <= self.position && bounds.contains(tick.key()));
-        let mut points: Vec<PricePoint> = inside
-            .map(|tick| PricePoint {
-                price: tick.price,
-                event_time: tick.event_time,
-                log_seq: tick.log_seq,
-            })
-            .collect();
-        points.sort_unstable_by_key(key);
+        let mut points: Vec<PricePoint> = inside.map(PricePoint::of).collect();
+        points.sort_unstable_by_key(PricePoint::key);
         points.into()
     }
 
@@ -197,7 +188,7 @@ impl Ticks<'_> {
         for chunk in self.chunks.load(&wanted).await? {
             loose.extend(self.points(&chunk, bounds));
         }
-        loose.make_contiguous().sort_by_key(key);
+        loose.make_contiguous().sort_by_key(PricePoint::key);
         Ok(())
     }
 
@@ -208,25 +199,22 @@ impl Ticks<'_> {
 
     /// A chunk's ticks inside bounds at the position.
     fn points(&self, chunk: &Chunk, bounds: Bounds) -> impl DoubleEndedIterator<Item = PricePoint> {
-        fetch::stretch(chunk, bounds)
-            .map(|index| fetch::point(chunk, index))
+        let indexes = bounds.indexes(chunk);
+        indexes
+            .map(|index| chunk.point(index))
             .filter(|point| point.log_seq <= self.position)
     }
 }
 
 /// Moves loose ticks before a key into the integral.
 fn push_before(integral: &mut Integral, loose: &mut VecDeque<PricePoint>, before: Key) {
-    while let Some(point) = loose.pop_front_if(|point| key(point) < before) {
+    while let Some(point) = loose.pop_front_if(|point| point.key() < before) {
         integral.push(point);
     }
 }
 
 fn later(newest: Option<PricePoint>, point: PricePoint) -> PricePoint {
     newest
-        .filter(|newest| key(newest) > key(&point))
+        .filter(|newest| newest.key() > point.key())
         .unwrap_or(point)
-}
-
-fn key(point: &PricePoint) -> Key {
-    (point.event_time, point.log_seq)
 }

@@ -1,5 +1,9 @@
 //! The order of ticks in history, and intervals of it.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::domain::chunk::Chunk;
 use crate::domain::{TimeRange, UnixNanos};
 use crate::tape::ChunkHeader;
 
@@ -12,22 +16,6 @@ const END: Key = (UnixNanos::MAX, u64::MAX);
 /// The smallest key greater than this one.
 pub(super) fn successor((time, log_seq): Key) -> Key {
     (time, log_seq.saturating_add(1))
-}
-
-/// The key of a chunk's first tick.
-pub(super) fn first_key(header: &ChunkHeader) -> Key {
-    let first = &header.statistics.totals.first;
-    first.map_or((header.first_time, 0), |point| {
-        (point.event_time, point.log_seq)
-    })
-}
-
-/// The key of a chunk's last tick.
-pub(super) fn last_key(header: &ChunkHeader) -> Key {
-    let last = &header.statistics.totals.last;
-    last.map_or((header.last_time, u64::MAX), |point| {
-        (point.event_time, point.log_seq)
-    })
 }
 
 /// The half-open interval `[low, high)` of keys.
@@ -58,21 +46,35 @@ impl Bounds {
 
     /// Whether a chunk's span has a key inside.
     pub(super) fn overlaps(self, header: &ChunkHeader) -> bool {
-        first_key(header) < self.high && last_key(header) >= self.low
+        header.first_key() < self.high && header.last_key() >= self.low
     }
 
     /// Whether a chunk's span lies wholly inside.
     pub(super) fn covers(self, header: &ChunkHeader) -> bool {
-        self.low <= first_key(header) && last_key(header) < self.high
+        self.low <= header.first_key() && header.last_key() < self.high
+    }
+
+    /// The indexes of a decoded chunk's ticks inside.
+    pub(super) fn indexes(self, chunk: &Chunk) -> Range<usize> {
+        let from = index_of(chunk, self.low);
+        from..index_of(chunk, self.high).max(from)
     }
 
     /// The stretch of ordinary chunks, which are disjoint and ascending, that overlap.
-    pub(super) fn stretch(self, chunks: &[std::sync::Arc<ChunkHeader>]) -> std::ops::Range<usize> {
+    pub(super) fn stretch(self, chunks: &[Arc<ChunkHeader>]) -> Range<usize> {
         if self.is_empty() {
             return 0..0;
         }
-        let from = chunks.partition_point(|header| last_key(header) < self.low);
-        let to = chunks.partition_point(|header| first_key(header) < self.high);
+        let from = chunks.partition_point(|header| header.last_key() < self.low);
+        let to = chunks.partition_point(|header| header.first_key() < self.high);
         from..to.max(from)
+    }
+}
+
+/// How many of a chunk's ticks come before a key.
+fn index_of(chunk: &Chunk, (time, log_seq): Key) -> usize {
+    match log_seq.checked_sub(1) {
+        Some(before) => chunk.index_after((time, before)),
+        None => chunk.index_at(time),
     }
 }

@@ -10,7 +10,7 @@ use crate::store::StoreError;
 use crate::tape::{Holding, View};
 
 use super::fetch::Fetch;
-use super::keys::{Key, last_key};
+use super::keys::Key;
 use super::{InstrumentUnknown, Query, Selector, Subject, ViewError};
 
 /// Instruments that one call answers for at most.
@@ -180,7 +180,7 @@ fn newest(holding: &Holding) -> Option<Newest<'_>> {
     let ordinary = holding.chunks.last().into_iter();
     let stored = ordinary
         .chain(holding.late.iter())
-        .map(|header| last_key(header))
+        .map(|header| header.last_key())
         .max();
     match (&holding.hot_latest, stored) {
         (Some(tick), Some(key)) if tick.key() < key => Some(Newest::InChunk(key)),

@@ -22,6 +22,9 @@ mod integral;
 mod keys;
 mod totals;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -14,7 +14,7 @@ use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, View};
 
 use super::cache::{ChunkCache, ChunkError};
-use super::keys::{Bounds, Key, first_key, last_key, successor};
+use super::keys::{Bounds, Key, successor};
 
 /// The direction of a scan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,8 +249,8 @@ impl Lane {
         if let Some(index) = next {
             let header = &self.holding.chunks[index];
             match extent.order {
-                Order::Ascending => bounds.high = bounds.high.min(successor(last_key(header))),
-                Order::Descending => bounds.low = bounds.low.max(first_key(header)),
+                Order::Ascending => bounds.high = bounds.high.min(successor(header.last_key())),
+                Order::Descending => bounds.low = bounds.low.max(header.first_key()),
             }
         }
         let touched = self.touched(bounds, extent.position);
@@ -320,7 +320,7 @@ enum Source {
 
 impl Run {
     fn of_chunk(header: &ChunkHeader, chunk: &Arc<Chunk>, bounds: Bounds, position: u64) -> Run {
-        let rest = super::fetch::stretch(chunk, bounds);
+        let rest = bounds.indexes(chunk);
         if header.max_seq <= position {
             return Run {
                 source: Source::Chunk(chunk.clone()),
@@ -345,8 +345,8 @@ impl Run {
     fn peek(&self, order: Order) -> Key {
         let index = self.nearest(order);
         match &self.source {
-            Source::Chunk(chunk) => super::fetch::key(chunk, index),
-            Source::Picked(chunk, picked) => super::fetch::key(chunk, picked[index]),
+            Source::Chunk(chunk) => chunk.key(index),
+            Source::Picked(chunk, picked) => chunk.key(picked[index]),
             Source::Hot(hot) => hot[index].key,
         }
     }

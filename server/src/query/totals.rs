@@ -7,13 +7,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::domain::chunk::Chunk;
-use crate::domain::statistics::Totals;
+use crate::domain::statistics::{Statistics, Totals};
 use crate::domain::{InstrumentId, TimeRange};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, View};
 
 use super::cache::{ChunkCache, ChunkError};
-use super::fetch;
 use super::keys::Bounds;
 
 /// Where and at which position to add up.
@@ -98,11 +97,13 @@ async fn add_edges(
 ) -> Result<(), ChunkError> {
     let loaded: Vec<Arc<Chunk>> = chunks.load(edges).await?;
     for chunk in &loaded {
-        let seqs = chunk.log_seqs();
-        for index in fetch::stretch(chunk, bounds) {
-            if seqs[index] <= position {
-                totals.add(&chunk.tick(index));
-            }
+        let (inside, seqs) = (bounds.indexes(chunk), chunk.log_seqs());
+        if seqs[inside.clone()].iter().all(|&seq| seq <= position) {
+            totals.merge(&Statistics::of_range(chunk, inside).totals);
+            continue;
+        }
+        for index in inside.filter(|&index| seqs[index] <= position) {
+            totals.add_point(chunk.point(index), chunk.quantity(index));
         }
     }
     Ok(())

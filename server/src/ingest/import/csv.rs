@@ -156,6 +156,10 @@ fn header_text(header: &[u8]) -> Result<&str, ImportError> {
     if text.trim().is_empty() {
         return Err(FileDefect::at_line(1, 0, "the first line is empty: it must name the columns").into());
     }
+    if text.contains("{\"") {
+        let problem = "the file looks like lines of JSON: this server reads trades in columns, with a header";
+        return Err(FileDefect::at_line(1, 0, problem).into());
+    }
     if let Some(at) = text.find(|character: char| character.is_control() && character != '\t') {
         let problem = match text.as_bytes()[at] {
             b'\r' => "the lines end with a carriage return alone: end them with a line feed",

@@ -143,6 +143,11 @@ impl Imports {
         inner.status(run).await
     }
 
+    /// Waits until the server stops.
+    pub async fn stopping(&self) {
+        self.0.stop.cancelled().await;
+    }
+
     /// Waits until no task works any more; call it after `stop` is cancelled, before the writer ends.
     pub async fn finished(&self) {
         self.0.tasks.close();

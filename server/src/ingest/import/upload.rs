@@ -135,8 +135,8 @@ impl Task {
             }),
             RunClaim::OtherParser(run) => Err(ImportError::Conflict {
                 run: run.run.id,
-                problem: "a run of the same bytes is unfinished, by another version of the parser: set again to \
-                          import them once more",
+                problem: "a run of the same bytes is unfinished, begun by another version of the parser: finish it with the \
+                          server that began it",
             }),
             RunClaim::IdTaken(run) => Err(ImportError::Exists(run.run.id)),
         }
