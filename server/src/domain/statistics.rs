@@ -62,7 +62,11 @@ pub struct StatisticsCorrupt(pub &'static str);
 impl PricePoint {
     /// The price of a tick.
     pub fn of(tick: &Tick) -> PricePoint {
-        PricePoint { price: tick.price, event_time: tick.event_time, log_seq: tick.log_seq }
+        PricePoint {
+            price: tick.price,
+            event_time: tick.event_time,
+            log_seq: tick.log_seq,
+        }
     }
 
     /// The order of ticks in history.
@@ -72,7 +76,10 @@ impl PricePoint {
 
     /// Price times the nanoseconds until a later instant, in units of 10^-18 * 1 ns.
     pub fn weight_until(&self, end: UnixNanos) -> I256 {
-        I256::product(self.price.units_e18(), i128::from(end.nanos()) - i128::from(self.event_time.nanos()))
+        I256::product(
+            self.price.units_e18(),
+            i128::from(end.nanos()) - i128::from(self.event_time.nanos()),
+        )
     }
 }
 
@@ -103,7 +110,9 @@ impl Totals {
         self.volume_count += other.volume_count;
         self.volume += other.volume;
         self.notional += other.notional;
-        if let (Some(low), Some(high), Some(first), Some(last)) = (other.low, other.high, other.first, other.last) {
+        if let (Some(low), Some(high), Some(first), Some(last)) =
+            (other.low, other.high, other.first, other.last)
+        {
             self.extend(low, high, first, last);
         }
     }
@@ -111,12 +120,22 @@ impl Totals {
     /// Lets other ticks' extremes compete.
     fn extend(&mut self, low: PricePoint, high: PricePoint, first: PricePoint, last: PricePoint) {
         let earlier = |a: &PricePoint, b: &PricePoint| a.key() < b.key();
-        let lower = |a: &PricePoint, b: &PricePoint| a.price < b.price || a.price == b.price && earlier(a, b);
-        let higher = |a: &PricePoint, b: &PricePoint| a.price > b.price || a.price == b.price && earlier(a, b);
+        let lower = |a: &PricePoint, b: &PricePoint| {
+            a.price < b.price || a.price == b.price && earlier(a, b)
+        };
+        let higher = |a: &PricePoint, b: &PricePoint| {
+            a.price > b.price || a.price == b.price && earlier(a, b)
+        };
         self.low = self.low.filter(|held| !lower(&low, held)).or(Some(low));
         self.high = self.high.filter(|held| !higher(&high, held)).or(Some(high));
-        self.first = self.first.filter(|held| !earlier(&first, held)).or(Some(first));
-        self.last = self.last.filter(|held| !earlier(held, &last)).or(Some(last));
+        self.first = self
+            .first
+            .filter(|held| !earlier(&first, held))
+            .or(Some(first));
+        self.last = self
+            .last
+            .filter(|held| !earlier(held, &last))
+            .or(Some(last));
     }
 }
 
@@ -144,7 +163,9 @@ impl Statistics {
         let price_power = (chunk.price_exponent() + UNIT_DECIMALS) as u8;
         let quantity_power = (chunk.quantity_exponent() + UNIT_DECIMALS) as u8;
         let widen = |sum: i128, power: u8| {
-            I256::from_i128(sum).checked_mul_pow10(power).expect("values inside the door rule sum up below 2^255")
+            I256::from_i128(sum)
+                .checked_mul_pow10(power)
+                .expect("values inside the door rule sum up below 2^255")
         };
         Statistics {
             totals: Totals {
@@ -179,7 +200,10 @@ impl Statistics {
     /// Adds the statistics of ticks that all come after these.
     pub fn append(&mut self, later: &Statistics) {
         if let (Some(last), Some(first)) = (self.totals.last, later.totals.first) {
-            debug_assert!(last.key() <= first.key(), "statistics are appended in order");
+            debug_assert!(
+                last.key() <= first.key(),
+                "statistics are appended in order"
+            );
             self.integral += last.weight_until(first.event_time);
         }
         self.integral += later.integral;
@@ -192,13 +216,19 @@ impl Statistics {
         let mut out = Vec::with_capacity(128);
         out.push(VERSION);
         varint::put(&mut out, totals.count);
-        if let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high) {
+        if let (Some(first), Some(last), Some(low), Some(high)) =
+            (totals.first, totals.last, totals.low, totals.high)
+        {
             varint::put(&mut out, totals.volume_count);
             totals.price_sum.put(&mut out);
             totals.volume.put(&mut out);
             totals.notional.put(&mut out);
             self.integral.put(&mut out);
-            let origin = PricePoint { price: Decimal::ZERO, event_time: UnixNanos::MIN, log_seq: 0 };
+            let origin = PricePoint {
+                price: Decimal::ZERO,
+                event_time: UnixNanos::MIN,
+                log_seq: 0,
+            };
             put_point(&mut out, first, origin);
             for point in [last, low, high] {
                 put_point(&mut out, point, first);
@@ -211,7 +241,9 @@ impl Statistics {
 
     /// Reads the blob.
     pub fn decode(bytes: &[u8]) -> Result<Statistics, StatisticsCorrupt> {
-        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(StatisticsCorrupt("too short"))?;
+        let (body, checksum) = bytes
+            .split_last_chunk::<4>()
+            .ok_or(StatisticsCorrupt("too short"))?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
             return Err(StatisticsCorrupt("the checksum differs"));
         }
@@ -219,7 +251,8 @@ impl Statistics {
         if reader.byte() != Some(VERSION) {
             return Err(StatisticsCorrupt("not a version that this program knows"));
         }
-        let statistics = take(&mut reader).ok_or(StatisticsCorrupt("a value is cut off or out of range"))?;
+        let statistics =
+            take(&mut reader).ok_or(StatisticsCorrupt("a value is cut off or out of range"))?;
         if !reader.is_empty() {
             return Err(StatisticsCorrupt("bytes after the end"));
         }
@@ -232,19 +265,26 @@ impl Statistics {
     /// Whether ticks with these statistics can exist. Sums past these bounds could make later additions overflow.
     fn is_plausible(&self) -> bool {
         let totals = &self.totals;
-        let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high)
+        let (Some(first), Some(last), Some(low), Some(high)) =
+            (totals.first, totals.last, totals.low, totals.high)
         else {
             return true;
         };
-        let within =
-            |sum: I256, bound: Option<I256>| sum.checked_abs().zip(bound).is_some_and(|(sum, bound)| sum <= bound);
+        let within = |sum: I256, bound: Option<I256>| {
+            sum.checked_abs()
+                .zip(bound)
+                .is_some_and(|(sum, bound)| sum <= bound)
+        };
         let price = I256::from_i128(MAX_UNITS);
         let span = last.event_time.nanos().abs_diff(first.event_time.nanos());
         let between = |point: &PricePoint| first.key() <= point.key() && point.key() <= last.key();
         totals.volume_count <= totals.count
             && within(totals.price_sum, price.checked_mul_u64(totals.count))
             && within(totals.volume, price.checked_mul_u64(totals.volume_count))
-            && within(totals.notional, I256::product(MAX_UNITS, MAX_UNITS).checked_mul_u64(totals.volume_count))
+            && within(
+                totals.notional,
+                I256::product(MAX_UNITS, MAX_UNITS).checked_mul_u64(totals.volume_count),
+            )
             && within(self.integral, price.checked_mul_u64(span))
             && !totals.volume.is_negative()
             && low.price <= high.price
@@ -281,7 +321,11 @@ fn take_point(reader: &mut Reader<'_>, base: PricePoint) -> Option<PricePoint> {
     let price = Decimal::new(reader.signed()?, exponent.into()).ok()?;
     let event_time = UnixNanos::new(base.event_time.nanos().checked_add(reader.signed()?)?).ok()?;
     let log_seq = base.log_seq.wrapping_add(reader.signed()? as u64);
-    Some(PricePoint { price, event_time, log_seq })
+    Some(PricePoint {
+        price,
+        event_time,
+        log_seq,
+    })
 }
 
 /// Reads the values between version and checksum.
@@ -295,14 +339,28 @@ fn take(reader: &mut Reader<'_>) -> Option<Statistics> {
     let volume = I256::take(reader)?;
     let notional = I256::take(reader)?;
     let integral = I256::take(reader)?;
-    let origin = PricePoint { price: Decimal::ZERO, event_time: UnixNanos::MIN, log_seq: 0 };
+    let origin = PricePoint {
+        price: Decimal::ZERO,
+        event_time: UnixNanos::MIN,
+        log_seq: 0,
+    };
     let first = take_point(reader, origin)?;
     let last = Some(take_point(reader, first)?);
     let low = Some(take_point(reader, first)?);
     let high = Some(take_point(reader, first)?);
     let first = Some(first);
     Some(Statistics {
-        totals: Totals { count, price_sum, volume_count, volume, notional, low, high, first, last },
+        totals: Totals {
+            count,
+            price_sum,
+            volume_count,
+            volume,
+            notional,
+            low,
+            high,
+            first,
+            last,
+        },
         integral,
     })
 }
@@ -347,7 +405,9 @@ impl ColumnSums {
             let widest = prices[low].unsigned_abs().max(prices[high].unsigned_abs());
             let largest = quantities.iter().copied().max().unwrap_or(0).unsigned_abs();
             let bound = u128::from(widest) * u128::from(largest);
-            bound.checked_mul(prices.len() as u128).filter(|&bound| bound <= i128::MAX as u128)?;
+            bound
+                .checked_mul(prices.len() as u128)
+                .filter(|&bound| bound <= i128::MAX as u128)?;
             for (&price, &quantity) in prices.iter().zip(quantities) {
                 // An absent quantity stands as zero and counts as none.
                 let quantity = quantity.max(0);
@@ -357,6 +417,14 @@ impl ColumnSums {
             }
         }
         let (low, high) = (low + range.start, high + range.start);
-        Some(ColumnSums { price, volume_count, volume, notional, integral, low, high })
+        Some(ColumnSums {
+            price,
+            volume_count,
+            volume,
+            notional,
+            integral,
+            low,
+            high,
+        })
     }
 }

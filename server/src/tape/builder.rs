@@ -143,7 +143,11 @@ impl Builder {
             headers.push((row, Arc::new(header(row)?)));
         }
         // A delta from 0 is the whole manifest, which replaces what the view has.
-        let gone = if delta.since == 0 { self.places.keys().copied().collect() } else { delta.dropped };
+        let gone = if delta.since == 0 {
+            self.places.keys().copied().collect()
+        } else {
+            delta.dropped
+        };
         let mut dropped: BTreeMap<InstrumentId, Vec<ChunkId>> = BTreeMap::new();
         for id in gone {
             if let Some((instrument, _)) = self.places.remove(&id) {

@@ -31,7 +31,11 @@ impl Chunk {
         varint::put(&mut out, self.len() as u64);
         out.extend_from_slice(&[self.price_exponent as u8, self.quantity_exponent as u8]);
         put_event_times(&mut out, &self.event_times);
-        let log_seqs: Vec<i64> = self.log_seqs.iter().map(|&log_seq| log_seq as i64).collect();
+        let log_seqs: Vec<i64> = self
+            .log_seqs
+            .iter()
+            .map(|&log_seq| log_seq as i64)
+            .collect();
         column::put(&mut out, &log_seqs, Shape::Steps);
         put_receive_times(&mut out, &self.receive_times, &self.event_times);
         column::put(&mut out, &self.prices, Shape::Walk);
@@ -39,7 +43,11 @@ impl Chunk {
         match &self.present {
             Codes::Same(_) => column::put(&mut out, &self.quantities, Shape::Values),
             Codes::Each(present) => {
-                let only = self.quantities.iter().zip(present).filter(|(_, present)| **present == 1);
+                let only = self
+                    .quantities
+                    .iter()
+                    .zip(present)
+                    .filter(|(_, present)| **present == 1);
                 let only: Vec<i64> = only.map(|(quantity, _)| *quantity).collect();
                 column::put(&mut out, &only, Shape::Values);
             }
@@ -68,7 +76,10 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     let price_exponent = reader.byte().ok_or(CUT)? as i8;
     let quantity_exponent = reader.byte().ok_or(CUT)? as i8;
     let event_times = take_event_times(&mut reader, count)?;
-    let log_seqs: Vec<u64> = column::take(&mut reader, count)?.into_iter().map(|log_seq| log_seq as u64).collect();
+    let log_seqs: Vec<u64> = column::take(&mut reader, count)?
+        .into_iter()
+        .map(|log_seq| log_seq as u64)
+        .collect();
     let receive_times = take_receive_times(&mut reader, &event_times)?;
     let prices = column::take(&mut reader, count)?;
     let present = Codes::take(&mut reader, count, 2)?;
@@ -82,8 +93,9 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     if event_times.first() < Some(&0) || receive_times.iter().any(|&time| time < 0) {
         return Err(ChunkCorrupt("a time lies before 1970"));
     }
-    let in_order =
-        |index: usize| (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index]);
+    let in_order = |index: usize| {
+        (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index])
+    };
     if !(1..count).all(in_order) {
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
@@ -112,15 +124,22 @@ fn inside_door(mantissas: &[i64], exponent: i8) -> bool {
         return false;
     }
     // Below 10^-3 every 64-bit mantissa is small enough.
-    let bound = POW10.get((MAX_MAGNITUDE - exponent) as usize).map_or(u64::MAX, |&bound| bound as u64);
-    mantissas.iter().all(|mantissa| mantissa.unsigned_abs() < bound)
+    let bound = POW10
+        .get((MAX_MAGNITUDE - exponent) as usize)
+        .map_or(u64::MAX, |&bound| bound as u64);
+    mantissas
+        .iter()
+        .all(|mantissa| mantissa.unsigned_abs() < bound)
 }
 
 /// Appends event times in the coarsest unit that holds them: it halves their bytes, and a column in its own unit is
 /// quicker to pack than one whose grid must be found.
 fn put_event_times(out: &mut Vec<u8>, times: &[i64]) {
     let fits = |unit: &i64| times.iter().all(|time| time % unit == 0);
-    let code = TIME_UNITS.iter().position(fits).expect("everything is a multiple of one");
+    let code = TIME_UNITS
+        .iter()
+        .position(fits)
+        .expect("everything is a multiple of one");
     out.push(code as u8);
     let unit = TIME_UNITS[code];
     if unit == 1 {
@@ -133,11 +152,15 @@ fn put_event_times(out: &mut Vec<u8>, times: &[i64]) {
 /// Reads what [`put_event_times`] wrote.
 fn take_event_times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
     let code = usize::from(reader.byte().ok_or(CUT)?);
-    let &unit = TIME_UNITS.get(code).ok_or(ChunkCorrupt("the unit of time is unknown"))?;
+    let &unit = TIME_UNITS
+        .get(code)
+        .ok_or(ChunkCorrupt("the unit of time is unknown"))?;
     let mut times = column::take(reader, count)?;
     if unit != 1 {
         for time in &mut times {
-            *time = time.checked_mul(unit).ok_or(ChunkCorrupt("an event time is out of range"))?;
+            *time = time
+                .checked_mul(unit)
+                .ok_or(ChunkCorrupt("an event time is out of range"))?;
         }
     }
     Ok(times)
@@ -191,9 +214,14 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
             let mut received = Vec::with_capacity(events.len());
             let (mut time, mut previous) = (0i64, None);
             for &event in events {
-                let (base, difference) =
-                    if previous == Some(event) { (time, followers.next()) } else { (event, lags.next()) };
-                time = base.wrapping_add(difference.expect("both columns were read with as many values as are due"));
+                let (base, difference) = if previous == Some(event) {
+                    (time, followers.next())
+                } else {
+                    (event, lags.next())
+                };
+                time = base.wrapping_add(
+                    difference.expect("both columns were read with as many values as are due"),
+                );
                 received.push(time);
                 previous = Some(event);
             }
@@ -204,12 +232,23 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
 }
 
 /// Reads the quantities of ticks that have one, and spreads them.
-fn take_quantities(reader: &mut Reader<'_>, count: usize, present: &Codes) -> Result<Vec<i64>, ChunkCorrupt> {
+fn take_quantities(
+    reader: &mut Reader<'_>,
+    count: usize,
+    present: &Codes,
+) -> Result<Vec<i64>, ChunkCorrupt> {
     let only = column::take(reader, present.count(1, count))?;
-    let Codes::Each(present) = present else { return Ok(only) };
+    let Codes::Each(present) = present else {
+        return Ok(only);
+    };
     let mut only = only.into_iter();
     let spread = |&present: &u8| {
-        if present == 1 { only.next().expect("the column was read with as many values as are present") } else { 0 }
+        if present == 1 {
+            only.next()
+                .expect("the column was read with as many values as are present")
+        } else {
+            0
+        }
     };
     Ok(present.iter().map(spread).collect())
 }

@@ -71,11 +71,17 @@ thread_local! {
 ///
 /// Stops on entries that no reader would accept: a writer that goes on would lose them.
 pub fn encode(entries: &Entries, first_seq: u64) -> Vec<u8> {
-    assert!(entries.len() <= MAX_SEGMENT_ENTRIES, "the writer cuts its groups at {MAX_SEGMENT_ENTRIES} entries");
+    assert!(
+        entries.len() <= MAX_SEGMENT_ENTRIES,
+        "the writer cuts its groups at {MAX_SEGMENT_ENTRIES} entries"
+    );
     let mut body = Vec::with_capacity(64 + entries.ticks.len() * 16 + entries.controls.len() * 64);
     ticks::put(&mut body, &entries.ticks);
     controls::put(&mut body, &entries.controls, first_seq);
-    assert!(body.len() <= MAX_BODY_BYTES, "the writer's groups are far below {MAX_BODY_BYTES} bytes");
+    assert!(
+        body.len() <= MAX_BODY_BYTES,
+        "the writer's groups are far below {MAX_BODY_BYTES} bytes"
+    );
     let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
     out.push(VERSION);
     out.extend_from_slice(&[0; 4]);
@@ -91,8 +97,16 @@ pub fn encode(entries: &Entries, first_seq: u64) -> Vec<u8> {
 
 /// Decodes a segment's entries for the position it was stored at.
 pub fn decode(bytes: &[u8], first_seq: u64, origin: Origin) -> Result<Entries, SegmentCorrupt> {
-    let (header, stored) = bytes.split_at_checked(HEADER_BYTES).ok_or(SegmentCorrupt("it is cut off"))?;
-    let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("a slice of four bytes"));
+    let (header, stored) = bytes
+        .split_at_checked(HEADER_BYTES)
+        .ok_or(SegmentCorrupt("it is cut off"))?;
+    let number = |at: usize| {
+        u32::from_le_bytes(
+            header[at..at + 4]
+                .try_into()
+                .expect("a slice of four bytes"),
+        )
+    };
     if checksum(bytes) != number(1) {
         return Err(SegmentCorrupt("the checksum differs"));
     }
@@ -150,10 +164,14 @@ fn compress(body: &[u8]) -> Option<Vec<u8>> {
         let compressor = slot.get_or_insert_with(|| {
             let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level exists");
             // The header has the length already.
-            compressor.include_contentsize(false).expect("the parameter exists");
+            compressor
+                .include_contentsize(false)
+                .expect("the parameter exists");
             compressor
         });
-        compressor.compress(body).expect("the buffer is large enough for any input")
+        compressor
+            .compress(body)
+            .expect("the buffer is large enough for any input")
     });
     (packed.len() < body.len()).then_some(packed)
 }
@@ -161,14 +179,17 @@ fn compress(body: &[u8]) -> Option<Vec<u8>> {
 /// Inverts [`compress`] for a body of a known, bounded length.
 fn decompress(packed: &[u8], length: usize) -> Result<Vec<u8>, SegmentCorrupt> {
     let body = DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = slot.get_or_insert_with(|| zstd::bulk::Decompressor::new().expect("memory for a context"));
+        let decompressor = slot
+            .get_or_insert_with(|| zstd::bulk::Decompressor::new().expect("memory for a context"));
         decompressor.decompress(packed, length)
     });
     let body = body.map_err(|_| SegmentCorrupt("the body is not readable by zstd"))?;
     if body.len() == length {
         Ok(body)
     } else {
-        Err(SegmentCorrupt("the body has another length than its header says"))
+        Err(SegmentCorrupt(
+            "the body has another length than its header says",
+        ))
     }
 }
 
@@ -195,7 +216,15 @@ pub struct Link<'a> {
 ///
 /// The link's fields have fixed widths, little-endian, in their order, so that the bytes of no two links agree.
 pub fn chain(previous: &[u8; 16], link: Link<'_>) -> [u8; 16] {
-    let Link { epoch, first_seq, entry_count, tick_count, append_time, backfill, bytes } = link;
+    let Link {
+        epoch,
+        first_seq,
+        entry_count,
+        tick_count,
+        append_time,
+        backfill,
+        bytes,
+    } = link;
     let digest = Sha256::new()
         .chain_update(previous)
         .chain_update(epoch.0.to_le_bytes())

@@ -66,7 +66,10 @@ pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
         slot.put(out);
     }
     let multiple = |unit: &i64| ticks.iter().all(|tick| tick.event_time.nanos() % unit == 0);
-    let unit = TIME_UNITS.iter().position(multiple).expect("everything is a multiple of one");
+    let unit = TIME_UNITS
+        .iter()
+        .position(multiple)
+        .expect("everything is a multiple of one");
     let with_quantity = ticks.iter().filter(|tick| tick.quantity.is_some()).count();
     let presence = match with_quantity {
         0 => NO_QUANTITY,
@@ -74,7 +77,11 @@ pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
         _ => SOME_QUANTITIES,
     };
     let same_side = ticks.iter().all(|tick| tick.side == first.side);
-    let sides = if same_side { first.side as u8 } else { EACH_SIDE };
+    let sides = if same_side {
+        first.side as u8
+    } else {
+        EACH_SIDE
+    };
     out.extend_from_slice(&[unit as u8, presence, sides]);
 
     if slots.len() > 1 {
@@ -97,7 +104,11 @@ pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
         slots[index as usize].put_price(out, tick.price);
     }
     if presence == SOME_QUANTITIES {
-        put_packed(out, ticks.iter().map(|tick| u8::from(tick.quantity.is_some())), 1);
+        put_packed(
+            out,
+            ticks.iter().map(|tick| u8::from(tick.quantity.is_some())),
+            1,
+        );
     }
     for (tick, &index) in ticks.iter().zip(&indexes) {
         if let Some(quantity) = tick.quantity {
@@ -113,9 +124,15 @@ pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
 }
 
 /// Reads ticks, numbered from `first_seq` as if the segment held nothing else.
-pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> Result<Vec<Tick>, SegmentCorrupt> {
+pub(super) fn take(
+    reader: &mut Reader<'_>,
+    first_seq: u64,
+    origin: Origin,
+) -> Result<Vec<Tick>, SegmentCorrupt> {
     const CUT: SegmentCorrupt = SegmentCorrupt("the ticks are cut off");
-    let count = reader.length(MAX_SEGMENT_ENTRIES).ok_or(SegmentCorrupt("the count of ticks is out of range"))?;
+    let count = reader
+        .length(MAX_SEGMENT_ENTRIES)
+        .ok_or(SegmentCorrupt("the count of ticks is out of range"))?;
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -131,22 +148,34 @@ pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> R
     for _ in 0..slot_count {
         slots.push(Slot::take(reader).ok_or(SegmentCorrupt("an instrument's entry is damaged"))?);
     }
-    let unit = reader.byte().and_then(|code| TIME_UNITS.get(usize::from(code))).ok_or(CUT)?;
-    let presence = reader.byte().filter(|&code| code <= SOME_QUANTITIES).ok_or(CUT)?;
+    let unit = reader
+        .byte()
+        .and_then(|code| TIME_UNITS.get(usize::from(code)))
+        .ok_or(CUT)?;
+    let presence = reader
+        .byte()
+        .filter(|&code| code <= SOME_QUANTITIES)
+        .ok_or(CUT)?;
     let sides = reader.byte().filter(|&code| code <= EACH_SIDE).ok_or(CUT)?;
 
     let mut indexes = vec![0u32; count];
     if slot_count > 1 {
         for index in &mut indexes {
-            *index =
-                reader.length(slot_count - 1).ok_or(SegmentCorrupt("an instrument is not in the dictionary"))? as u32;
+            *index = reader
+                .length(slot_count - 1)
+                .ok_or(SegmentCorrupt("an instrument is not in the dictionary"))?
+                as u32;
         }
     }
     let events = take_times(reader, count, *unit)?;
     let received = take_times(reader, count, 1)?;
     let mut prices = Vec::with_capacity(count);
     for &index in &indexes {
-        prices.push(slots[index as usize].take_price(reader).ok_or(SegmentCorrupt("a price is damaged"))?);
+        prices.push(
+            slots[index as usize]
+                .take_price(reader)
+                .ok_or(SegmentCorrupt("a price is damaged"))?,
+        );
     }
     let present = match presence {
         SOME_QUANTITIES => Some(take_packed(reader, count, 1).ok_or(CUT)?),
@@ -155,9 +184,14 @@ pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> R
     let mut ticks = Vec::with_capacity(count);
     for (at, &index) in indexes.iter().enumerate() {
         let slot = &slots[index as usize];
-        let has_quantity = present.as_ref().map_or(presence == EVERY_QUANTITY, |present| present[at] == 1);
+        let has_quantity = present
+            .as_ref()
+            .map_or(presence == EVERY_QUANTITY, |present| present[at] == 1);
         let quantity = if has_quantity {
-            Some(slot.take_quantity(reader).ok_or(SegmentCorrupt("a quantity is damaged"))?)
+            Some(
+                slot.take_quantity(reader)
+                    .ok_or(SegmentCorrupt("a quantity is damaged"))?,
+            )
         } else {
             None
         };
@@ -185,18 +219,26 @@ pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> R
         }
     }
     for (tick, &index) in ticks.iter_mut().zip(&indexes) {
-        tick.trade_id = slots[index as usize].take_id(reader).ok_or(SegmentCorrupt("a trade id is damaged"))?;
+        tick.trade_id = slots[index as usize]
+            .take_id(reader)
+            .ok_or(SegmentCorrupt("a trade id is damaged"))?;
     }
     Ok(ticks)
 }
 
 /// Reads times that were written as differences in a unit.
-fn take_times(reader: &mut Reader<'_>, count: usize, unit: i64) -> Result<Vec<UnixNanos>, SegmentCorrupt> {
+fn take_times(
+    reader: &mut Reader<'_>,
+    count: usize,
+    unit: i64,
+) -> Result<Vec<UnixNanos>, SegmentCorrupt> {
     let mut times = Vec::with_capacity(count);
     let mut time = 0i64;
     for _ in 0..count {
         let difference = reader.signed().ok_or(SegmentCorrupt("a time is cut off"))?;
-        let next = difference.checked_mul(unit).and_then(|difference| time.checked_add(difference));
+        let next = difference
+            .checked_mul(unit)
+            .and_then(|difference| time.checked_add(difference));
         let next = next.and_then(|next| UnixNanos::new(next).ok());
         let next = next.ok_or(SegmentCorrupt("a time is out of range"))?;
         time = next.nanos();
@@ -237,8 +279,16 @@ impl Slot {
         let (price, quantity) = (reader.byte()? as i8, reader.byte()? as i8);
         Some(Slot {
             instrument,
-            price: if flags & PRICE_ALONE == 0 { Form::At(price) } else { Form::Alone },
-            quantity: if flags & QUANTITY_ALONE == 0 { Form::At(quantity) } else { Form::Alone },
+            price: if flags & PRICE_ALONE == 0 {
+                Form::At(price)
+            } else {
+                Form::Alone
+            },
+            quantity: if flags & QUANTITY_ALONE == 0 {
+                Form::At(quantity)
+            } else {
+                Form::Alone
+            },
             ids: match flags & (IDS_NUMBERS | IDS_MIXED) {
                 0 => Ids::None,
                 IDS_NUMBERS => Ids::Numbers,
@@ -253,7 +303,9 @@ impl Slot {
     fn put_price(&mut self, out: &mut Vec<u8>, price: Decimal) {
         match self.price {
             Form::At(exponent) => {
-                let mantissa = price.mantissa_at(exponent).expect("the survey found room at this exponent");
+                let mantissa = price
+                    .mantissa_at(exponent)
+                    .expect("the survey found room at this exponent");
                 // Wrapping differences are exact: the reader adds them back in the same ring.
                 varint::put_signed(out, mantissa.wrapping_sub(self.last_price));
                 self.last_price = mantissa;
@@ -276,7 +328,9 @@ impl Slot {
         match self.quantity {
             // Quantities are not negative: they need no room for a sign.
             Form::At(exponent) => {
-                let mantissa = quantity.mantissa_at(exponent).expect("the survey found room at this exponent");
+                let mantissa = quantity
+                    .mantissa_at(exponent)
+                    .expect("the survey found room at this exponent");
                 varint::put(out, mantissa as u64);
             }
             Form::Alone => put_decimal(out, quantity),
@@ -353,7 +407,9 @@ fn survey(ticks: &[Tick]) -> (Vec<Slot>, Vec<u32>) {
     let mut indexes = Vec::with_capacity(ticks.len());
     let mut table = Table::new(ticks.len());
     for tick in ticks {
-        let index = table.index(tick.instrument, surveys.len() as u32, |index| surveys[index as usize].instrument);
+        let index = table.index(tick.instrument, surveys.len() as u32, |index| {
+            surveys[index as usize].instrument
+        });
         let ids = match tick.trade_id {
             TradeId::None => Ids::None,
             TradeId::Number(_) => Ids::Numbers,
@@ -361,7 +417,12 @@ fn survey(ticks: &[Tick]) -> (Vec<Slot>, Vec<u32>) {
         };
         if index as usize == surveys.len() {
             let (price, quantity) = (Some(Scale::default()), Some(Scale::default()));
-            surveys.push(Survey { instrument: tick.instrument, price, quantity, ids });
+            surveys.push(Survey {
+                instrument: tick.instrument,
+                price,
+                quantity,
+                ids,
+            });
         }
         indexes.push(index);
         let survey = &mut surveys[index as usize];
@@ -403,12 +464,20 @@ struct Table {
 impl Table {
     fn new(most: usize) -> Table {
         let bits = (2 * most).next_power_of_two().ilog2().max(1);
-        Table { places: vec![0; 1 << bits], shift: 32 - bits }
+        Table {
+            places: vec![0; 1 << bits],
+            shift: 32 - bits,
+        }
     }
 
     /// The index of an instrument; `next`, which it then is, when it has none yet.
     #[inline]
-    fn index(&mut self, instrument: InstrumentId, next: u32, known: impl Fn(u32) -> InstrumentId) -> u32 {
+    fn index(
+        &mut self,
+        instrument: InstrumentId,
+        next: u32,
+        known: impl Fn(u32) -> InstrumentId,
+    ) -> u32 {
         // Fibonacci hashing spreads consecutive numbers evenly over the upper bits.
         let mut place = (instrument.0.wrapping_mul(0x9e37_79b9) >> self.shift) as usize;
         loop {

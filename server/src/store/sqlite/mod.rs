@@ -18,6 +18,8 @@ mod registry;
 mod rows;
 mod runs;
 mod sweep;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::path::{Path, PathBuf};

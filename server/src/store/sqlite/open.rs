@@ -236,6 +236,7 @@ fn network_file_system(path: &Path) -> Option<String> {
 /// Why the file could not be made ready.
 enum Unprepared {
     NotAStore,
+    NoWriteAheadLog,
     Newer(i64),
     Damaged(String),
     Sql(sqlx::Error),
@@ -261,6 +262,10 @@ impl Unprepared {
     fn explain(self, path: PathBuf) -> OpenError {
         match self {
             Unprepared::NotAStore => OpenError::NotAStore(path),
+            Unprepared::NoWriteAheadLog => {
+                let problem = "its file system has no write-ahead log for SQLite".to_owned();
+                OpenError::NotWritable { path, problem }
+            }
             Unprepared::Newer(migration) => OpenError::Newer { path, migration },
             Unprepared::Damaged(problem) => OpenError::Damaged { path, problem },
             Unprepared::Sql(error) if failure::is_no_database(&error) => OpenError::NotAStore(path),
@@ -298,10 +303,16 @@ async fn prepare(
         looking.close().await?;
     }
     let mut connection = writing.clone().create_if_missing(fresh).connect().await?;
-    match MIGRATIONS.run(&mut connection).await {
+    match MIGRATIONS.run_direct(None, &mut connection, false).await {
         Ok(()) => (),
         Err(MigrateError::VersionMissing(migration)) => return Err(Unprepared::Newer(migration)),
         Err(error) => return Err(Unprepared::Migration(error)),
+    }
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
+        .fetch_one(&mut connection)
+        .await?;
+    if mode != "wal" {
+        return Err(Unprepared::NoWriteAheadLog);
     }
     start_log(&mut connection, options.epoch, options.clock.now()).await?;
     check_head(&mut connection).await?;
@@ -327,18 +338,18 @@ async fn check_owner(connection: &mut SqliteConnection) -> Result<(), Unprepared
 
 const START_LOG: &str = "
     BEGIN IMMEDIATE;
-    INSERT INTO epochs (number, epoch, parent, fork, start_time)
-        SELECT 1, $1, NULL, 0, $2
-        WHERE NOT EXISTS (SELECT 1 FROM log_head);
     INSERT INTO log_head (
             partition, epoch, position, chain, append_time, oldest, hot_floor,
             log_bytes, manifest_version, manifest_floor, fence
         )
-        VALUES (0, $1, 0, zeroblob(16), 0, 1, 1, 0, 0, 0, 0)
-        ON CONFLICT DO NOTHING;
+        SELECT 0, $1, 0, zeroblob(16), 0, 1, 1, 0, 0, 0, 0
+        WHERE NOT EXISTS (SELECT 1 FROM epochs);
+    INSERT INTO epochs (number, epoch, parent, fork, start_time)
+        SELECT 1, $1, NULL, 0, $2
+        WHERE NOT EXISTS (SELECT 1 FROM epochs);
     COMMIT";
 
-/// Gives a new file its first epoch and its head.
+/// Gives a new file its head and its first epoch. A file that has an epoch keeps both, or lacks its head and is damaged.
 async fn start_log(
     connection: &mut SqliteConnection,
     epoch: Epoch,

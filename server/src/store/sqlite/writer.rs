@@ -182,6 +182,14 @@ impl Writer {
         Ok(head)
     }
 
+    /// Loses the connection.
+    #[cfg(test)]
+    pub(super) async fn break_connection(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.close().await.expect("nothing is open");
+        }
+    }
+
     /// Moves everything from the write-ahead log into the database, and ends the task.
     pub(super) async fn close(&mut self) -> Result<(), StoreError> {
         self.closing = true;
