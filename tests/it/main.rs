@@ -1,1 +1,11 @@
+//! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
+mod bad_input;
+mod first_minute;
+mod floors;
+mod raw;
+mod readme;
+mod recipes;
+mod reflection;
+mod shutdown;
+mod values;

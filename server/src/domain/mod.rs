@@ -12,10 +12,14 @@ pub mod decimal;
 pub mod instrument;
 pub mod name;
 pub mod ratio;
+#[cfg(test)]
+mod samples;
+mod scale;
 pub mod segment;
 pub mod statistics;
 pub mod tick;
 pub mod time;
+mod varint;
 pub mod wide;
 
 pub use block::Block;

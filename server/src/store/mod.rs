@@ -6,12 +6,21 @@
 //! Every write is owned by the store: a caller that goes away while it waits does not interrupt the write, it only
 //! does not learn the outcome.
 
+#[cfg(test)]
+mod conformance;
+pub mod faults;
+mod marks;
+mod memory;
+mod retention;
 mod run;
+mod sqlite;
 
+pub use memory::MemoryStore;
 pub use run::{
     Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress,
     RunRequest, RunState,
 };
+pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
 use std::time::Duration;
 
@@ -49,6 +58,17 @@ pub enum StoreError {
     /// The log is not the one the caller knows.
     #[error("the log's epoch is now {0}")]
     EpochChanged(Epoch),
+}
+
+impl StoreError {
+    /// A change drops a chunk that is not there.
+    fn not_live(id: ChunkId) -> StoreError {
+        StoreError::Corrupt {
+            table: "chunks",
+            row: format!("id {}", id.0),
+            problem: "is not live".to_owned(),
+        }
+    }
 }
 
 /// The log's head row.
@@ -128,7 +148,7 @@ pub struct Group {
     pub backfill: bool,
     /// The ingestion run that writes it. All of a group belongs to one run or to none.
     pub run_id: Option<RunId>,
-    /// Who sent what, in the order of the entries.
+    /// Who sent what, in the order of the entries. Entries that nobody's mark counts come last.
     pub marks: Vec<Mark>,
 }
 
@@ -299,20 +319,36 @@ pub enum ManifestCommit {
 }
 
 /// What changed in the manifest since a version, read in one transaction.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ManifestDelta {
     /// The log it belongs to.
     pub epoch: Epoch,
+    /// The version that the delta starts from: the one asked for, or 0 when the store no longer knows everything that
+    /// was dropped since, or never had that version. From 0 the delta is the whole manifest: replace, do not merge.
+    pub since: u64,
     /// The version that the delta leads to.
     pub version: u64,
     /// The smallest position that is not in chunks.
     pub hot_floor: u64,
-    /// Live chunks that are new since.
+    /// Live chunks that are new since, by id.
     pub added: Vec<ChunkRow>,
-    /// Chunks dropped since.
+    /// Chunks that were live at `since` and were dropped after it, by id.
     pub dropped: Vec<ChunkId>,
-    /// Compaction positions that changed since.
+    /// Compaction positions that changed since, by instrument.
     pub compacted: Vec<(InstrumentId, u64)>,
+}
+
+/// Where an epoch began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// The epoch.
+    pub epoch: Epoch,
+    /// The epoch before it; `None` for the first.
+    pub parent: Option<Epoch>,
+    /// The last position that it shares with its parent: cursors of the parent up to here stay exact.
+    pub fork: u64,
+    /// When it began.
+    pub start_time: UnixNanos,
 }
 
 /// What may be forgotten.
@@ -370,7 +406,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `max_bytes`.
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError>;
 
-    /// The manifest's changes since a version; everything since 0.
+    /// The manifest's changes since a version; everything since 0, and whenever [`ManifestDelta::since`] says 0.
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError>;
 
     /// Commits a change of the manifest if its expected version is still the current one.
@@ -388,7 +424,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Prolongs a lease; false when the run is no longer the owner's or no longer running.
     async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError>;
 
-    /// Ends a run of the owner's; false when it is no longer the owner's or no longer running.
+    /// Ends a run of the owner's; false when it is no longer the owner's or no longer running, and for
+    /// [`RunState::Running`], which is no end.
     async fn finish_run(
         &self,
         run: &RunId,
@@ -409,7 +446,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// The first rejects of a run, by line, at most `limit`.
     async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError>;
 
-    /// Begins a new epoch after the current head, for restores and copied files.
+    /// Every epoch that the log has had, the newest first.
+    async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError>;
+
+    /// Begins a new epoch after the current head, for restores and copied files. Every claim of a producer ends. The
+    /// current epoch itself changes nothing.
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError>;
 
     /// Finishes what can be finished (SQLite: a checkpoint) and closes. Later calls fail.

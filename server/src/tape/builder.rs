@@ -1,1 +1,228 @@
-//! (being written)
+//! Makes the next view: follows the log, adopts the manifest, and swaps one `Arc`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::hub::Hub;
+use super::{ChunkHeader, FollowError, Follower, View};
+use crate::domain::statistics::Statistics;
+use crate::domain::{Block, Cursor, InstrumentId, Tick};
+use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
+
+/// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
+const STEPS_PER_VIEW: usize = 64;
+
+/// How long to wait before the store is asked again after an error.
+const RETRY_WAIT: Duration = Duration::from_millis(250);
+
+/// Owns the view under construction.
+#[derive(Debug)]
+pub struct Builder {
+    store: Arc<dyn Store>,
+    follower: Follower,
+    view: View,
+    /// Where each live chunk stands in the view.
+    places: HashMap<ChunkId, (InstrumentId, bool)>,
+    sender: watch::Sender<Arc<View>>,
+    manifest_changed: Arc<Notify>,
+}
+
+impl Builder {
+    /// Reads the manifest and the log from its hot floor, and publishes the first view at the head of the log.
+    pub async fn open(
+        store: Arc<dyn Store>,
+        hub: Arc<Hub>,
+        manifest_changed: Arc<Notify>,
+    ) -> Result<Builder, StoreError> {
+        let delta = store.manifest(0).await?;
+        let after = Cursor {
+            epoch: delta.epoch,
+            position: delta.hot_floor - 1,
+        };
+        let mut builder = Builder {
+            follower: Follower::new(hub, store.clone(), after),
+            store,
+            view: View::empty(delta.epoch),
+            places: HashMap::new(),
+            sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
+            manifest_changed,
+        };
+        builder
+            .view
+            .advance(after.position, crate::domain::UnixNanos::MIN);
+        builder.adopt(delta)?;
+        while builder.follower.position().position < builder.follower.head().position {
+            let step = builder.follower.next().await.map_err(not_followed)?;
+            builder.apply(&step.blocks);
+        }
+        builder.publish();
+        Ok(builder)
+    }
+
+    /// The views, from the first complete one.
+    pub fn views(&self) -> watch::Receiver<Arc<View>> {
+        self.sender.subscribe()
+    }
+
+    /// Publishes views until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let manifest_changed = self.manifest_changed.clone();
+        loop {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                () = manifest_changed.notified() => self.refresh_manifest().await,
+                step = self.follower.next() => step.map_err(not_followed).map(|step| {
+                    self.apply(&step.blocks);
+                    for _ in 1..STEPS_PER_VIEW {
+                        let Some(step) = self.follower.ready() else { break };
+                        self.apply(&step.blocks);
+                    }
+                }),
+            };
+            match outcome {
+                Ok(()) => self.publish(),
+                Err(error) => {
+                    tracing::error!(%error, "the view stands still");
+                    // What failed is tried again, a missed change of the manifest too.
+                    manifest_changed.notify_one();
+                    tokio::time::sleep(RETRY_WAIT).await;
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.sender.send_replace(Arc::new(self.view.clone()));
+    }
+
+    fn apply(&mut self, blocks: &[Arc<Block>]) {
+        for block in blocks {
+            let position = self.view.position();
+            // Commits of few instruments are the rule: a map ordered by id beats a pass per instrument.
+            let mut fresh: BTreeMap<InstrumentId, Vec<Tick>> = BTreeMap::new();
+            for tick in block
+                .entries
+                .ticks
+                .iter()
+                .filter(|tick| tick.log_seq > position)
+            {
+                fresh.entry(tick.instrument).or_default().push(tick.clone());
+            }
+            for (instrument, mut ticks) in fresh {
+                self.view.update(instrument, |holding| {
+                    ticks.retain(|tick| tick.log_seq > holding.compacted);
+                    holding.push_hot(ticks);
+                });
+            }
+            self.view.advance(block.last_seq(), block.append_time);
+        }
+    }
+
+    async fn refresh_manifest(&mut self) -> Result<(), StoreError> {
+        let delta = self.store.manifest(self.view.manifest_version()).await?;
+        if delta.epoch != self.view.epoch() {
+            return Err(StoreError::EpochChanged(delta.epoch));
+        }
+        // A chunk may hold ticks that this replica has not followed to yet: first get there.
+        let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        while self.view.position() < reach {
+            let step = self.follower.next().await.map_err(not_followed)?;
+            self.apply(&step.blocks);
+        }
+        self.adopt(delta)
+    }
+
+    /// Replaces chunks and evicts what they hold from the hot set, in one step of the view.
+    fn adopt(&mut self, delta: ManifestDelta) -> Result<(), StoreError> {
+        let mut headers = Vec::with_capacity(delta.added.len());
+        for row in &delta.added {
+            headers.push((row, Arc::new(header(row)?)));
+        }
+        // A delta from 0 is the whole manifest, which replaces what the view has.
+        let gone = if delta.since == 0 {
+            self.places.keys().copied().collect()
+        } else {
+            delta.dropped
+        };
+        let mut dropped: BTreeMap<InstrumentId, Vec<ChunkId>> = BTreeMap::new();
+        for id in gone {
+            if let Some((instrument, _)) = self.places.remove(&id) {
+                dropped.entry(instrument).or_default().push(id);
+            }
+        }
+        for (instrument, ids) in dropped {
+            self.view.update(instrument, |holding| {
+                Arc::make_mut(&mut holding.chunks).retain(|chunk| !ids.contains(&chunk.id));
+                Arc::make_mut(&mut holding.late).retain(|chunk| !ids.contains(&chunk.id));
+            });
+        }
+        let mut added: BTreeMap<InstrumentId, Vec<(bool, Arc<ChunkHeader>)>> = BTreeMap::new();
+        for (row, header) in headers {
+            self.places.insert(row.id, (row.instrument, row.late));
+            added
+                .entry(row.instrument)
+                .or_default()
+                .push((row.late, header));
+        }
+        for (instrument, headers) in added {
+            self.view.update(instrument, |holding| {
+                for (late, header) in headers {
+                    Arc::make_mut(if late {
+                        &mut holding.late
+                    } else {
+                        &mut holding.chunks
+                    })
+                    .push(header);
+                }
+                Arc::make_mut(&mut holding.chunks).sort_by_key(|chunk| chunk.first_key());
+                Arc::make_mut(&mut holding.late).sort_by_key(|chunk| chunk.first_key());
+            });
+        }
+        for (instrument, position) in delta.compacted {
+            self.view
+                .update(instrument, |holding| holding.evict_hot(position));
+        }
+        self.view.adopt(delta.version);
+        Ok(())
+    }
+}
+
+fn header(row: &ChunkRow) -> Result<ChunkHeader, StoreError> {
+    let corrupt = |problem: String| StoreError::Corrupt {
+        table: "chunks",
+        row: row.id.0.to_string(),
+        problem,
+    };
+    let statistics =
+        Statistics::decode(&row.statistics).map_err(|error| corrupt(error.to_string()))?;
+    if statistics.totals.first.is_none() || statistics.totals.last.is_none() {
+        return Err(corrupt("its statistics name no first and last tick".into()));
+    }
+    Ok(ChunkHeader {
+        id: row.id,
+        day: row.day,
+        min_seq: row.min_seq,
+        max_seq: row.max_seq,
+        byte_count: row.byte_count,
+        statistics,
+        first_time: row.first_time,
+        last_time: row.last_time,
+    })
+}
+
+/// The builder follows from a position that the store itself named, so anything but a store error is damage.
+fn not_followed(error: FollowError) -> StoreError {
+    match error {
+        FollowError::Store(error) => error,
+        FollowError::EpochChanged { head } => StoreError::EpochChanged(head.epoch),
+        FollowError::Expired { oldest, .. } => StoreError::Corrupt {
+            table: "segments",
+            row: oldest.to_string(),
+            problem: "the log begins after its hot floor".into(),
+        },
+    }
+}

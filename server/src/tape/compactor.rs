@@ -1,1 +1,479 @@
-//! (being written)
+//! Turns hot ticks into chunks, and tidies chunks of closed days.
+//!
+//! The compactor computes from one view and commits to the manifest by compare-and-set; the builder then adopts what
+//! was committed. Two compactors at work at once waste work, but cannot do harm.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::merge::{self, Rewrite};
+use super::{ChunkHeader, Holding, View};
+use crate::domain::chunk::{self, CHUNK_TICKS};
+use crate::domain::statistics::Statistics;
+use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
+use crate::store::{
+    ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, Retention, Store, StoreError,
+};
+
+/// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
+const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
+
+/// Instruments that one manifest commit cuts at most: bounds how long a writer waits for it.
+const COMMIT_INSTRUMENTS: usize = 512;
+
+/// Late chunks that one instrument and day may have before they are merged into one.
+const LATE_CHUNKS: usize = 8;
+
+/// When what is compacted. The defaults are the design's.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// How often the view is looked at.
+    pub interval: Duration,
+    /// Hot ticks older than this are cut even when they fill no chunk.
+    pub age_cap: Duration,
+    /// The hot floor may lie this many bytes of log behind the head before remainders are cut.
+    pub lag_bytes: u64,
+    /// How long after its last cut a closed day is merged.
+    pub merge_delay: Duration,
+    /// How often the store is swept.
+    pub sweep_interval: Duration,
+    /// How long log segments are kept.
+    pub log_retention: Duration,
+    /// How many bytes of log are kept.
+    pub log_retention_bytes: u64,
+    /// How long history is kept; `None` is for ever.
+    pub history_retention: Option<Duration>,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            interval: Duration::from_millis(500),
+            age_cap: Duration::from_secs(3_600),
+            lag_bytes: 256 << 20,
+            merge_delay: Duration::from_secs(600),
+            sweep_interval: Duration::from_secs(60),
+            log_retention: Duration::from_secs(24 * 3_600),
+            log_retention_bytes: 8 << 30,
+            history_retention: None,
+        }
+    }
+}
+
+/// How long the bytes of dropped chunks stay for queries that still read them.
+const CHUNK_GRACE: Duration = Duration::from_secs(600);
+
+/// How long an idle producer is remembered.
+const PRODUCER_IDLE: Duration = Duration::from_secs(7 * 86_400);
+
+/// The task's state.
+#[derive(Debug)]
+pub struct Compactor {
+    store: Arc<dyn Store>,
+    views: watch::Receiver<Arc<View>>,
+    manifest_changed: Arc<Notify>,
+    clock: Arc<dyn Clock>,
+    policy: Policy,
+    /// Where the log ended at which time: tells the age of hot ticks.
+    marks: VecDeque<(u64, UnixNanos)>,
+    /// When an instrument and day was last cut or found tidy.
+    touched: HashMap<(InstrumentId, u32), Touched>,
+    /// The manifest version that was last found tidy, and when to look at it again.
+    tidied: Option<u64>,
+    tidy_due: UnixNanos,
+    started: UnixNanos,
+    swept: UnixNanos,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Touched {
+    Cut(UnixNanos),
+    Tidy,
+}
+
+impl Compactor {
+    /// A compactor over the views of one builder, which `manifest_changed` wakes after each commit.
+    pub fn new(
+        store: Arc<dyn Store>,
+        views: watch::Receiver<Arc<View>>,
+        manifest_changed: Arc<Notify>,
+        clock: Arc<dyn Clock>,
+        policy: Policy,
+    ) -> Compactor {
+        let started = clock.now();
+        Compactor {
+            store,
+            views,
+            manifest_changed,
+            clock,
+            policy,
+            marks: VecDeque::new(),
+            touched: HashMap::new(),
+            tidied: None,
+            tidy_due: UnixNanos::MIN,
+            started,
+            swept: started,
+        }
+    }
+
+    /// Compacts until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        loop {
+            let worked = match self.round().await {
+                Ok(worked) => worked,
+                Err(error) => {
+                    tracing::warn!(%error, "compaction waits");
+                    false
+                }
+            };
+            if worked {
+                if stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.policy.interval) => (),
+            }
+        }
+    }
+
+    /// One look at the view. True when a commit was made, so that there may be more to do at once.
+    pub async fn round(&mut self) -> Result<bool, StoreError> {
+        let view = self.views.borrow_and_update().clone();
+        let now = self.clock.now();
+        self.marks.push_back((view.position(), now));
+        let aged = self.aged_position(&view, now).await?;
+        if self.cut_hot(&view, aged, now).await? {
+            return Ok(true);
+        }
+        if self.tidy(&view, now).await? {
+            return Ok(true);
+        }
+        if now >= self.swept.saturating_add(self.policy.sweep_interval) {
+            self.swept = now;
+            self.sweep(now).await?;
+        }
+        Ok(false)
+    }
+
+    /// Hot ticks up to here are cut whether or not they fill a chunk.
+    async fn aged_position(&mut self, view: &View, now: UnixNanos) -> Result<u64, StoreError> {
+        let mut aged = 0;
+        while let Some(&(position, time)) = self.marks.front() {
+            if now < time.saturating_add(self.policy.age_cap) {
+                break;
+            }
+            aged = position;
+            self.marks.pop_front();
+        }
+        if aged > 0 {
+            // Kept for the next look: what is aged stays aged.
+            self.marks.push_front((aged, UnixNanos::MIN));
+        }
+        if view.hot_ticks() > 0 {
+            let head = self.store.head().await?;
+            let entries = (head.position + 1).saturating_sub(head.oldest).max(1);
+            let lag = (head.position + 1).saturating_sub(head.hot_floor);
+            let lag_bytes = u128::from(head.log_bytes) * u128::from(lag) / u128::from(entries);
+            if lag_bytes > u128::from(self.policy.lag_bytes) {
+                aged = view.position();
+            }
+        }
+        Ok(aged)
+    }
+
+    async fn cut_hot(
+        &mut self,
+        view: &View,
+        aged: u64,
+        now: UnixNanos,
+    ) -> Result<bool, StoreError> {
+        let mut work = Vec::new();
+        let mut ticks = 0;
+        for (instrument, holding) in view.holdings() {
+            let hot = holding.hot_count();
+            let old = holding
+                .hot_ticks()
+                .take_while(|tick| tick.log_seq <= aged)
+                .count();
+            let take = (hot / CHUNK_TICKS * CHUNK_TICKS).max(old);
+            if take == 0 {
+                continue;
+            }
+            // One instrument may hold more than a commit: the rest is cut in the next round.
+            let take = if work.is_empty() {
+                take.min(COMMIT_TICKS)
+            } else {
+                take
+            };
+            if (ticks + take > COMMIT_TICKS && !work.is_empty()) || work.len() == COMMIT_INSTRUMENTS {
+                break;
+            }
+            ticks += take;
+            work.push((instrument, holding.clone(), take));
+        }
+        if work.is_empty() {
+            return Ok(false);
+        }
+        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
+            work.into_iter()
+                .map(|(instrument, holding, take)| {
+                    let days = cut_days(instrument, &holding, take);
+                    days.into_iter()
+                        .map(|(day, cut)| (instrument, day, cut))
+                        .collect()
+                })
+                .collect()
+        })
+        .await
+        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        let mut change = ManifestChange {
+            expected_version: view.manifest_version(),
+            ..ManifestChange::default()
+        };
+        let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
+        let mut cuts = Vec::new();
+        for (instrument, day, cut) in days.into_iter().flatten() {
+            let position = compacted.entry(instrument).or_default();
+            *position = cut.last_seq.max(*position);
+            change.added.extend(cut.chunks);
+            if !cut.late.is_empty() {
+                let holding = view
+                    .holding(instrument)
+                    .expect("the view held the ticks that were cut");
+                let (late, dropped) = self.merge_late(instrument, day, holding, cut.late).await?;
+                change.added.extend(late);
+                change.dropped.extend(dropped);
+            }
+            cuts.push((instrument, day));
+        }
+        change.hot_floor = hot_floor(view, &compacted);
+        change.compacted = compacted.into_iter().collect();
+        let committed = self.commit(change).await?;
+        if committed {
+            for cut in cuts {
+                self.touched.insert(cut, Touched::Cut(now));
+            }
+        }
+        Ok(committed)
+    }
+
+    /// A late chunk of new late ticks; the day's late chunks become one when there are too many.
+    async fn merge_late(
+        &self,
+        instrument: InstrumentId,
+        day: u32,
+        holding: &Holding,
+        mut late: Vec<Tick>,
+    ) -> Result<(Vec<NewChunk>, Vec<ChunkId>), StoreError> {
+        let present: Vec<_> = holding
+            .late
+            .iter()
+            .filter(|chunk| chunk.day == day)
+            .collect();
+        let mut dropped = Vec::new();
+        if present.len() >= LATE_CHUNKS {
+            dropped = present.iter().map(|chunk| chunk.id).collect();
+            late.extend(merge::read(&*self.store, instrument, &dropped).await?);
+            late.sort_unstable_by_key(Tick::key);
+        }
+        let ranges = chunk::cuts(&late, late.len());
+        let chunks = ranges
+            .into_iter()
+            .map(|range| new_chunk(instrument, day, true, &late[range]))
+            .collect();
+        Ok((chunks, dropped))
+    }
+
+    /// Merges one closed day that needs it, in bounded steps. True when a commit was made.
+    async fn tidy(&mut self, view: &View, now: UnixNanos) -> Result<bool, StoreError> {
+        if self.tidied == Some(view.manifest_version()) && now < self.tidy_due {
+            return Ok(false);
+        }
+        let today = now.day();
+        let mut due = now.saturating_add(Duration::from_secs(3_600));
+        for (instrument, holding) in view.holdings() {
+            for day in merge::untidy_days(holding) {
+                if day >= today {
+                    continue;
+                }
+                let last_cut = match self.touched.get(&(instrument, day)) {
+                    Some(Touched::Tidy) => continue,
+                    Some(Touched::Cut(time)) => *time,
+                    None => self.started,
+                };
+                let ripe = last_cut.saturating_add(self.policy.merge_delay);
+                if now < ripe {
+                    due = due.min(ripe);
+                    continue;
+                }
+                let Rewrite { added, dropped } =
+                    merge::step(&*self.store, instrument, day, holding).await?;
+                if dropped.is_empty() {
+                    self.touched.insert((instrument, day), Touched::Tidy);
+                    continue;
+                }
+                let added = tokio::task::spawn_blocking(move || {
+                    let chunk =
+                        |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
+                    added.into_iter().map(chunk).collect()
+                })
+                .await
+                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                let change = ManifestChange {
+                    expected_version: view.manifest_version(),
+                    added,
+                    dropped,
+                    compacted: Vec::new(),
+                    hot_floor: hot_floor(view, &BTreeMap::new()),
+                };
+                return self.commit(change).await;
+            }
+        }
+        (self.tidied, self.tidy_due) = (Some(view.manifest_version()), due);
+        Ok(false)
+    }
+
+    /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
+    async fn commit(&mut self, change: ManifestChange) -> Result<bool, StoreError> {
+        let outcome = self.store.commit_manifest(change).await;
+        self.manifest_changed.notify_one();
+        let (version, committed) = match outcome? {
+            ManifestCommit::Committed { version } => (version, true),
+            ManifestCommit::Conflict { version } => (version, false),
+        };
+        let adopted = self
+            .views
+            .wait_for(|view| view.manifest_version() >= version)
+            .await;
+        Ok(committed && adopted.is_ok())
+    }
+
+    async fn sweep(&mut self, now: UnixNanos) -> Result<(), StoreError> {
+        // Days that were cut long ago and are still untidy count from the start of the process again.
+        let kept = self.policy.merge_delay + Duration::from_secs(86_400);
+        self.touched.retain(|_, touched| match touched {
+            Touched::Cut(time) => now < time.saturating_add(kept),
+            Touched::Tidy => true,
+        });
+        let swept = self
+            .store
+            .sweep(Retention {
+                log_before: now.saturating_sub(self.policy.log_retention),
+                log_bytes: self.policy.log_retention_bytes,
+                history_before: self
+                    .policy
+                    .history_retention
+                    .map(|kept| now.saturating_sub(kept)),
+                chunk_grace: CHUNK_GRACE,
+                producer_idle: PRODUCER_IDLE,
+            })
+            .await?;
+        if swept != crate::store::Swept::default() {
+            tracing::info!(
+                segments = swept.segments,
+                chunks = swept.chunks,
+                producers = swept.producers,
+                "swept"
+            );
+            self.manifest_changed.notify_one();
+        }
+        Ok(())
+    }
+}
+
+/// The smallest position that is not in chunks once instruments are compacted up to the given positions.
+fn hot_floor(view: &View, compacted: &BTreeMap<InstrumentId, u64>) -> u64 {
+    let mut floor = view.position() + 1;
+    for (instrument, holding) in view.holdings() {
+        let cut = compacted.get(&instrument).copied().unwrap_or(0);
+        for block in &holding.hot {
+            let hot = block.partition_point(|tick| tick.log_seq <= cut);
+            if let Some(tick) = block.get(hot) {
+                floor = floor.min(tick.log_seq);
+                break;
+            }
+        }
+    }
+    floor
+}
+
+/// The ticks of one instrument and day that leave the hot set.
+#[derive(Debug, Default)]
+struct DayCut {
+    /// New ordinary chunks.
+    chunks: Vec<NewChunk>,
+    /// Ticks that came after an ordinary chunk of a later time.
+    late: Vec<Tick>,
+    /// The greatest position among all of them.
+    last_seq: u64,
+}
+
+/// Cuts the first hot ticks of an instrument, in the order of the log, by day.
+fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> BTreeMap<u32, DayCut> {
+    let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
+    for tick in holding.hot_ticks().take(take) {
+        days.entry(tick.event_time.day())
+            .or_default()
+            .push(tick.clone());
+    }
+    let cut = |(day, mut ticks): (u32, Vec<Tick>)| {
+        let last_seq = ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
+        ticks.sort_unstable_by_key(Tick::key);
+        let last: Option<&Arc<ChunkHeader>> =
+            holding.chunks.iter().rev().find(|chunk| chunk.day == day);
+        let late = last.map_or(0, |last| {
+            ticks.partition_point(|tick| tick.key() < last.last_key())
+        });
+        let ordinary = ticks.split_off(late);
+        let ranges = chunk::cuts(&ordinary, CHUNK_TICKS);
+        let chunks = ranges
+            .into_iter()
+            .map(|range| new_chunk(instrument, day, false, &ordinary[range]))
+            .collect();
+        (
+            day,
+            DayCut {
+                chunks,
+                late: ticks,
+                last_seq,
+            },
+        )
+    };
+    days.into_iter().map(cut).collect()
+}
+
+fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> NewChunk {
+    let mut statistics = Statistics::default();
+    for tick in ticks {
+        statistics.push(tick);
+    }
+    let bytes = chunk::encode(ticks);
+    let (first, last) = (
+        ticks.first().expect("a cut is never empty"),
+        ticks.last().expect("a cut is never empty"),
+    );
+    let row = ChunkRow {
+        id: ChunkId(0),
+        instrument,
+        day,
+        late,
+        tick_count: ticks.len() as u32,
+        first_time: first.event_time,
+        last_time: last.event_time,
+        min_seq: ticks.iter().map(|tick| tick.log_seq).min().unwrap_or(0),
+        max_seq: ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0),
+        byte_count: bytes.len() as u32,
+        statistics: statistics.encode().into(),
+    };
+    NewChunk {
+        row,
+        bytes: bytes.into(),
+    }
+}

@@ -8,6 +8,7 @@ pub mod builder;
 pub mod compactor;
 pub mod follower;
 pub mod hub;
+mod merge;
 pub mod registry;
 pub mod view;
 
@@ -15,3 +16,6 @@ pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
 pub use view::{ChunkHeader, Holding, View};
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,33 @@ pub struct ChunkHeader {
     pub last_time: UnixNanos,
 }
 
+impl ChunkHeader {
+    /// The key of its first tick in the order of history.
+    pub fn first_key(&self) -> (UnixNanos, u64) {
+        self.statistics
+            .totals
+            .first
+            .map_or((self.first_time, self.min_seq), |point| {
+                (point.event_time, point.log_seq)
+            })
+    }
+
+    /// The key of its last tick in the order of history.
+    pub fn last_key(&self) -> (UnixNanos, u64) {
+        self.statistics
+            .totals
+            .last
+            .map_or((self.last_time, self.max_seq), |point| {
+                (point.event_time, point.log_seq)
+            })
+    }
+
+    /// How many ticks it has.
+    pub fn tick_count(&self) -> usize {
+        self.statistics.totals.count as usize
+    }
+}
+
 /// What a view holds of one instrument. Every tick of the instrument up to the view's position is in exactly one of
 /// the three lists.
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,56 @@
+//! The server as a process of its own, so that its CPU time can be told apart.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+/// Clock ticks a second in `/proc`, on every Linux that matters.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A running server; killed when dropped.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    /// Where it listens, as a URL.
+    pub url: String,
+}
+
+impl Server {
+    /// Starts a server on a free port over a store file, and waits until it answers.
+    pub async fn start(binary: &Path, store: &Path) -> Result<Server, Box<dyn std::error::Error>> {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        drop(listener);
+        let child = Command::new(binary)
+            .args(["serve", "--listen", &address.to_string(), "--store"])
+            .arg(format!("sqlite://{}", store.display()))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let server = Server { child, url: format!("http://{address}") };
+        for _ in 0..100 {
+            if tonic::transport::Endpoint::from_shared(server.url.clone())?.connect().await.is_ok() {
+                return Ok(server);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        Err("the server did not start within 5 s".into())
+    }
+
+    /// CPU time that it has used, user and system, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.child.id().map_or(0.0, |id| cpu_seconds(&id.to_string()))
+    }
+}
+
+/// CPU time of a process by its id, or of `self`, in seconds.
+pub fn cpu_seconds(id: &str) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // Fields are counted after the name, which may hold spaces.
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let field = |index: usize| fields.get(index).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
+    (field(11) + field(12)) / TICKS_PER_SECOND
+}

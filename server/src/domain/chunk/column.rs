@@ -1,0 +1,298 @@
+//! Columns of a chunk: numbers, and codes of small alphabets.
+//!
+//! A column does not hold its length: the chunk knows it. A numeric column is an arithmetic progression (also one
+//! repeated value), variable-length numbers for the few ticks of a thin instrument, or pco for everything else, told
+//! apart by its first byte. Codes are stored as runs, since neighbours mostly agree.
+
+use pco::errors::PcoResult;
+use pco::wrapped::{FileCompressor, FileDecompressor};
+use pco::{ChunkConfig, DeltaSpec, ModeSpec};
+
+use super::ChunkCorrupt;
+use crate::domain::varint::{self, Reader};
+
+/// What a column's numbers look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// Neighbours lie close together and have no other pattern: times, positions, ids.
+    Steps,
+    /// Neighbours lie close together on a grid that the codec looks for: prices.
+    Walk,
+    /// Nothing is known: the codec looks for a good encoding.
+    Values,
+}
+
+/// First byte of a column: `start + index * step`.
+const PROGRESSION: u8 = 0;
+/// First byte of a column: variable-length differences.
+const DIFFERENCES: u8 = 1;
+/// First byte of a column: variable-length numbers.
+const NUMBERS: u8 = 2;
+/// First byte of a column: pco.
+const PCO: u8 = 3;
+
+/// Up to this many numbers, pco's own tables cost more than they save.
+const ALWAYS_VARINTS: usize = 16;
+
+/// Up to this many numbers both are tried; beyond, pco always wins.
+const MAYBE_VARINTS: usize = 256;
+
+/// Level 8, pco's default, costs four times the encoding time for 1% of the bytes.
+const PCO_LEVEL: usize = 4;
+
+/// Appends a numeric column.
+pub(super) fn put(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
+    let Some(&start) = values.first() else { return };
+    let step = values.get(1).map_or(0, |second| second.wrapping_sub(start));
+    if values
+        .windows(2)
+        .all(|pair| pair[1].wrapping_sub(pair[0]) == step)
+    {
+        out.push(PROGRESSION);
+        varint::put_signed(out, start);
+        varint::put_signed(out, step);
+        return;
+    }
+    let begin = out.len();
+    if values.len() <= MAYBE_VARINTS {
+        put_varints(out, values, shape);
+    }
+    if values.len() > ALWAYS_VARINTS {
+        let packed = pack(values, shape);
+        let short = out.len() - begin;
+        if short == 0 || packed.len() + 3 < short {
+            out.truncate(begin);
+            out.push(PCO);
+            varint::put(out, packed.len() as u64);
+            out.extend_from_slice(&packed);
+        }
+    }
+}
+
+/// Appends a numeric column in variable-length numbers.
+fn put_varints(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
+    if shape == Shape::Values {
+        out.push(NUMBERS);
+        for &value in values {
+            varint::put_signed(out, value);
+        }
+        return;
+    }
+    out.push(DIFFERENCES);
+    let mut previous = 0;
+    for &value in values {
+        // Wrapping differences are exact: the reader adds them back in the same ring.
+        varint::put_signed(out, value.wrapping_sub(previous));
+        previous = value;
+    }
+}
+
+/// The numbers by pco, after pco's header, which names the version of its format.
+fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
+    let config = ChunkConfig::default().with_compression_level(PCO_LEVEL);
+    let config = match shape {
+        Shape::Steps => config
+            .with_delta_spec(DeltaSpec::TryConsecutive(1))
+            .with_mode_spec(ModeSpec::Classic),
+        Shape::Walk => config.with_delta_spec(DeltaSpec::TryConsecutive(1)),
+        Shape::Values => config,
+    };
+    let file = FileCompressor::default();
+    let out = file
+        .write_header(Vec::with_capacity(values.len()))
+        .expect("a vector takes every write");
+    let mut chunk = file
+        .chunk_compressor(values, &config)
+        .expect("the configuration is valid and there are values");
+    let out = chunk.write_meta(out).expect("a vector takes every write");
+    chunk
+        .write_page(0, out)
+        .expect("one page holds all values of a chunk")
+}
+
+/// Reads a numeric column of a known length.
+pub(super) fn take(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
+    if count == 0 {
+        return Ok(Vec::new());
+    }
+    match reader.byte().ok_or(CUT)? {
+        PROGRESSION => {
+            let mut next = reader.signed().ok_or(CUT)?;
+            let step = reader.signed().ok_or(CUT)?;
+            let mut values = Vec::with_capacity(count);
+            for _ in 0..count {
+                values.push(next);
+                next = next.wrapping_add(step);
+            }
+            Ok(values)
+        }
+        DIFFERENCES => {
+            let mut values = take_varints(reader, count)?;
+            let mut sum = 0i64;
+            for value in &mut values {
+                sum = sum.wrapping_add(*value);
+                *value = sum;
+            }
+            Ok(values)
+        }
+        NUMBERS => take_varints(reader, count),
+        PCO => {
+            let length = reader.length(reader.rest().len()).ok_or(CUT)?;
+            let packed = reader.bytes(length).ok_or(CUT)?;
+            match unpack(packed, count) {
+                Ok(Some(values)) => Ok(values),
+                Ok(None) => Err(ChunkCorrupt("a column has another length than its chunk")),
+                Err(_) => Err(ChunkCorrupt("a column is not readable by pco")),
+            }
+        }
+        _ => Err(ChunkCorrupt("a column has an unknown encoding")),
+    }
+}
+
+const CUT: ChunkCorrupt = ChunkCorrupt("a column is cut off");
+
+/// Reads variable-length numbers.
+fn take_varints(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
+    // Each number has at least one byte: what is allocated is bounded by what is there.
+    if count > reader.rest().len() {
+        return Err(CUT);
+    }
+    let mut values = Vec::with_capacity(count);
+    for _ in 0..count {
+        values.push(reader.signed().ok_or(CUT)?);
+    }
+    Ok(values)
+}
+
+/// Reads what [`pack`] wrote; `None` when it holds another number of values.
+fn unpack(packed: &[u8], count: usize) -> PcoResult<Option<Vec<i64>>> {
+    let (file, rest) = FileDecompressor::new(packed)?;
+    let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest)?;
+    let mut values = vec![0; count];
+    let mut page = chunk.page_decompressor(rest, count)?;
+    let progress = page.read(&mut values)?;
+    let complete = progress.finished && progress.n_processed == count && page.into_src().is_empty();
+    Ok(complete.then_some(values))
+}
+
+/// One small code for each tick: a side, a flag, a kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Codes {
+    /// The same for all.
+    Same(u8),
+    /// One each, not all equal.
+    Each(Vec<u8>),
+}
+
+/// First byte of codes that are not all the same: two that take turns.
+const TWO: u8 = 0xfe;
+/// First byte of codes that are not all the same: more than two.
+const MANY: u8 = 0xff;
+
+impl Codes {
+    /// The compact form of codes, which are below [`TWO`].
+    pub(super) fn new(codes: impl Iterator<Item = u8>) -> Codes {
+        let codes: Vec<u8> = codes.collect();
+        let first = codes.first().copied().unwrap_or(0);
+        if codes.iter().all(|&code| code == first) {
+            Codes::Same(first)
+        } else {
+            Codes::Each(codes)
+        }
+    }
+
+    /// The code at an index.
+    #[inline]
+    pub(super) fn at(&self, index: usize) -> u8 {
+        match self {
+            Codes::Same(code) => *code,
+            Codes::Each(codes) => codes[index],
+        }
+    }
+
+    /// How many of the first `count` are a code.
+    pub(super) fn count(&self, code: u8, count: usize) -> usize {
+        match self {
+            Codes::Same(same) => {
+                if *same == code {
+                    count
+                } else {
+                    0
+                }
+            }
+            Codes::Each(codes) => codes.iter().filter(|&&each| each == code).count(),
+        }
+    }
+
+    /// Memory that it holds, in bytes.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Codes::Same(_) => 0,
+            Codes::Each(codes) => codes.capacity(),
+        }
+    }
+
+    /// Appends the codes as runs.
+    pub(super) fn put(&self, out: &mut Vec<u8>) {
+        let codes = match self {
+            Codes::Same(code) => return out.push(*code),
+            Codes::Each(codes) => codes,
+        };
+        let (mut symbols, mut lengths) = (Vec::new(), Vec::new());
+        for run in codes.chunk_by(|a, b| a == b) {
+            symbols.push(i64::from(run[0]));
+            lengths.push(run.len() as i64);
+        }
+        let (first, second) = (symbols[0], symbols[1]);
+        let take_turns = symbols
+            .chunks(2)
+            .all(|pair| pair[0] == first && pair.get(1).is_none_or(|&other| other == second));
+        if take_turns {
+            out.extend_from_slice(&[TWO, first as u8, second as u8]);
+            varint::put(out, lengths.len() as u64);
+        } else {
+            out.push(MANY);
+            varint::put(out, lengths.len() as u64);
+            put(out, &symbols, Shape::Values);
+        }
+        put(out, &lengths, Shape::Values);
+    }
+
+    /// Reads `count` codes below `bound`.
+    pub(super) fn take(
+        reader: &mut Reader<'_>,
+        count: usize,
+        bound: u8,
+    ) -> Result<Codes, ChunkCorrupt> {
+        let head = reader.byte().ok_or(CUT)?;
+        let symbols = match head {
+            TWO => {
+                let pair = [reader.byte().ok_or(CUT)?, reader.byte().ok_or(CUT)?];
+                let runs = reader.length(count).ok_or(CUT)?;
+                (0..runs).map(|run| i64::from(pair[run % 2])).collect()
+            }
+            MANY => {
+                let runs = reader.length(count).ok_or(CUT)?;
+                take(reader, runs)?
+            }
+            code if code < bound => return Ok(Codes::Same(code)),
+            _ => return Err(ChunkCorrupt("a code is out of range")),
+        };
+        let lengths = take(reader, symbols.len())?;
+        let mut codes = Vec::with_capacity(count);
+        for (symbol, length) in symbols.into_iter().zip(lengths) {
+            let code = u8::try_from(symbol).ok().filter(|&code| code < bound);
+            let code = code.ok_or(ChunkCorrupt("a code is out of range"))?;
+            let length = usize::try_from(length)
+                .ok()
+                .filter(|&length| length <= count - codes.len());
+            let length = length.ok_or(ChunkCorrupt("runs of codes are longer than their chunk"))?;
+            codes.resize(codes.len() + length, code);
+        }
+        if codes.len() == count {
+            Ok(Codes::Each(codes))
+        } else {
+            Err(ChunkCorrupt("runs of codes are too short"))
+        }
+    }
+}

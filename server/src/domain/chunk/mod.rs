@@ -1,0 +1,304 @@
+//! The codec of history's chunks: seven columns of one instrument and one UTC day, compressed by pco.
+//!
+//! A [`Chunk`] holds the decoded columns; queries and statistics read those and assemble ticks only to hand them out.
+//! Prices and quantities are mantissas at one exponent each, which is why [`cuts`] may end a chunk early. The bytes
+//! begin with a version and end with a CRC32C over everything before it; see `codec.rs` for their order.
+
+mod codec;
+mod column;
+mod trade_ids;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use column::Codes;
+use trade_ids::TradeIds;
+
+use super::scale::Scale;
+use super::statistics::PricePoint;
+use super::{Decimal, InstrumentId, Origin, Side, Tick, TimeRange, TradeId, UnixNanos};
+
+pub use codec::decode;
+
+/// Ticks in a full chunk.
+pub const CHUNK_TICKS: usize = 4_096;
+
+/// Most ticks that a chunk can hold: a bound on what damaged bytes may ask for.
+pub const MAX_CHUNK_TICKS: usize = 1 << 20;
+
+/// Stored bytes that are no chunk: damaged, or from a newer version.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("chunk is damaged: {0}")]
+pub struct ChunkCorrupt(pub &'static str);
+
+/// A decoded chunk: columns of equal length, sorted by (event_time, log_seq).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    instrument: InstrumentId,
+    event_times: Vec<i64>,
+    log_seqs: Vec<u64>,
+    receive_times: Vec<i64>,
+    price_exponent: i8,
+    prices: Vec<i64>,
+    quantity_exponent: i8,
+    /// Zero where a quantity is absent; empty when all are.
+    quantities: Vec<i64>,
+    /// 1 where a quantity is present.
+    present: Codes,
+    sides: Codes,
+    trade_ids: TradeIds,
+    /// 1 where a tick is backfill.
+    backfill: Codes,
+}
+
+/// Cuts ticks sorted by (event_time, log_seq), of one instrument and one UTC day, into ranges that each fit one chunk:
+/// at most `most` ticks, one price exponent, one quantity exponent.
+pub fn cuts(ticks: &[Tick], most: usize) -> Vec<Range<usize>> {
+    let most = most.clamp(1, MAX_CHUNK_TICKS);
+    let mut ranges = Vec::with_capacity(ticks.len() / most + 1);
+    let mut start = 0;
+    let (mut prices, mut quantities) = (Scale::default(), Scale::default());
+    for (index, tick) in ticks.iter().enumerate() {
+        let fits = index - start < most
+            && prices.widen(tick.price)
+            && tick
+                .quantity
+                .is_none_or(|quantity| quantities.widen(quantity));
+        if !fits {
+            ranges.push(start..index);
+            start = index;
+            // One tick alone always fits.
+            prices = Scale::of(tick.price);
+            quantities = tick.quantity.map(Scale::of).unwrap_or_default();
+        }
+    }
+    if start < ticks.len() {
+        ranges.push(start..ticks.len());
+    }
+    ranges
+}
+
+/// Encodes ticks that fit one chunk, by [`cuts`].
+pub fn encode(ticks: &[Tick]) -> Vec<u8> {
+    Chunk::from_ticks(ticks).encode()
+}
+
+impl Chunk {
+    /// The columns of ticks that fit one chunk, by [`cuts`]. Stops on ticks that do not: their bytes would be unreadable.
+    pub fn from_ticks(ticks: &[Tick]) -> Chunk {
+        let first = ticks.first().expect("a chunk has at least one tick");
+        assert!(
+            ticks.len() <= MAX_CHUNK_TICKS,
+            "a chunk is cut at {MAX_CHUNK_TICKS} ticks"
+        );
+        assert!(
+            ticks.is_sorted_by_key(Tick::key),
+            "a chunk's ticks are sorted by (event_time, log_seq)"
+        );
+        assert!(
+            ticks.iter().all(|tick| tick.instrument == first.instrument),
+            "a chunk has one instrument"
+        );
+        const CUT: &str = "ticks were cut where their exponents drift apart";
+        let (mut prices, mut quantities) = (Scale::default(), Scale::default());
+        for tick in ticks {
+            assert!(
+                prices.widen(tick.price)
+                    && tick.quantity.is_none_or(|value| quantities.widen(value)),
+                "{CUT}"
+            );
+        }
+        let price_exponent = prices.exponent();
+        let quantity_exponent = quantities.exponent();
+        let present = Codes::new(ticks.iter().map(|tick| u8::from(tick.quantity.is_some())));
+        let quantities = if present == Codes::Same(0) {
+            Vec::new()
+        } else {
+            let quantity = |tick: &Tick| {
+                tick.quantity
+                    .map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT))
+            };
+            ticks.iter().map(quantity).collect()
+        };
+        Chunk {
+            instrument: first.instrument,
+            event_times: ticks.iter().map(|tick| tick.event_time.nanos()).collect(),
+            log_seqs: ticks.iter().map(|tick| tick.log_seq).collect(),
+            receive_times: ticks.iter().map(|tick| tick.receive_time.nanos()).collect(),
+            price_exponent,
+            prices: ticks
+                .iter()
+                .map(|tick| tick.price.mantissa_at(price_exponent).expect(CUT))
+                .collect(),
+            quantity_exponent,
+            quantities,
+            present,
+            sides: Codes::new(ticks.iter().map(|tick| tick.side as u8)),
+            trade_ids: TradeIds::new(ticks.iter().map(|tick| &tick.trade_id)),
+            backfill: Codes::new(
+                ticks
+                    .iter()
+                    .map(|tick| u8::from(tick.origin == Origin::Backfill)),
+            ),
+        }
+    }
+
+    /// How many ticks.
+    pub fn len(&self) -> usize {
+        self.event_times.len()
+    }
+
+    /// Whether there are none; a stored chunk has at least one.
+    pub fn is_empty(&self) -> bool {
+        self.event_times.is_empty()
+    }
+
+    /// Whose ticks.
+    pub fn instrument(&self) -> InstrumentId {
+        self.instrument
+    }
+
+    /// The tick at an index.
+    pub fn tick(&self, index: usize) -> Tick {
+        Tick {
+            instrument: self.instrument,
+            log_seq: self.log_seqs[index],
+            event_time: self.event_time(index),
+            receive_time: UnixNanos::new(self.receive_times[index])
+                .expect("decoding checked every time"),
+            price: self.price_at(index),
+            quantity: self.quantity(index),
+            side: self.side(index),
+            trade_id: self.trade_ids.at(index),
+            origin: self.origin(index),
+        }
+    }
+
+    /// All ticks in order.
+    pub fn ticks(&self) -> impl DoubleEndedIterator<Item = Tick> + ExactSizeIterator {
+        (0..self.len()).map(|index| self.tick(index))
+    }
+
+    /// Event times in nanoseconds since 1970, ascending.
+    pub fn event_times(&self) -> &[i64] {
+        &self.event_times
+    }
+
+    /// Positions, in the order of the event times.
+    pub fn log_seqs(&self) -> &[u64] {
+        &self.log_seqs
+    }
+
+    /// Receive times in nanoseconds since 1970, in the order of the event times.
+    pub fn receive_times(&self) -> &[i64] {
+        &self.receive_times
+    }
+
+    /// The power of ten that all of [`Chunk::price_mantissas`] share.
+    pub fn price_exponent(&self) -> i8 {
+        self.price_exponent
+    }
+
+    /// Prices at [`Chunk::price_exponent`], in the order of the event times. They are not canonical one by one.
+    pub fn price_mantissas(&self) -> &[i64] {
+        &self.prices
+    }
+
+    /// The power of ten that all of [`Chunk::quantity_mantissas`] share.
+    pub fn quantity_exponent(&self) -> i8 {
+        self.quantity_exponent
+    }
+
+    /// Quantities at [`Chunk::quantity_exponent`], zero where one is absent; `None` when all are.
+    pub fn quantity_mantissas(&self) -> Option<&[i64]> {
+        (!self.quantities.is_empty()).then_some(&self.quantities)
+    }
+
+    /// The event time at an index.
+    pub fn event_time(&self, index: usize) -> UnixNanos {
+        UnixNanos::new(self.event_times[index]).expect("decoding checked every time")
+    }
+
+    /// The price at an index.
+    pub fn price_at(&self, index: usize) -> Decimal {
+        decimal(self.prices[index], self.price_exponent)
+    }
+
+    /// The quantity at an index.
+    pub fn quantity(&self, index: usize) -> Option<Decimal> {
+        (self.present.at(index) == 1)
+            .then(|| decimal(self.quantities[index], self.quantity_exponent))
+    }
+
+    /// The aggressor at an index.
+    pub fn side(&self, index: usize) -> Side {
+        Side::from_code(self.sides.at(index)).expect("decoding checked every side")
+    }
+
+    /// The trade id at an index.
+    pub fn trade_id(&self, index: usize) -> TradeId {
+        self.trade_ids.at(index)
+    }
+
+    /// How the tick at an index came into the log.
+    pub fn origin(&self, index: usize) -> Origin {
+        if self.backfill.at(index) == 1 {
+            Origin::Backfill
+        } else {
+            Origin::Live
+        }
+    }
+
+    /// Price, event time and position at an index.
+    pub fn point(&self, index: usize) -> PricePoint {
+        PricePoint {
+            price: self.price_at(index),
+            event_time: self.event_time(index),
+            log_seq: self.log_seqs[index],
+        }
+    }
+
+    /// Event time and position at an index: the order of ticks in history.
+    pub fn key(&self, index: usize) -> (UnixNanos, u64) {
+        (self.event_time(index), self.log_seqs[index])
+    }
+
+    /// How many ticks happened before an instant: the index of the first that did not.
+    pub fn index_at(&self, time: UnixNanos) -> usize {
+        self.event_times
+            .partition_point(|&each| each < time.nanos())
+    }
+
+    /// How many ticks stand at or before a key in the order of history: the index of the first after it.
+    pub fn index_after(&self, (time, log_seq): (UnixNanos, u64)) -> usize {
+        let begin = self.index_at(time);
+        let same = self.event_times[begin..].partition_point(|&each| each == time.nanos());
+        begin + self.log_seqs[begin..begin + same].partition_point(|&each| each <= log_seq)
+    }
+
+    /// The indexes of the ticks inside a range of event time.
+    pub fn indexes_in(&self, range: TimeRange) -> Range<usize> {
+        let begin = range.start().map_or(0, |start| self.index_at(start));
+        let end = range.end().map_or(self.len(), |end| self.index_at(end));
+        begin..end.max(begin)
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn memory(&self) -> usize {
+        let numbers = self.event_times.capacity()
+            + self.log_seqs.capacity()
+            + self.receive_times.capacity()
+            + self.prices.capacity()
+            + self.quantities.capacity();
+        let codes = self.present.memory() + self.sides.memory() + self.backfill.memory();
+        size_of::<Chunk>() + numbers * size_of::<u64>() + codes + self.trade_ids.memory()
+    }
+}
+
+/// The canonical form of a checked mantissa.
+fn decimal(mantissa: i64, exponent: i8) -> Decimal {
+    Decimal::new(mantissa, exponent.into())
+        .expect("decoding checked every mantissa against the door rule")
+}

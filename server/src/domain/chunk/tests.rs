@@ -1,0 +1,170 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::domain::samples::{any_history, walk};
+
+fn round_trip(ticks: &[Tick]) -> Chunk {
+    let bytes = encode(ticks);
+    let chunk = decode(&bytes, ticks[0].instrument).unwrap();
+    assert_eq!(chunk.ticks().collect::<Vec<_>>(), ticks);
+    assert_eq!(chunk, Chunk::from_ticks(ticks));
+    assert_eq!(chunk.encode(), bytes);
+    chunk
+}
+
+/// Bytes with the right checksum over whatever they hold.
+fn sealed(mut body: Vec<u8>) -> Vec<u8> {
+    let checksum = crc32c::crc32c(&body);
+    body.extend_from_slice(&checksum.to_le_bytes());
+    body
+}
+
+fn history(count: usize) -> Vec<Tick> {
+    let mut ticks = walk(count, 1);
+    ticks.sort_by_key(Tick::key);
+    ticks
+}
+
+proptest! {
+    #[test]
+    fn any_ticks_survive_their_chunks(ticks in any_history(400), most in 1usize..500) {
+        let ranges = cuts(&ticks, most);
+        let mut covered = 0;
+        for range in ranges {
+            prop_assert_eq!(range.start, covered);
+            prop_assert!(range.len() <= most && !range.is_empty());
+            covered = range.end;
+            round_trip(&ticks[range]);
+        }
+        prop_assert_eq!(covered, ticks.len());
+    }
+
+    #[test]
+    fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        prop_assert!(decode(&bytes, InstrumentId(1)).is_err());
+    }
+
+    #[test]
+    fn bytes_that_pass_the_checksum_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let mut body = vec![1];
+        body.extend(bytes);
+        let _ = decode(&sealed(body), InstrumentId(1)).map(|chunk| chunk.ticks().count());
+    }
+
+    #[test]
+    fn changed_bytes_under_a_right_checksum_decode_or_are_refused(
+        ticks in any_history(100),
+        changes in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut body = encode(&ticks[cuts(&ticks, 100)[0].clone()]);
+        body.truncate(body.len() - 4);
+        for (index, byte) in changes {
+            let index = index.index(body.len());
+            body[index] = byte;
+        }
+        let _ = decode(&sealed(body), InstrumentId(1)).map(|chunk| chunk.ticks().count());
+    }
+
+    #[test]
+    fn indexes_are_those_of_a_scan(ticks in any_history(60), at in 0usize..60, offset in -1i64..2) {
+        let chunk = round_trip(&ticks[cuts(&ticks, 60)[0].clone()]);
+        let key = chunk.key(at % chunk.len());
+        let time = UnixNanos::new(key.0.nanos().saturating_add(offset).max(0)).unwrap();
+        let key = (time, key.1);
+        let keys: Vec<_> = (0..chunk.len()).map(|index| chunk.key(index)).collect();
+        prop_assert_eq!(chunk.index_at(time), keys.iter().filter(|each| each.0 < time).count());
+        prop_assert_eq!(chunk.index_after(key), keys.iter().filter(|each| **each <= key).count());
+        let range = TimeRange::new(Some(time), None).unwrap();
+        prop_assert_eq!(chunk.indexes_in(range), chunk.index_at(time)..chunk.len());
+        let range = TimeRange::new(None, Some(time)).unwrap();
+        prop_assert_eq!(chunk.indexes_in(range), 0..chunk.index_at(time));
+    }
+}
+
+#[test]
+fn full_chunks_and_thin_ones_survive() {
+    for count in [1, 2, 3, 10, 16, 17, 100, 256, 257, 4_096, 10_000] {
+        round_trip(&history(count));
+    }
+}
+
+#[test]
+fn every_flipped_bit_and_every_cut_is_detected() {
+    for ticks in [history(20), history(300)] {
+        let bytes = encode(&ticks);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                decode(&damaged, InstrumentId(1)).is_err(),
+                "bit {bit} of {}",
+                bytes.len()
+            );
+        }
+        for length in 0..bytes.len() {
+            assert!(
+                decode(&bytes[..length], InstrumentId(1)).is_err(),
+                "cut at {length} of {}",
+                bytes.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_full_chunk_with_a_flipped_bit_is_refused() {
+    let bytes = encode(&history(4_096));
+    for bit in (0..bytes.len() * 8).step_by(1_009) {
+        let mut damaged = bytes.clone();
+        damaged[bit / 8] ^= 1 << (bit % 8);
+        assert_eq!(
+            decode(&damaged, InstrumentId(1)),
+            Err(ChunkCorrupt("the checksum differs"))
+        );
+    }
+}
+
+#[test]
+fn every_changed_byte_under_a_right_checksum_decodes_or_is_refused() {
+    let body = encode(&history(300));
+    let body = &body[..body.len() - 4];
+    for index in 0..body.len() {
+        for change in [0x01, 0x80, 0xff] {
+            let mut damaged = body.to_vec();
+            damaged[index] ^= change;
+            let _ = decode(&sealed(damaged), InstrumentId(1)).map(|chunk| chunk.ticks().count());
+        }
+    }
+}
+
+#[test]
+fn a_count_past_the_bound_is_refused_before_anything_is_allocated() {
+    let mut body = vec![1];
+    crate::domain::varint::put(&mut body, MAX_CHUNK_TICKS as u64 + 1);
+    body.extend_from_slice(&[0; 64]);
+    assert_eq!(
+        decode(&sealed(body), InstrumentId(1)),
+        Err(ChunkCorrupt("the count of ticks is out of range"))
+    );
+}
+
+#[test]
+fn a_chunk_ends_where_exponents_drift_apart() {
+    let mut ticks = history(6);
+    for (tick, text) in
+        ticks
+            .iter_mut()
+            .zip(["1", "0", "100000000000000", "0.0001", "0.000001", "0"])
+    {
+        tick.price = text.parse().unwrap();
+    }
+    assert_eq!(cuts(&ticks, 100), [0..4, 4..6]);
+    assert_eq!(cuts(&ticks, 3), [0..3, 3..6]);
+    ticks[1].quantity = Some("0.000000000000000001".parse().unwrap());
+    ticks[2].quantity = Some("100".parse().unwrap());
+    assert_eq!(cuts(&ticks, 100), [0..2, 2..4, 4..6]);
+    assert!(cuts(&[], 10).is_empty());
+    for range in cuts(&ticks, 100) {
+        round_trip(&ticks[range]);
+    }
+}

@@ -1,0 +1,272 @@
+//! `TickColumns` on their way in: parallel arrays, delta-encoded inside the message.
+//!
+//! Sums of deltas wrap around, so that any value can follow any other; what comes out is then held to the same rules
+//! as a row. The same ticks give the same [`Batch`] in either form.
+
+use std::fmt::Display;
+
+use crate::domain::{Batch, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use crate::grpc::proto;
+use crate::grpc::violation::Violations;
+
+use super::decimal;
+use super::tick::{BatchDefect, Instruments, event_time, is_new, side};
+
+/// The exponents of a table entry lie in this range, both ends included.
+const EXPONENTS: std::ops::RangeInclusive<i32> = -18..=14;
+
+/// Reads a batch of columns, all or nothing.
+///
+/// `path` is the path of the columns in their message, and `latest` the latest event time that is taken; `None` for
+/// backfill.
+pub fn batch(
+    path: &str,
+    columns: proto::TickColumns,
+    latest: Option<UnixNanos>,
+) -> Result<Batch, BatchDefect> {
+    let mut violations = Violations::default();
+    check_lengths(path, &columns, &mut violations);
+    let entries = entries(path, &columns.instruments, &mut violations);
+    if !violations.is_empty() {
+        // The arrays do not belong together, so looking at their elements would only confuse.
+        return Err(BatchDefect::Invalid(violations));
+    }
+    for (index, action) in columns.action.iter().enumerate() {
+        let field = format_args!("{path}.action[{index}]");
+        if violations.take(field, is_new(*action)) == Some(false) {
+            return Err(BatchDefect::ActionNotSupported);
+        }
+    }
+    let batch = read(path, columns, entries, latest, &mut violations);
+    if violations.is_empty() {
+        Ok(batch)
+    } else {
+        Err(BatchDefect::Invalid(violations))
+    }
+}
+
+/// Arrays that must be there have as many elements as there are ticks, the others as many or none.
+fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Violations) {
+    let proto::TickColumns {
+        instruments: _,
+        instrument_index,
+        event_time_unix_nano_delta,
+        receive_time_unix_nano_delta,
+        price_mantissa,
+        quantity,
+        side,
+        trade_id,
+        log_seq_delta,
+        origin,
+        action,
+        merged_count,
+    } = columns;
+    let count = instrument_index.len();
+    if count == 0 {
+        violations.add(format_args!("{path}.instrument_index"), "at least one tick");
+    }
+    let required = [
+        (
+            "event_time_unix_nano_delta",
+            event_time_unix_nano_delta.len(),
+        ),
+        ("price_mantissa", price_mantissa.len()),
+    ];
+    let optional = [
+        (
+            "receive_time_unix_nano_delta",
+            receive_time_unix_nano_delta.len(),
+        ),
+        ("quantity", quantity.len()),
+        ("side", side.len()),
+        ("trade_id", trade_id.len()),
+        ("log_seq_delta", log_seq_delta.len()),
+        ("origin", origin.len()),
+        ("action", action.len()),
+        ("merged_count", merged_count.len()),
+    ];
+    for (name, length) in required {
+        if length != count {
+            violations.add(
+                format_args!("{path}.{name}"),
+                format_args!("has {length} elements, instrument_index has {count}"),
+            );
+        }
+    }
+    for (name, length) in optional {
+        if length != 0 && length != count {
+            violations.add(
+                format_args!("{path}.{name}"),
+                format_args!(
+                    "has {length} elements, instrument_index has {count}: as many, or none"
+                ),
+            );
+        }
+    }
+}
+
+/// One entry of the message's table, and where its prices stand.
+struct Entry {
+    instrument: (Venue, Symbol),
+    price_exponent: i32,
+    quantity_exponent: i32,
+    /// The price mantissa of the entry's last tick.
+    price_mantissa: i64,
+    /// The index in the batch's own table, once a tick has used the entry.
+    batch_index: Option<u32>,
+}
+
+/// The table. Its length counts only if there is no violation.
+fn entries(
+    path: &str,
+    table: &[proto::ColumnInstrument],
+    violations: &mut Violations,
+) -> Vec<Entry> {
+    let mut entries = Vec::with_capacity(table.len());
+    for (index, entry) in table.iter().enumerate() {
+        let proto::ColumnInstrument {
+            instrument_id: _,
+            venue,
+            symbol,
+            price_exponent,
+            quantity_exponent,
+        } = entry;
+        let at = |name: &'static str| format!("{path}.instruments[{index}].{name}");
+        let venue = violations.take(at("venue"), Venue::new(venue));
+        let symbol = violations.take(at("symbol"), Symbol::new(symbol));
+        for (name, exponent) in [
+            ("price_exponent", price_exponent),
+            ("quantity_exponent", quantity_exponent),
+        ] {
+            if !EXPONENTS.contains(exponent) {
+                violations.add(at(name), "must lie in -18 to 14");
+            }
+        }
+        if let (Some(venue), Some(symbol)) = (venue, symbol) {
+            entries.push(Entry {
+                instrument: (venue, symbol),
+                price_exponent: *price_exponent,
+                quantity_exponent: *quantity_exponent,
+                price_mantissa: 0,
+                batch_index: None,
+            });
+        }
+    }
+    entries
+}
+
+/// The ticks of arrays whose lengths agree. Ticks with a violation are left out.
+fn read(
+    path: &str,
+    columns: proto::TickColumns,
+    mut entries: Vec<Entry>,
+    latest: Option<UnixNanos>,
+    violations: &mut Violations,
+) -> Batch {
+    let count = columns.instrument_index.len();
+    let mut instruments = Instruments::default();
+    let mut ticks = Vec::with_capacity(count);
+    let (mut event_nanos, mut receive_nanos) = (0i64, 0i64);
+    for index in 0..count {
+        let element = |name: &'static str| Element { path, name, index };
+
+        event_nanos = event_nanos.wrapping_add(columns.event_time_unix_nano_delta[index]);
+        let event_time = violations.take(
+            element("event_time_unix_nano_delta"),
+            event_time(UnixNanos::new(event_nanos), latest),
+        );
+        let receive_time = match columns.receive_time_unix_nano_delta.get(index) {
+            Some(delta) => {
+                receive_nanos = receive_nanos.wrapping_add(*delta);
+                violations
+                    .take(
+                        element("receive_time_unix_nano_delta"),
+                        UnixNanos::new(receive_nanos),
+                    )
+                    .map(Some)
+            }
+            None => Some(None),
+        };
+        let side = match columns.side.get(index) {
+            Some(wire) => violations.take(element("side"), side(*wire)),
+            None => Some(Side::Unspecified),
+        };
+        let trade_id = match columns.trade_id.get(index) {
+            Some(text) => violations.take(element("trade_id"), TradeId::new(text)),
+            None => Some(TradeId::None),
+        };
+
+        let Some(entry) = entries.get_mut(columns.instrument_index[index] as usize) else {
+            violations.add(element("instrument_index"), "lies outside instruments");
+            continue;
+        };
+        entry.price_mantissa = entry
+            .price_mantissa
+            .wrapping_add(columns.price_mantissa[index]);
+        let price = violations.take(
+            element("price_mantissa"),
+            Decimal::new(entry.price_mantissa, entry.price_exponent),
+        );
+        let quantity = match columns.quantity.get(index).copied().unwrap_or(0) {
+            0 => Some(None),
+            above => violations
+                .take(
+                    element("quantity"),
+                    quantity(above - 1, entry.quantity_exponent),
+                )
+                .map(Some),
+        };
+
+        let (
+            Some(event_time),
+            Some(receive_time),
+            Some(side),
+            Some(trade_id),
+            Some(price),
+            Some(quantity),
+        ) = (event_time, receive_time, side, trade_id, price, quantity)
+        else {
+            continue;
+        };
+        let instrument = match entry.batch_index {
+            Some(instrument) => instrument,
+            None => instruments.index(entry.instrument.clone()),
+        };
+        entry.batch_index = Some(instrument);
+        ticks.push(NewTick {
+            instrument,
+            event_time,
+            receive_time,
+            price,
+            quantity,
+            side,
+            trade_id,
+        });
+    }
+    Batch {
+        instruments: instruments.into_list(),
+        ticks,
+    }
+}
+
+/// A quantity of a mantissa that is not negative, but may be too large.
+fn quantity(mantissa: u64, exponent: i32) -> Result<Decimal, String> {
+    let mantissa = i64::try_from(mantissa).map_err(|_| "above 2^63".to_owned())?;
+    decimal::quantity(mantissa, exponent).map_err(|error| error.to_string())
+}
+
+/// The path of an element, written out only when it is needed.
+struct Element<'a> {
+    path: &'a str,
+    name: &'static str,
+    index: usize,
+}
+
+impl Display for Element<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.{}[{}]", self.path, self.name, self.index)
+    }
+}
+
+#[cfg(test)]
+mod tests;

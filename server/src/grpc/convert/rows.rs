@@ -1,0 +1,154 @@
+//! `TickBatch` on its way in: rows, each complete in itself.
+
+use std::fmt::Display;
+
+use crate::domain::{Batch, Decimal, NewTick, Symbol, TradeId, UnixNanos, Venue};
+use crate::grpc::proto;
+use crate::grpc::violation::Violations;
+
+use super::decimal;
+use super::tick::{BatchDefect, Instruments, event_time, is_new, side};
+
+/// Reads a batch of rows, all or nothing.
+///
+/// `path` is the path of the batch in its message, and `latest` the latest event time that is taken; `None` for
+/// backfill.
+pub fn batch(
+    path: &str,
+    rows: proto::TickBatch,
+    latest: Option<UnixNanos>,
+) -> Result<Batch, BatchDefect> {
+    // Merged counts have no meaning on the way in.
+    let proto::TickBatch {
+        ticks: rows,
+        merged_counts: _,
+    } = rows;
+    let mut violations = Violations::default();
+    if rows.is_empty() {
+        violations.add(format_args!("{path}.ticks"), "at least one tick");
+    }
+    let mut instruments = Instruments::default();
+    let mut ticks = Vec::with_capacity(rows.len());
+    for (index, row) in rows.into_iter().enumerate() {
+        match tick(path, index, row, latest, &mut instruments, &mut violations) {
+            Ok(Some(tick)) => ticks.push(tick),
+            Ok(None) => {}
+            Err(ActionNotSupported) => return Err(BatchDefect::ActionNotSupported),
+        }
+    }
+    if !violations.is_empty() {
+        return Err(BatchDefect::Invalid(violations));
+    }
+    Ok(Batch {
+        instruments: instruments.into_list(),
+        ticks,
+    })
+}
+
+/// The tick is a correction or a cancel.
+struct ActionNotSupported;
+
+/// One row; `Ok(None)` says that violations were added.
+fn tick(
+    path: &str,
+    index: usize,
+    row: proto::Tick,
+    latest: Option<UnixNanos>,
+    instruments: &mut Instruments,
+    violations: &mut Violations,
+) -> Result<Option<NewTick>, ActionNotSupported> {
+    let proto::Tick {
+        venue,
+        symbol,
+        instrument_id: _,
+        event_time: event,
+        receive_time,
+        price,
+        quantity,
+        side: wire_side,
+        trade_id,
+        log_seq: _,
+        origin: _,
+        action,
+    } = row;
+    let field = |name: &'static str| Field { path, index, name };
+
+    if violations.take(field("action"), is_new(action)) == Some(false) {
+        return Err(ActionNotSupported);
+    }
+    let venue = violations.take(field("venue"), Venue::new(&venue));
+    let symbol = violations.take(field("symbol"), Symbol::new(&symbol));
+    let event = match event {
+        Some(event) => violations.take(
+            field("event_time"),
+            event_time(UnixNanos::try_from(event), latest),
+        ),
+        None => violations.take(field("event_time"), Err("is required")),
+    };
+    let receive_time = match receive_time {
+        Some(time) => violations
+            .take(field("receive_time"), UnixNanos::try_from(time))
+            .map(Some),
+        None => Some(None),
+    };
+    let price = match price {
+        Some(price) => violations.take(field("price"), Decimal::try_from(price)),
+        None => violations.take(field("price"), Err("is required")),
+    };
+    let quantity = match quantity {
+        Some(proto::Decimal { mantissa, exponent }) => violations
+            .take(field("quantity"), decimal::quantity(mantissa, exponent))
+            .map(Some),
+        None => Some(None),
+    };
+    let side = violations.take(field("side"), side(wire_side));
+    let trade_id = violations.take(field("trade_id"), TradeId::new(&trade_id));
+
+    let (
+        Some(venue),
+        Some(symbol),
+        Some(event_time),
+        Some(receive_time),
+        Some(price),
+        Some(quantity),
+        Some(side),
+        Some(trade_id),
+    ) = (
+        venue,
+        symbol,
+        event,
+        receive_time,
+        price,
+        quantity,
+        side,
+        trade_id,
+    )
+    else {
+        return Ok(None);
+    };
+    Ok(Some(NewTick {
+        instrument: instruments.index((venue, symbol)),
+        event_time,
+        receive_time,
+        price,
+        quantity,
+        side,
+        trade_id,
+    }))
+}
+
+/// The path of a row's field, written out only when it is needed.
+struct Field<'a> {
+    path: &'a str,
+    index: usize,
+    name: &'static str,
+}
+
+impl Display for Field<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.ticks[{}].{}", self.path, self.index, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

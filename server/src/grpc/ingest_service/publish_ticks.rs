@@ -1,0 +1,353 @@
+//! `PublishTicks`: claims a producer, then takes batches and acknowledges each after its commit.
+//!
+//! The stream is always read: what a producer may have outstanding is bounded by its credit, not by HTTP/2, which
+//! would close a connection over small unread frames.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesOrdered;
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::domain::{Batch, Clock};
+use crate::grpc::convert::{columns, rows};
+use crate::grpc::error::Refusal;
+use crate::grpc::limits::MAX_EVENT_TIME_AHEAD;
+use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
+use crate::grpc::violation::Violations;
+use crate::ingest::{Ingest, IngestError, Receipt, Sender, Submission};
+use crate::store::{PRODUCER_WINDOW, ProducerId};
+
+/// Batches that may be unacknowledged: as many as the store keeps digests of.
+const CREDIT_BATCHES: usize = PRODUCER_WINDOW;
+
+/// Encoded bytes that may be unacknowledged.
+const CREDIT_BYTES: usize = 8 << 20;
+
+/// The current stream of each producer on this replica, so that a newer claim ends an older stream at once.
+#[derive(Debug, Default)]
+pub struct Claims {
+    /// Guards the map. Never held across an await.
+    streams: Mutex<HashMap<ProducerId, (u64, CancellationToken)>>,
+}
+
+impl Claims {
+    /// Enters a stream under its fence and ends the older one.
+    fn enter(&self, producer: &ProducerId, fence: u64) -> CancellationToken {
+        let mut streams = self.streams.lock().expect("no holder of the lock panics");
+        let fenced = CancellationToken::new();
+        match streams.get(producer) {
+            Some((newer, _)) if *newer > fence => fenced.cancel(),
+            _ => {
+                if let Some((_, older)) = streams.insert(producer.clone(), (fence, fenced.clone()))
+                {
+                    older.cancel();
+                }
+            }
+        }
+        fenced
+    }
+
+    fn leave(&self, producer: &ProducerId, fence: u64) {
+        let mut streams = self.streams.lock().expect("no holder of the lock panics");
+        if streams
+            .get(producer)
+            .is_some_and(|(current, _)| *current == fence)
+        {
+            streams.remove(producer);
+        }
+    }
+}
+
+/// What a publishing stream works with.
+#[derive(Clone, Debug)]
+pub struct Publishing {
+    /// The door of the log.
+    pub ingest: Ingest,
+    /// Judges how far ahead a live tick may be.
+    pub clock: Arc<dyn Clock>,
+    /// The streams of this replica.
+    pub claims: Arc<Claims>,
+    /// Cancelled when the server begins to stop.
+    pub draining: CancellationToken,
+}
+
+type Responses = mpsc::Sender<Result<proto::PublishTicksResponse, Status>>;
+
+/// Starts the stream's task: it owns the stream, and goes on until what was taken is acknowledged.
+pub fn publish_ticks(
+    publishing: &Publishing,
+    requests: Streaming<proto::PublishTicksRequest>,
+) -> ReceiverStream<Result<proto::PublishTicksResponse, Status>> {
+    // Every batch under credit has room for its answer, so that a producer that does not read stops only itself.
+    let (responses, stream) = mpsc::channel(CREDIT_BATCHES + 2);
+    let publishing = publishing.clone();
+    tokio::spawn(async move {
+        if let Err(refusal) = publishing.run(requests, &responses).await {
+            // A producer that is gone cannot be told.
+            let _ = responses.send(Err(refusal.into())).await;
+        }
+    });
+    ReceiverStream::new(stream)
+}
+
+/// A batch between its receipt and its acknowledgement.
+struct Outcome {
+    batch_seq: u64,
+    bytes: usize,
+    receipt: Result<Receipt, IngestError>,
+}
+
+impl Publishing {
+    async fn run(
+        &self,
+        mut requests: Streaming<proto::PublishTicksRequest>,
+        responses: &Responses,
+    ) -> Result<(), Refusal> {
+        let Some(first) = requests.message().await.map_err(from_transport)? else {
+            return Ok(());
+        };
+        let Some(publish_ticks_request::Message::Claim(claim)) = first.message else {
+            return Err(Refusal::field(
+                "claim",
+                "the first message claims a producer id",
+            ));
+        };
+        let producer = ProducerId::new(&claim.producer_id)
+            .map_err(|problem| Refusal::field("claim.producer_id", problem))?;
+        let granted = self
+            .ingest
+            .claim(&producer)
+            .await
+            .map_err(|error| refusal(error, &producer, 0, 0))?;
+        let fenced = self.claims.enter(&producer, granted.fence);
+        let mut stream = Stream {
+            publishing: self,
+            responses,
+            backfill: claim.backfill,
+            fence: granted.fence,
+            last_batch_seq: granted.last_batch_seq,
+            next_batch_seq: granted.last_batch_seq + 1,
+            outstanding: FuturesOrdered::new(),
+            outstanding_bytes: 0,
+            producer: &producer,
+        };
+        let grant = proto::ProducerGrant {
+            last_batch_seq: granted.last_batch_seq,
+            fence: granted.fence,
+            credit_batches: CREDIT_BATCHES as u32,
+            credit_bytes: CREDIT_BYTES as u64,
+        };
+        stream
+            .send(publish_ticks_response::Message::Grant(grant))
+            .await;
+        let ended = stream.work(&mut requests, &fenced).await;
+        self.claims.leave(&producer, granted.fence);
+        ended
+    }
+}
+
+/// One claimed stream.
+struct Stream<'a> {
+    publishing: &'a Publishing,
+    responses: &'a Responses,
+    producer: &'a ProducerId,
+    backfill: bool,
+    fence: u64,
+    /// The last number known to be stored.
+    last_batch_seq: u64,
+    /// The number that follows everything taken so far.
+    next_batch_seq: u64,
+    outstanding: FuturesOrdered<BoxFuture<'static, Outcome>>,
+    outstanding_bytes: usize,
+}
+
+impl Stream<'_> {
+    async fn work(
+        &mut self,
+        requests: &mut Streaming<proto::PublishTicksRequest>,
+        fenced: &CancellationToken,
+    ) -> Result<(), Refusal> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(outcome) = self.outstanding.next() => self.acknowledge(outcome).await?,
+                () = fenced.cancelled() => {
+                    self.finish().await?;
+                    return Err(Refusal::producer_fenced(self.producer.as_str()));
+                }
+                () = self.publishing.draining.cancelled() => {
+                    self.finish().await?;
+                    return Err(Refusal::shutting_down(None));
+                }
+                request = requests.message() => {
+                    let taken = match request.map_err(from_transport) {
+                        Ok(None) => return self.finish().await,
+                        Ok(Some(request)) => self.take(request).await,
+                        Err(refusal) => Err(refusal),
+                    };
+                    if let Err(refusal) = taken {
+                        // What was taken before the defect is stored and acknowledged first.
+                        self.finish().await?;
+                        return Err(self.with_expected(refusal));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for everything outstanding and acknowledges it.
+    async fn finish(&mut self) -> Result<(), Refusal> {
+        while let Some(outcome) = self.outstanding.next().await {
+            self.acknowledge(outcome).await?;
+        }
+        Ok(())
+    }
+
+    async fn take(&mut self, request: proto::PublishTicksRequest) -> Result<(), Refusal> {
+        let bytes = request.encoded_len();
+        let batch = match request.message {
+            Some(publish_ticks_request::Message::Batch(batch)) => batch,
+            Some(publish_ticks_request::Message::Claim(_)) => {
+                return Err(Refusal::field(
+                    "claim",
+                    "a stream claims one producer, in its first message",
+                ));
+            }
+            None => {
+                return Err(Refusal::field(
+                    "batch",
+                    "every message after the claim is a batch",
+                ));
+            }
+        };
+        if self.outstanding.len() >= CREDIT_BATCHES {
+            let outstanding = self.outstanding.len() as u64 + 1;
+            return Err(Refusal::limit_exceeded(
+                "credit_batches",
+                CREDIT_BATCHES as u64,
+                Some(outstanding),
+            ));
+        }
+        if self.outstanding_bytes + bytes > CREDIT_BYTES {
+            let outstanding = (self.outstanding_bytes + bytes) as u64;
+            return Err(Refusal::limit_exceeded(
+                "credit_bytes",
+                CREDIT_BYTES as u64,
+                Some(outstanding),
+            ));
+        }
+        let batch_seq = batch.batch_seq;
+        let ticks = self.parse(batch)?;
+        let sender = Sender::Producer {
+            producer: self.producer.clone(),
+            fence: self.fence,
+            batch_seq,
+        };
+        let submission = Submission {
+            batch: ticks,
+            sender,
+            backfill: self.backfill,
+        };
+        let submitted = self.publishing.ingest.submit(submission).await;
+        let receipt = submitted
+            .map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
+        self.next_batch_seq = self.next_batch_seq.max(batch_seq.saturating_add(1));
+        self.outstanding_bytes += bytes;
+        self.outstanding.push_back(Box::pin(async move {
+            let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
+            Outcome {
+                batch_seq,
+                bytes,
+                receipt,
+            }
+        }));
+        Ok(())
+    }
+
+    fn parse(&self, batch: proto::PublishBatch) -> Result<Batch, Refusal> {
+        use proto::publish_batch::Content;
+        let now = self.publishing.clock.now();
+        let limit = (!self.backfill).then(|| now.saturating_add(MAX_EVENT_TIME_AHEAD));
+        let parsed = match batch.content {
+            Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
+            Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
+            Some(
+                Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_),
+            ) => {
+                return Err(Refusal::not_served("source events in PublishTicks"));
+            }
+            None => {
+                let mut violations = Violations::default();
+                violations.add("batch", "has neither rows nor columns");
+                return Err(Refusal::batch_invalid(violations, self.next_batch_seq));
+            }
+        };
+        parsed.map_err(|problem| problem.refuse(self.next_batch_seq))
+    }
+
+    /// A refusal that names no number gets the one that is expected next.
+    fn with_expected(&self, refusal: Refusal) -> Refusal {
+        refusal.with("expected_batch_seq", self.last_batch_seq + 1)
+    }
+
+    async fn acknowledge(&mut self, outcome: Outcome) -> Result<(), Refusal> {
+        let Outcome {
+            batch_seq,
+            bytes,
+            receipt,
+        } = outcome;
+        self.outstanding_bytes -= bytes;
+        let receipt = receipt
+            .map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
+        self.last_batch_seq = self.last_batch_seq.max(batch_seq);
+        let ack = proto::PublishAck {
+            batch_seq,
+            duplicate: receipt.duplicate,
+            cursor: receipt.cursor.encode().to_vec().into(),
+            credit_batches: CREDIT_BATCHES as u32,
+            credit_bytes: CREDIT_BYTES as u64,
+        };
+        self.send(publish_ticks_response::Message::Ack(ack)).await;
+        Ok(())
+    }
+
+    /// A producer that is gone misses its answer; what it sent is stored all the same.
+    async fn send(&mut self, message: publish_ticks_response::Message) {
+        let _ = self
+            .responses
+            .send(Ok(proto::PublishTicksResponse {
+                message: Some(message),
+            }))
+            .await;
+    }
+}
+
+/// A request that could not be read, named as the contract names it.
+fn from_transport(status: Status) -> Refusal {
+    Refusal::of_transport(
+        status.code(),
+        status.message(),
+        "tapefeed.v1.IngestService/PublishTicks",
+        true,
+    )
+}
+
+/// What an ingest error means to a producer.
+fn refusal(error: IngestError, producer: &ProducerId, batch_seq: u64, expected: u64) -> Refusal {
+    match error {
+        IngestError::Fenced => Refusal::producer_fenced(producer.as_str()),
+        IngestError::Unknown => Refusal::producer_unknown(producer.as_str()),
+        IngestError::OutOfOrder { expected } => Refusal::batch_out_of_order(expected),
+        IngestError::Conflict => Refusal::batch_conflict(batch_seq, expected),
+        IngestError::QueueFull { .. } => Refusal::queue_full(),
+        IngestError::Unavailable | IngestError::EpochChanged(_) => Refusal::store_unavailable(),
+        IngestError::ShuttingDown => Refusal::shutting_down(None),
+    }
+}

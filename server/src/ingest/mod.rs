@@ -1,0 +1,174 @@
+//! Floor 3: the writes.
+//!
+//! Whoever has ticks submits batches to [`Ingest`]; one [`writer`] task appends them in groups and announces what it
+//! committed. Files come in through `import`, invented data through `feed`.
+
+pub mod feed;
+pub mod import;
+pub mod writer;
+
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+
+use crate::domain::{Batch, Clock, Cursor, Epoch};
+use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
+use crate::tape::{Registry, View};
+
+/// Batches that wait for the writer. Each producer has at most its credit outstanding, so this covers a hundred of them.
+const QUEUE_BATCHES: usize = 1_024;
+
+/// Memory of batches that wait for the writer, in bytes.
+const QUEUE_BYTES: usize = 64 << 20;
+
+/// Who sends a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// A producer under a claim.
+    Producer {
+        /// The producer.
+        producer: ProducerId,
+        /// The fence of its claim.
+        fence: u64,
+        /// The batch's number.
+        batch_seq: u64,
+    },
+    /// An ingestion run under its lease.
+    Run {
+        /// The run.
+        run: RunId,
+        /// The holder of the lease.
+        owner: RunOwner,
+        /// The batch's number.
+        batch: u64,
+        /// What the batch adds to the run's counts.
+        progress: RunProgress,
+    },
+}
+
+/// A batch on its way to the log.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The ticks; empty only for a run's batch whose lines were all rejected or ignored.
+    pub batch: Batch,
+    /// Who sends it.
+    pub sender: Sender,
+    /// Whether it is backfill.
+    pub backfill: bool,
+}
+
+/// A batch is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Behind the batch's last entry.
+    pub cursor: Cursor,
+    /// Whether it had been stored before.
+    pub duplicate: bool,
+}
+
+/// Why a batch was not stored, or why it is not known whether it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IngestError {
+    /// A newer claim of the producer exists; for a run: another owner, or it no longer runs.
+    #[error("a newer claim exists")]
+    Fenced,
+    /// The producer is not known: claim again.
+    #[error("the producer is not known")]
+    Unknown,
+    /// A batch number is missing.
+    #[error("batch {expected} is expected next")]
+    OutOfOrder {
+        /// The number that is expected.
+        expected: u64,
+    },
+    /// A known number with other content.
+    #[error("the batch number is known with other content")]
+    Conflict,
+    /// More ticks wait for compaction than the limit allows.
+    #[error("{hot_ticks} ticks wait for compaction; the limit is {limit}")]
+    QueueFull {
+        /// Ticks that wait.
+        hot_ticks: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The store does not answer; whether the batch is stored is not known. The same batch may be sent again.
+    #[error("the store is not available")]
+    Unavailable,
+    /// The log is another one: start over.
+    #[error("the log's epoch is now {0}")]
+    EpochChanged(Epoch),
+    /// The server stops.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+}
+
+impl From<StoreError> for IngestError {
+    fn from(error: StoreError) -> IngestError {
+        match error {
+            StoreError::EpochChanged(epoch) => IngestError::EpochChanged(epoch),
+            StoreError::Unavailable(_) | StoreError::Corrupt { .. } => {
+                tracing::error!(%error, "the store cannot be written");
+                IngestError::Unavailable
+            }
+        }
+    }
+}
+
+/// The door of the log: a handle on the writer.
+#[derive(Clone, Debug)]
+pub struct Ingest {
+    queue: mpsc::Sender<writer::Command>,
+    /// Bytes that may still wait.
+    budget: Arc<Semaphore>,
+    registry: Arc<Registry>,
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+    views: watch::Receiver<Arc<View>>,
+    hot_tick_limit: usize,
+}
+
+impl Ingest {
+    /// Claims a producer, which ends its older streams.
+    pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
+        Ok(self.store.claim_producer(producer).await?)
+    }
+
+    /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
+    /// one sender are stored in the order in which they were queued.
+    pub async fn submit(
+        &self,
+        submission: Submission,
+    ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
+        let hot_ticks = self.views.borrow().hot_ticks();
+        if hot_ticks > self.hot_tick_limit {
+            return Err(IngestError::QueueFull {
+                hot_ticks,
+                limit: self.hot_tick_limit,
+            });
+        }
+        let instruments = self.registry.resolve(&submission.batch.instruments).await?;
+        let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
+        let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
+        let permit = self
+            .budget
+            .clone()
+            .acquire_many_owned(bytes)
+            .await
+            .map_err(|_| IngestError::ShuttingDown)?;
+        let (reply, receipt) = oneshot::channel();
+        let received = self.clock.now();
+        let command = writer::Command {
+            submission,
+            instruments,
+            received,
+            reply,
+            _budget: permit,
+        };
+        self.queue
+            .send(command)
+            .await
+            .map_err(|_| IngestError::ShuttingDown)?;
+        Ok(receipt)
+    }
+}

@@ -1,0 +1,323 @@
+//! The one task that appends.
+//!
+//! One append is in flight at a time; whatever has gathered meanwhile goes into the next one. A group is all or
+//! nothing: batches that the store refuses are answered and left out, and the rest is tried again. After an unknown
+//! outcome the same group is sent again: its marks tell whether it was stored.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
+use crate::bus::{Announcement, Bus};
+use crate::domain::segment::{self, Entries};
+use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
+use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
+use crate::tape::{Registry, View};
+
+/// Ticks of one append at most, beyond its first batch: about 2 ms of encoding.
+const GROUP_TICKS: usize = 50_000;
+
+/// Attempts of an append whose outcome is unknown before its senders are told so.
+const ATTEMPTS: u32 = 5;
+
+/// The first wait between attempts; it doubles, and each is jittered.
+const FIRST_WAIT: Duration = Duration::from_millis(20);
+
+/// A batch with its way back.
+#[derive(Debug)]
+pub struct Command {
+    pub(super) submission: Submission,
+    /// Ids for the batch's instrument table.
+    pub(super) instruments: Vec<InstrumentId>,
+    /// Stamps ticks whose source gives no receive time.
+    pub(super) received: UnixNanos,
+    pub(super) reply: oneshot::Sender<Result<Receipt, IngestError>>,
+    /// Gives its bytes back to the queue's budget when the command is done.
+    pub(super) _budget: OwnedSemaphorePermit,
+}
+
+impl Command {
+    /// What all batches of one segment share.
+    fn kind(&self) -> (bool, Option<&RunId>) {
+        let run = match &self.submission.sender {
+            Sender::Run { run, .. } => Some(run),
+            Sender::Producer { .. } => None,
+        };
+        (self.submission.backfill, run)
+    }
+
+    fn mark(&self) -> Mark {
+        let entry_count = self.submission.batch.ticks.len() as u32;
+        match &self.submission.sender {
+            Sender::Producer {
+                producer,
+                fence,
+                batch_seq,
+            } => Mark::Producer {
+                producer: producer.clone(),
+                fence: *fence,
+                batch_seq: *batch_seq,
+                digest: self.submission.batch.digest(),
+                entry_count,
+            },
+            Sender::Run {
+                run,
+                owner,
+                batch,
+                progress,
+            } => Mark::Run {
+                run: run.clone(),
+                owner: *owner,
+                batch: *batch,
+                progress: progress.clone(),
+                entry_count,
+            },
+        }
+    }
+}
+
+/// What the writer works with.
+#[derive(Debug)]
+pub struct Writer {
+    /// The log.
+    pub store: Arc<dyn Store>,
+    /// Told after each commit.
+    pub bus: Arc<dyn Bus>,
+    /// Stamps.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub random: SmallRng,
+    /// The log that the writer believes in.
+    pub epoch: Epoch,
+}
+
+impl Writer {
+    /// Starts the task and returns the door to it. The task ends when every handle is gone, or after `stop`, when the
+    /// queue is empty; what was queued before is stored and answered.
+    pub fn start(
+        self,
+        registry: Arc<Registry>,
+        views: watch::Receiver<Arc<View>>,
+        hot_tick_limit: usize,
+        stop: CancellationToken,
+    ) -> (Ingest, JoinHandle<()>) {
+        let (queue, commands) = mpsc::channel(QUEUE_BATCHES);
+        let ingest = Ingest {
+            queue,
+            budget: Arc::new(Semaphore::new(QUEUE_BYTES)),
+            registry,
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            views,
+            hot_tick_limit,
+        };
+        (ingest, tokio::spawn(self.run(commands, stop)))
+    }
+
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, stop: CancellationToken) {
+        let mut next: Option<Command> = None;
+        loop {
+            let first = match next.take() {
+                Some(command) => command,
+                None => {
+                    let received = tokio::select! {
+                        biased;
+                        received = commands.recv() => received,
+                        () = stop.cancelled(), if !commands.is_closed() => {
+                            commands.close();
+                            continue;
+                        }
+                    };
+                    let Some(command) = received else { return };
+                    command
+                }
+            };
+            let mut ticks = first.submission.batch.ticks.len();
+            let mut group = vec![first];
+            while ticks < GROUP_TICKS {
+                let Ok(command) = commands.try_recv() else {
+                    break;
+                };
+                if command.kind() != group[0].kind() {
+                    next = Some(command);
+                    break;
+                }
+                ticks += command.submission.batch.ticks.len();
+                group.push(command);
+            }
+            self.commit(group).await;
+        }
+    }
+
+    /// Appends a group and answers every batch of it.
+    async fn commit(&mut self, mut commands: Vec<Command>) {
+        let mut attempt = 0;
+        let (mut group, mut entries) = self.encode(&commands);
+        loop {
+            match self.store.append(group.clone()).await {
+                Ok(Appended::Committed {
+                    first_seq,
+                    append_time,
+                    chain,
+                }) => {
+                    self.answer(commands, entries, first_seq, append_time, chain);
+                    return;
+                }
+                Ok(Appended::Refused(verdicts)) => {
+                    commands = self.refuse(commands, &verdicts);
+                    if commands.is_empty() {
+                        return;
+                    }
+                    (group, entries) = self.encode(&commands);
+                }
+                Err(StoreError::EpochChanged(epoch)) => {
+                    self.epoch = epoch;
+                    return refuse_all(commands, &IngestError::EpochChanged(epoch));
+                }
+                Err(error) => {
+                    attempt += 1;
+                    tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    if attempt == ATTEMPTS {
+                        return refuse_all(commands, &IngestError::Unavailable);
+                    }
+                    let wait = FIRST_WAIT * 2u32.pow(attempt);
+                    tokio::time::sleep(wait.mul_f64(self.random.random_range(0.5..1.5))).await;
+                }
+            }
+        }
+    }
+
+    /// The group's segment, and its entries with positions counted from zero.
+    fn encode(&self, commands: &[Command]) -> (Group, Entries) {
+        let (backfill, run) = commands[0].kind();
+        let origin = if backfill {
+            Origin::Backfill
+        } else {
+            Origin::Live
+        };
+        let count = commands
+            .iter()
+            .map(|command| command.submission.batch.ticks.len())
+            .sum();
+        let mut ticks = Vec::with_capacity(count);
+        for command in commands {
+            for tick in &command.submission.batch.ticks {
+                ticks.push(Tick {
+                    instrument: command.instruments[tick.instrument as usize],
+                    log_seq: ticks.len() as u64,
+                    event_time: tick.event_time,
+                    receive_time: tick.receive_time.unwrap_or(command.received),
+                    price: tick.price,
+                    quantity: tick.quantity,
+                    side: tick.side,
+                    trade_id: tick.trade_id.clone(),
+                    origin,
+                });
+            }
+        }
+        let entries = Entries {
+            ticks,
+            controls: Vec::new(),
+        };
+        let bytes = if count == 0 {
+            Bytes::new()
+        } else {
+            segment::encode(&entries, 0).into()
+        };
+        let group = Group {
+            epoch: self.epoch,
+            bytes,
+            entry_count: count as u32,
+            tick_count: count as u32,
+            backfill,
+            run_id: run.cloned(),
+            marks: commands.iter().map(Command::mark).collect(),
+        };
+        (group, entries)
+    }
+
+    /// Announces the commit, then tells the senders.
+    fn answer(
+        &self,
+        commands: Vec<Command>,
+        mut entries: Entries,
+        first_seq: u64,
+        append_time: UnixNanos,
+        chain: Chain,
+    ) {
+        let entry_count = entries.ticks.len() as u32;
+        let backfill = commands[0].submission.backfill;
+        if entry_count > 0 {
+            for tick in &mut entries.ticks {
+                tick.log_seq += first_seq;
+            }
+            let block = Block {
+                epoch: self.epoch,
+                first_seq,
+                entry_count,
+                append_time,
+                backfill,
+                chain,
+                entries,
+            };
+            self.bus.announce(Announcement {
+                epoch: self.epoch,
+                first_seq,
+                last_seq: block.last_seq(),
+                block: Some(Arc::new(block)),
+            });
+        }
+        let mut position = first_seq - 1;
+        for command in commands {
+            position += command.submission.batch.ticks.len() as u64;
+            let cursor = Cursor {
+                epoch: self.epoch,
+                position,
+            };
+            // A sender that went away learns by its next claim.
+            let _ = command.reply.send(Ok(Receipt {
+                cursor,
+                duplicate: false,
+            }));
+        }
+    }
+
+    /// Answers what was refused and returns the rest.
+    fn refuse(&self, commands: Vec<Command>, verdicts: &[Verdict]) -> Vec<Command> {
+        let mut rest = Vec::new();
+        for (command, verdict) in commands.into_iter().zip(verdicts) {
+            let outcome = match *verdict {
+                Verdict::New => {
+                    rest.push(command);
+                    continue;
+                }
+                Verdict::Duplicate { last_seq } => Ok(Receipt {
+                    cursor: Cursor {
+                        epoch: self.epoch,
+                        position: last_seq,
+                    },
+                    duplicate: true,
+                }),
+                Verdict::OutOfOrder { expected } => Err(IngestError::OutOfOrder { expected }),
+                Verdict::Conflict => Err(IngestError::Conflict),
+                Verdict::Fenced => Err(IngestError::Fenced),
+                Verdict::Unknown => Err(IngestError::Unknown),
+            };
+            let _ = command.reply.send(outcome);
+        }
+        rest
+    }
+}
+
+fn refuse_all(commands: Vec<Command>, error: &IngestError) {
+    for command in commands {
+        let _ = command.reply.send(Err(error.clone()));
+    }
+}

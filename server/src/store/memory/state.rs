@@ -1,0 +1,368 @@
+//! What the store in memory holds, and its changes. No waiting in here.
+
+use std::collections::{BTreeMap, HashMap};
+
+use bytes::Bytes;
+
+use crate::domain::segment::{self, Link};
+use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
+use crate::store::marks::{ProducerState, Standing};
+use crate::store::retention::{self, SegmentAge};
+use crate::store::{
+    Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunId,
+    RunOwner, RunState, Segment, StoreError, Swept,
+};
+
+/// A chunk with the versions that brought and dropped it.
+#[derive(Debug)]
+pub(super) struct StoredChunk {
+    row: ChunkRow,
+    pub(super) bytes: Bytes,
+    created_version: u64,
+    dropped: Option<(u64, UnixNanos)>,
+}
+
+/// Everything that a database would keep.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) head: LogHead,
+    pub(super) epochs: Vec<EpochStart>,
+    segments: BTreeMap<u64, Segment>,
+    pub(super) instruments: Vec<Instrument>,
+    ids: HashMap<(Venue, Symbol), InstrumentId>,
+    pub(super) producers: HashMap<ProducerId, (ProducerState, UnixNanos)>,
+    fence: u64,
+    pub(super) chunks: BTreeMap<ChunkId, StoredChunk>,
+    last_chunk_id: u64,
+    compactions: BTreeMap<InstrumentId, (u64, u64)>,
+    manifest_floor: u64,
+    /// In the order of their beginning.
+    pub(super) runs: Vec<Run>,
+    pub(super) rejects: HashMap<RunId, BTreeMap<u64, Reject>>,
+}
+
+impl State {
+    pub(super) fn new(epoch: Epoch, now: UnixNanos) -> State {
+        State {
+            head: LogHead {
+                epoch,
+                position: 0,
+                chain: [0; 16],
+                append_time: UnixNanos::MIN,
+                oldest: 1,
+                hot_floor: 1,
+                manifest_version: 0,
+                log_bytes: 0,
+            },
+            epochs: vec![EpochStart {
+                epoch,
+                parent: None,
+                fork: 0,
+                start_time: now,
+            }],
+            segments: BTreeMap::new(),
+            instruments: Vec::new(),
+            ids: HashMap::new(),
+            producers: HashMap::new(),
+            fence: 0,
+            chunks: BTreeMap::new(),
+            last_chunk_id: 0,
+            compactions: BTreeMap::new(),
+            manifest_floor: 0,
+            runs: Vec::new(),
+            rejects: HashMap::new(),
+        }
+    }
+
+    pub(super) fn register(&mut self, instruments: &[(Venue, Symbol)]) -> Vec<Instrument> {
+        let mut answer = Vec::with_capacity(instruments.len());
+        for (venue, symbol) in instruments {
+            let next = InstrumentId(
+                u32::try_from(self.instruments.len() + 1).expect("memory ends before ids do"),
+            );
+            let id = *self
+                .ids
+                .entry((venue.clone(), symbol.clone()))
+                .or_insert(next);
+            let instrument = Instrument {
+                id,
+                venue: venue.clone(),
+                symbol: symbol.clone(),
+            };
+            if id == next {
+                self.instruments.push(instrument.clone());
+            }
+            answer.push(instrument);
+        }
+        answer
+    }
+
+    pub(super) fn claim_producer(
+        &mut self,
+        producer: &ProducerId,
+        now: UnixNanos,
+    ) -> ProducerClaim {
+        self.fence += 1;
+        let fresh = (ProducerState::claimed(self.fence), now);
+        let (state, active) = self.producers.entry(producer.clone()).or_insert(fresh);
+        state.fence = self.fence;
+        *active = now;
+        ProducerClaim {
+            fence: self.fence,
+            last_batch_seq: state.last_batch_seq,
+        }
+    }
+
+    pub(super) fn append(&mut self, group: Group, standing: Standing, now: UnixNanos) -> Appended {
+        for (producer, state) in standing.producers {
+            if let Some(state) = state {
+                self.producers.insert(producer, (state, now));
+            }
+        }
+        if let Some(run) = standing.run {
+            self.put_run(run);
+        }
+        for mark in &group.marks {
+            if let Mark::Run { run, progress, .. } = mark {
+                let kept = self.rejects.entry(run.clone()).or_default();
+                for reject in &progress.rejects {
+                    kept.entry(reject.line).or_insert_with(|| reject.clone());
+                }
+            }
+        }
+        let first_seq = self.head.position + 1;
+        if group.entry_count > 0 {
+            self.append_segment(group, first_seq, self.head.append_time.max(now));
+        }
+        Appended::Committed {
+            first_seq,
+            append_time: self.head.append_time,
+            chain: self.head.chain,
+        }
+    }
+
+    fn append_segment(&mut self, group: Group, first_seq: u64, append_time: UnixNanos) {
+        let link = Link {
+            epoch: group.epoch,
+            first_seq,
+            entry_count: group.entry_count,
+            tick_count: group.tick_count,
+            append_time: append_time.nanos(),
+            backfill: group.backfill,
+            bytes: &group.bytes,
+        };
+        let chain = segment::chain(&self.head.chain, link);
+        self.head.position += u64::from(group.entry_count);
+        self.head.chain = chain;
+        self.head.append_time = append_time;
+        self.head.log_bytes += group.bytes.len() as u64;
+        let segment = Segment {
+            epoch: group.epoch,
+            first_seq,
+            entry_count: group.entry_count,
+            tick_count: group.tick_count,
+            append_time,
+            backfill: group.backfill,
+            run_id: group.run_id,
+            chain,
+            bytes: group.bytes,
+        };
+        self.segments.insert(first_seq, segment);
+    }
+
+    pub(super) fn page(&self, after: u64, max_bytes: usize) -> LogPage {
+        let mut page = LogPage {
+            head: self.head,
+            segments: Vec::new(),
+        };
+        if after >= self.head.position || after + 1 < self.head.oldest {
+            return page;
+        }
+        let start = self
+            .segments
+            .range(..=after + 1)
+            .next_back()
+            .map_or(after + 1, |(first_seq, _)| *first_seq);
+        let mut bytes = 0;
+        for segment in self.segments.range(start..).map(|(_, segment)| segment) {
+            bytes += segment.bytes.len();
+            if !page.segments.is_empty() && bytes > max_bytes {
+                break;
+            }
+            page.segments.push(segment.clone());
+        }
+        page
+    }
+
+    pub(super) fn manifest(&self, since: u64) -> ManifestDelta {
+        let version = self.head.manifest_version;
+        let since = if since < self.manifest_floor || since > version {
+            0
+        } else {
+            since
+        };
+        let mut delta = ManifestDelta {
+            epoch: self.head.epoch,
+            since,
+            version,
+            hot_floor: self.head.hot_floor,
+            added: Vec::new(),
+            dropped: Vec::new(),
+            compacted: Vec::new(),
+        };
+        for (id, chunk) in &self.chunks {
+            match chunk.dropped {
+                None if chunk.created_version > since => delta.added.push(chunk.row.clone()),
+                Some((dropped, _)) if chunk.created_version <= since && dropped > since => {
+                    delta.dropped.push(*id)
+                }
+                _ => (),
+            }
+        }
+        for (instrument, (position, changed)) in &self.compactions {
+            if *changed > since {
+                delta.compacted.push((*instrument, *position));
+            }
+        }
+        delta
+    }
+
+    /// Why a change cannot be stored, if it cannot.
+    pub(super) fn check_manifest(
+        &self,
+        change: &ManifestChange,
+    ) -> Result<Option<ManifestCommit>, StoreError> {
+        let version = self.head.manifest_version;
+        if change.expected_version != version {
+            return Ok(Some(ManifestCommit::Conflict { version }));
+        }
+        for id in &change.dropped {
+            if self
+                .chunks
+                .get(id)
+                .is_none_or(|chunk| chunk.dropped.is_some())
+            {
+                return Err(StoreError::not_live(*id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Stores a change that was checked.
+    pub(super) fn commit_manifest(
+        &mut self,
+        change: ManifestChange,
+        now: UnixNanos,
+    ) -> ManifestCommit {
+        let version = self.head.manifest_version + 1;
+        for id in change.dropped {
+            if let Some(chunk) = self.chunks.get_mut(&id) {
+                chunk.dropped = Some((version, now));
+            }
+        }
+        for new in change.added {
+            self.last_chunk_id += 1;
+            let id = ChunkId(self.last_chunk_id);
+            let row = ChunkRow { id, ..new.row };
+            self.chunks.insert(
+                id,
+                StoredChunk {
+                    row,
+                    bytes: new.bytes,
+                    created_version: version,
+                    dropped: None,
+                },
+            );
+        }
+        for (instrument, position) in change.compacted {
+            self.compactions.insert(instrument, (position, version));
+        }
+        self.head.hot_floor = change.hot_floor;
+        self.head.manifest_version = version;
+        ManifestCommit::Committed { version }
+    }
+
+    pub(super) fn sweep(&mut self, retention: Retention, now: UnixNanos) -> Swept {
+        let mut swept = Swept::default();
+        self.drop_history(retention, now);
+        let grace_ended = now.saturating_sub(retention.chunk_grace);
+        self.chunks.retain(|_, chunk| match chunk.dropped {
+            Some((version, time)) if time < grace_ended => {
+                self.manifest_floor = self.manifest_floor.max(version);
+                swept.chunks += 1;
+                false
+            }
+            _ => true,
+        });
+        let ages = self.segments.values().map(|segment| SegmentAge {
+            last_seq: segment.last_seq(),
+            append_time: segment.append_time,
+            byte_count: segment.bytes.len() as u64,
+        });
+        let count =
+            retention::segments_to_drop(ages, retention, self.head.hot_floor, self.head.log_bytes);
+        for _ in 0..count {
+            if let Some((_, segment)) = self.segments.pop_first() {
+                self.head.oldest = segment.last_seq() + 1;
+                self.head.log_bytes -= segment.bytes.len() as u64;
+                swept.segments += 1;
+            }
+        }
+        let idle_since = now.saturating_sub(retention.producer_idle);
+        let before = self.producers.len();
+        self.producers
+            .retain(|_, (_, active)| *active >= idle_since);
+        swept.producers = (before - self.producers.len()) as u64;
+        swept
+    }
+
+    fn drop_history(&mut self, retention: Retention, now: UnixNanos) {
+        let Some(before) = retention.history_before else {
+            return;
+        };
+        let version = self.head.manifest_version + 1;
+        for chunk in self.chunks.values_mut() {
+            if chunk.dropped.is_none() && chunk.row.day < before.day() {
+                chunk.dropped = Some((version, now));
+                self.head.manifest_version = version;
+            }
+        }
+    }
+
+    pub(super) fn put_run(&mut self, run: Run) {
+        if let Some(known) = self
+            .runs
+            .iter_mut()
+            .find(|known| known.run.id == run.run.id)
+        {
+            *known = run;
+        }
+    }
+
+    /// A running run of this owner's.
+    pub(super) fn run_of(&mut self, run: &RunId, owner: &RunOwner) -> Option<&mut Run> {
+        let running = |known: &&mut Run| {
+            known.run.id == *run && known.owner == *owner && known.state == RunState::Running
+        };
+        self.runs.iter_mut().find(running)
+    }
+
+    pub(super) fn renew_epoch(&mut self, epoch: Epoch, now: UnixNanos) -> LogHead {
+        if epoch != self.head.epoch {
+            let parent = Some(self.head.epoch);
+            self.epochs.push(EpochStart {
+                epoch,
+                parent,
+                fork: self.head.position,
+                start_time: now,
+            });
+            self.head.epoch = epoch;
+            self.fence += 1;
+            for (state, _) in self.producers.values_mut() {
+                state.fence = self.fence;
+            }
+        }
+        self.head
+    }
+}

@@ -1,0 +1,267 @@
+//! The embedded store: one SQLite file, one server.
+//!
+//! One task owns the only connection that writes ([`writer`]); it takes jobs from a bounded queue, so that a caller who
+//! goes away cannot interrupt a write. Reads have a few read-only connections of their own ([`readers`]). Every commit
+//! is synced before it is answered (`synchronous = FULL`). The statements stand beside what they serve: [`log`],
+//! [`manifest`], [`producers`], [`registry`], [`runs`], [`sweep`].
+//!
+//! A second server is kept off by a lock on `<file>.lock`, never by a lock on the database: other programs may read it.
+
+mod epochs;
+mod failure;
+mod log;
+mod manifest;
+mod open;
+mod producers;
+mod readers;
+mod registry;
+mod rows;
+mod runs;
+mod sweep;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::{Path, PathBuf};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{Instrument as _, instrument};
+
+pub use open::{OpenError, SqliteOptions};
+
+use super::{
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId,
+    RunOwner, RunRequest, RunState, Store, StoreError, Swept,
+};
+use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use readers::Readers;
+use writer::Writer;
+
+/// Something for the writer to do, with the answer's way back inside.
+type Job = Box<dyn for<'w> FnOnce(&'w mut Writer) -> BoxFuture<'w, ()> + Send>;
+
+/// How many jobs may wait for the writer: one append in flight, and the claims, leases and commits beside it. Further
+/// callers wait at the door.
+const JOBS_WAITING: usize = 64;
+
+/// The embedded store.
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    jobs: mpsc::Sender<Job>,
+    readers: Readers,
+}
+
+impl SqliteStore {
+    /// The database file, as it was found.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes on disk: the database and its write-ahead log.
+    pub async fn size_on_disk(&self) -> std::io::Result<u64> {
+        let mut bytes = tokio::fs::metadata(&self.path).await?.len();
+        for suffix in ["-wal", "-shm"] {
+            match tokio::fs::metadata(open::beside(&self.path, suffix)).await {
+                Ok(metadata) => bytes += metadata.len(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => (),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Has the writer do something and waits for the answer. Once the job is queued it will be done, waited for or not.
+    async fn write<T, W>(&self, work: W) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        W: for<'w> FnOnce(&'w mut Writer) -> BoxFuture<'w, Result<T, StoreError>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let span = tracing::Span::current();
+        let job: Job = Box::new(move |writer| {
+            let done = async move {
+                // A caller who has gone away does not want the answer.
+                let _ = reply.send(work(writer).await);
+            };
+            Box::pin(done.instrument(span))
+        });
+        self.jobs.send(job).await.map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".to_owned())
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    #[instrument(name = "db.log_head.read", skip_all)]
+    async fn head(&self) -> Result<LogHead, StoreError> {
+        self.readers
+            .read(|connection| Box::pin(async { Ok(rows::read_head(connection).await?.log) }))
+            .await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.readers
+            .read(|connection| Box::pin(rows::ping(connection)))
+            .await
+    }
+
+    #[instrument(name = "db.instruments.register", skip_all)]
+    async fn register(
+        &self,
+        instruments: &[(Venue, Symbol)],
+    ) -> Result<Vec<Instrument>, StoreError> {
+        let wanted = instruments.to_vec();
+        self.write(move |writer| Box::pin(writer.register(wanted)))
+            .await
+    }
+
+    #[instrument(name = "db.instruments.list", skip_all)]
+    async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(registry::list(connection, after)))
+            .await
+    }
+
+    #[instrument(name = "db.producers.claim", skip_all)]
+    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+        let producer = producer.clone();
+        self.write(move |writer| Box::pin(writer.claim_producer(producer)))
+            .await
+    }
+
+    #[instrument(name = "db.log.append", skip_all, fields(entries = group.entry_count))]
+    async fn append(&self, group: Group) -> Result<Appended, StoreError> {
+        self.write(move |writer| Box::pin(writer.append(group)))
+            .await
+    }
+
+    #[instrument(name = "db.log.read", skip_all)]
+    async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(log::page(connection, after, max_bytes)))
+            .await
+    }
+
+    #[instrument(name = "db.manifest.read", skip_all)]
+    async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(manifest::delta(connection, since)))
+            .await
+    }
+
+    #[instrument(name = "db.manifest.commit", skip_all)]
+    async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
+        self.write(move |writer| Box::pin(writer.commit_manifest(change)))
+            .await
+    }
+
+    #[instrument(name = "db.chunk_bytes.read", skip_all, fields(chunks = ids.len()))]
+    async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
+        let ids = ids.to_vec();
+        self.readers
+            .read(move |connection| Box::pin(manifest::chunk_bytes(connection, ids)))
+            .await
+    }
+
+    #[instrument(name = "db.store.sweep", skip_all)]
+    async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError> {
+        let mut swept = Swept::default();
+        loop {
+            // One portion at a time, so that appends get their turn between them.
+            let portion = self
+                .write(move |writer| Box::pin(writer.sweep_portion(retention)))
+                .await?;
+            swept.segments += portion.swept.segments;
+            swept.chunks += portion.swept.chunks;
+            swept.producers += portion.swept.producers;
+            if portion.done {
+                return Ok(swept);
+            }
+        }
+    }
+
+    #[instrument(name = "db.runs.begin", skip_all)]
+    async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError> {
+        self.write(move |writer| Box::pin(writer.begin_run(request)))
+            .await
+    }
+
+    #[instrument(name = "db.runs.renew_lease", skip_all)]
+    async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError> {
+        let run = run.clone();
+        self.write(move |writer| Box::pin(writer.renew_lease(run, lease)))
+            .await
+    }
+
+    #[instrument(name = "db.runs.finish", skip_all)]
+    async fn finish_run(
+        &self,
+        run: &RunId,
+        owner: &RunOwner,
+        state: RunState,
+        error: Option<RunError>,
+    ) -> Result<bool, StoreError> {
+        let (run, owner) = (run.clone(), *owner);
+        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error)))
+            .await
+    }
+
+    #[instrument(name = "db.runs.cancel", skip_all)]
+    async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
+        let run = run.clone();
+        self.write(move |writer| Box::pin(writer.cancel_run(run)))
+            .await
+    }
+
+    #[instrument(name = "db.runs.read", skip_all)]
+    async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
+        let run = run.clone();
+        self.readers
+            .read(move |connection| Box::pin(async move { runs::by_id(connection, &run).await }))
+            .await
+    }
+
+    #[instrument(name = "db.runs.list", skip_all)]
+    async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
+        let before = before.cloned();
+        self.readers
+            .read(move |connection| Box::pin(runs::list(connection, before, limit)))
+            .await
+    }
+
+    #[instrument(name = "db.run_rejects.list", skip_all)]
+    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        let run = run.clone();
+        self.readers
+            .read(move |connection| Box::pin(runs::rejects(connection, run, limit)))
+            .await
+    }
+
+    #[instrument(name = "db.epochs.list", skip_all)]
+    async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {
+        self.readers
+            .read(|connection| Box::pin(epochs::list(connection)))
+            .await
+    }
+
+    #[instrument(name = "db.epochs.renew", skip_all)]
+    async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
+        self.write(move |writer| Box::pin(writer.renew_epoch(epoch)))
+            .await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        // An error means that somebody else has closed it already.
+        let _ = self.write(|writer| Box::pin(writer.close())).await;
+    }
+}

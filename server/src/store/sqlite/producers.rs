@@ -1,0 +1,152 @@
+//! Producers: claims, and the windows of their batches.
+
+use sqlx::SqliteConnection;
+
+use super::failure::Failure;
+use super::log::written_by_another;
+use super::rows::{self, from_sql, to_sql};
+use super::writer::Writer;
+use crate::domain::UnixNanos;
+use crate::store::marks::ProducerState;
+use crate::store::{ProducerClaim, ProducerId, StoreError};
+
+/// How many producers the writer remembers, about 400 bytes each. Past it the memory starts anew.
+pub(super) const REMEMBERED: usize = 4096;
+
+#[derive(sqlx::FromRow)]
+struct ProducerRow {
+    fence: i64,
+    last_batch_seq: i64,
+    window: Vec<u8>,
+}
+
+impl Writer {
+    /// What the store keeps about a producer, remembered or read.
+    pub(super) async fn producer(
+        &mut self,
+        producer: &ProducerId,
+    ) -> Result<Option<ProducerState>, Failure> {
+        if let Some(state) = self.producers.get(producer) {
+            return Ok(Some(state.clone()));
+        }
+        let Some(state) = read(self.connection().await?, producer).await? else {
+            return Ok(None);
+        };
+        self.remember_producer(producer.clone(), state.clone());
+        Ok(Some(state))
+    }
+
+    pub(super) fn remember_producer(&mut self, producer: ProducerId, state: ProducerState) {
+        if self.producers.len() >= REMEMBERED && !self.producers.contains_key(&producer) {
+            self.producers.clear();
+        }
+        self.producers.insert(producer, state);
+    }
+
+    pub(super) async fn claim_producer(
+        &mut self,
+        producer: ProducerId,
+    ) -> Result<ProducerClaim, StoreError> {
+        self.begin().await?;
+        let claimed = self.claim(&producer).await;
+        let state = self.end(claimed).await?;
+        let claim = ProducerClaim {
+            fence: state.fence,
+            last_batch_seq: state.last_batch_seq,
+        };
+        if let Some(head) = &mut self.head {
+            head.fence = state.fence;
+        }
+        self.remember_producer(producer, state);
+        Ok(claim)
+    }
+
+    async fn claim(&mut self, producer: &ProducerId) -> Result<ProducerState, Failure> {
+        let now = self.clock.now();
+        let connection = self.connection().await?;
+        let fence: i64 = sqlx::query_scalar(
+            "UPDATE log_head SET fence = fence + 1 WHERE partition = 0 RETURNING fence",
+        )
+        .fetch_one(&mut *connection)
+        .await?;
+        let fresh = ProducerState::claimed(from_sql(fence));
+        let row: ProducerRow = sqlx::query_as(CLAIM)
+            .bind(producer.as_str().to_owned()) // $1 id
+            .bind(fence) // $2 fence
+            .bind(now.nanos()) // $3 active_time
+            .fetch_one(connection)
+            .await?;
+        debug_assert_eq!(row.fence, to_sql(fresh.fence));
+        from_row(row, producer)
+    }
+}
+
+const CLAIM: &str = "
+    INSERT INTO producers (id, fence, last_batch_seq, window, active_time)
+        VALUES ($1, $2, 0, x'', $3)
+        ON CONFLICT (id) DO UPDATE SET fence = excluded.fence, active_time = excluded.active_time
+        RETURNING fence, last_batch_seq, window";
+
+const READ: &str = "
+    SELECT fence, last_batch_seq, window
+    FROM producers
+    WHERE id = $1";
+
+const STORE: &str = "
+    UPDATE producers
+    SET last_batch_seq = $3, window = $4, active_time = $5
+    WHERE id = $1 AND fence = $2 AND last_batch_seq < $3
+    RETURNING 1";
+
+async fn read(
+    connection: &mut SqliteConnection,
+    producer: &ProducerId,
+) -> Result<Option<ProducerState>, Failure> {
+    let row: Option<ProducerRow> = sqlx::query_as(READ)
+        .bind(producer.as_str().to_owned()) // $1 id
+        .fetch_optional(connection)
+        .await?;
+    row.map(|row| from_row(row, producer)).transpose()
+}
+
+fn from_row(row: ProducerRow, producer: &ProducerId) -> Result<ProducerState, Failure> {
+    let window = ProducerState::decode_window(&row.window);
+    let window = window.ok_or_else(|| {
+        rows::damaged("producers", producer.as_str(), "window has another length")
+    })?;
+    let last_batch_seq = from_sql(row.last_batch_seq);
+    if window.back().map_or(0, |batch| batch.batch_seq) != last_batch_seq {
+        return Err(rows::damaged(
+            "producers",
+            producer.as_str(),
+            "window does not end with last_batch_seq",
+        ));
+    }
+    Ok(ProducerState {
+        fence: from_sql(row.fence),
+        last_batch_seq,
+        window,
+    })
+}
+
+/// Stores what an append has added to a producer.
+pub(super) async fn store(
+    connection: &mut SqliteConnection,
+    producer: &ProducerId,
+    state: &ProducerState,
+    now: UnixNanos,
+) -> Result<(), Failure> {
+    let stored = sqlx::query(STORE)
+        .bind(producer.as_str().to_owned()) // $1 id
+        .bind(to_sql(state.fence)) // $2 fence
+        .bind(to_sql(state.last_batch_seq)) // $3 last_batch_seq
+        .bind(state.encode_window()) // $4 window
+        .bind(now.nanos()) // $5 active_time
+        .fetch_all(connection)
+        .await?;
+    if stored.is_empty() {
+        Err(written_by_another())
+    } else {
+        Ok(())
+    }
+}

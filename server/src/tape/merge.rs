@@ -1,0 +1,122 @@
+//! Tidying a closed day: late ticks go to their place, and small neighbours become full chunks.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::{ChunkHeader, Holding};
+use crate::domain::chunk::{self, CHUNK_TICKS};
+use crate::domain::{InstrumentId, Tick};
+use crate::store::{ChunkId, Store, StoreError};
+
+/// Ordinary chunks that one step rewrites at most: bounds its memory.
+const STEP_CHUNKS: usize = 64;
+
+/// One commit's worth of tidying. Empty when nothing can be gained.
+#[derive(Debug, Default)]
+pub(super) struct Rewrite {
+    /// New chunks: whether late, and their ticks in order.
+    pub added: Vec<(bool, Vec<Tick>)>,
+    /// The chunks that they replace.
+    pub dropped: Vec<ChunkId>,
+}
+
+/// Days with late chunks, or with two neighbours that fit one chunk, ascending.
+pub(super) fn untidy_days(holding: &Holding) -> BTreeSet<u32> {
+    let mut days: BTreeSet<u32> = holding.late.iter().map(|chunk| chunk.day).collect();
+    days.extend(
+        holding
+            .chunks
+            .windows(2)
+            .filter(|pair| joinable(pair))
+            .map(|pair| pair[0].day),
+    );
+    days
+}
+
+fn joinable(pair: &[Arc<ChunkHeader>]) -> bool {
+    pair[0].day == pair[1].day && pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS
+}
+
+/// One step of tidying a day: at most [`STEP_CHUNKS`] ordinary chunks, and the late ticks that belong among them.
+pub(super) async fn step(
+    store: &dyn Store,
+    instrument: InstrumentId,
+    day: u32,
+    holding: &Holding,
+) -> Result<Rewrite, StoreError> {
+    let ordinary: Vec<_> = holding
+        .chunks
+        .iter()
+        .filter(|chunk| chunk.day == day)
+        .collect();
+    let late: Vec<_> = holding
+        .late
+        .iter()
+        .filter(|chunk| chunk.day == day)
+        .collect();
+    // Begin where the earliest late tick belongs, or at the first small neighbours.
+    let start = match late.iter().map(|chunk| chunk.first_key()).min() {
+        Some(first) => ordinary.partition_point(|chunk| chunk.last_key() < first),
+        None => {
+            let small = |pair: &[&Arc<ChunkHeader>]| {
+                pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS
+            };
+            let Some(start) = ordinary.windows(2).position(small) else {
+                return Ok(Rewrite::default());
+            };
+            start
+        }
+    };
+    let end = ordinary.len().min(start + STEP_CHUNKS);
+    let window = &ordinary[start..end];
+    let mut dropped: Vec<ChunkId> = window.iter().map(|chunk| chunk.id).collect();
+    let mut ticks = read(store, instrument, &dropped).await?;
+    let late_ids: Vec<ChunkId> = late.iter().map(|chunk| chunk.id).collect();
+    let mut rest = read(store, instrument, &late_ids).await?;
+    dropped.extend(&late_ids);
+    if let Some(next) = ordinary.get(end) {
+        rest.sort_unstable_by_key(Tick::key);
+        let later = rest.split_off(rest.partition_point(|tick| tick.key() < next.first_key()));
+        ticks.append(&mut rest);
+        rest = later;
+    } else {
+        ticks.append(&mut rest);
+    }
+    ticks.sort_unstable_by_key(Tick::key);
+    let mut added = Vec::new();
+    for range in chunk::cuts(&ticks, CHUNK_TICKS) {
+        added.push((false, ticks[range].to_vec()));
+    }
+    for range in chunk::cuts(&rest, rest.len()) {
+        added.push((true, rest[range].to_vec()));
+    }
+    // Small neighbours that share no exponent stay apart: rewriting them again would gain nothing.
+    if late.is_empty() && added.len() >= dropped.len() {
+        return Ok(Rewrite::default());
+    }
+    Ok(Rewrite { added, dropped })
+}
+
+/// All ticks of some chunks of an instrument, chunk after chunk.
+pub(super) async fn read(
+    store: &dyn Store,
+    instrument: InstrumentId,
+    ids: &[ChunkId],
+) -> Result<Vec<Tick>, StoreError> {
+    let found = store.chunk_bytes(ids).await?;
+    if found.len() != ids.len() {
+        return Err(StoreError::Unavailable(
+            "another compactor has replaced these chunks".into(),
+        ));
+    }
+    let mut ticks = Vec::new();
+    for (id, bytes) in found {
+        let chunk = chunk::decode(&bytes, instrument).map_err(|problem| StoreError::Corrupt {
+            table: "chunks",
+            row: id.0.to_string(),
+            problem: problem.to_string(),
+        })?;
+        ticks.extend((0..chunk.len()).map(|index| chunk.tick(index)));
+    }
+    Ok(ticks)
+}
