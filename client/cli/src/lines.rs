@@ -76,7 +76,7 @@ struct NewTickLine {
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Text {
-    Text(String),
+    Written(String),
     Whole(i64),
     Other(IgnoredAny),
 }
@@ -84,7 +84,7 @@ enum Text {
 impl Text {
     fn read(self, field: &str) -> Result<String, String> {
         match self {
-            Text::Text(text) => Ok(text),
+            Text::Written(text) => Ok(text),
             Text::Whole(number) => Ok(number.to_string()),
             Text::Other(_) => Err(format!("{field}: write decimals as text, in quotes")),
         }

@@ -296,3 +296,120 @@ pub(crate) fn live_service(channel: Channel) -> LiveServiceClient<Channel> {
 pub(crate) fn ingest_service(channel: Channel) -> IngestServiceClient<Channel> {
     IngestServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use futures_util::TryStreamExt as _;
+    use tapefeed_proto::v1 as proto;
+    use tonic::Code;
+
+    use super::*;
+    use crate::testing::{FakeHistory, builder, refusal, serve_history, wire_tick};
+    use crate::{ErrorReason, Query, TickQuery};
+
+    type Answer = Result<proto::ListTicksResponse, Status>;
+
+    fn history(answers: impl IntoIterator<Item = Answer>) -> FakeHistory {
+        FakeHistory {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>())),
+            ..FakeHistory::default()
+        }
+    }
+
+    async fn calls_of(answers: Vec<Answer>) -> (Result<(), Error>, usize) {
+        let fake = history(answers);
+        let client = builder(&serve_history(fake.clone()).await).lazy().unwrap();
+        let answer = client.list_ticks(Query::symbol("A")).await.map(drop);
+        let calls = fake.requests.lock().unwrap().len();
+        (answer, calls)
+    }
+
+    #[tokio::test]
+    async fn reads_are_repeated_only_while_the_server_is_unavailable() {
+        let unavailable = || Err(Status::unavailable("later"));
+        let good = || Ok(proto::ListTicksResponse::default());
+        let (answer, calls) =
+            calls_of(vec![unavailable(), unavailable(), unavailable(), good()]).await;
+        assert!(answer.is_ok());
+        assert_eq!(calls, 4);
+        let (answer, calls) = calls_of(vec![unavailable(); 9]).await;
+        assert_eq!(answer.unwrap_err().code(), Some(Code::Unavailable));
+        assert_eq!(calls, 4);
+        for code in [
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::ResourceExhausted,
+            Code::Internal,
+            Code::Unknown,
+            Code::Aborted,
+            Code::DeadlineExceeded,
+        ] {
+            let (answer, calls) = calls_of(vec![Err(refusal(code, "NO_DATA", &[])), good()]).await;
+            assert_eq!(answer.unwrap_err().code(), Some(code));
+            assert_eq!(calls, 1, "{code:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deadline_covers_all_attempts() {
+        let fake = history([Err(Status::unavailable("later"))]);
+        let address = serve_history(fake).await;
+        let client = builder(&address).deadline(Duration::from_millis(300));
+        let begun = Instant::now();
+        let error = client.lazy().unwrap().list_ticks(Query::symbol("A")).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.reason(), ErrorReason::DeadlineExceeded, "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_transport_error() {
+        let error = Client::connect("http://127.0.0.1:1").await.unwrap_err();
+        let Error::Transport(text) = error else {
+            panic!("{error:?}");
+        };
+        assert!(text.contains("refused"), "{text}");
+        let lazy = builder("http://127.0.0.1:1").lazy().unwrap();
+        let error = lazy.list_ticks(Query::symbol("A")).await.unwrap_err();
+        assert!(matches!(error, Error::Transport(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_checked() {
+        for address in [
+            "",
+            "127.0.0.1:50051",
+            "https://127.0.0.1:1",
+            "http://",
+            "http:// x",
+        ] {
+            let client = Client::lazy(address);
+            assert!(matches!(client, Err(Error::Invalid(_))), "{address:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_follow_their_tokens_to_the_end() {
+        let page = |log_seq, token: &str| {
+            Ok(proto::ListTicksResponse {
+                ticks: vec![wire_tick(log_seq)],
+                next_page_token: token.into(),
+                as_of: vec![1].into(),
+                now: None,
+            })
+        };
+        let fake = history([page(1, "a"), page(2, "b"), page(3, "")]);
+        let client = builder(&serve_history(fake.clone()).await).lazy().unwrap();
+        let query = TickQuery::from(Query::symbol("A").venue("X")).page_size(1);
+        let pages: Vec<_> = client.tick_pages(query).try_collect().await.unwrap();
+        let positions: Vec<u64> = pages.iter().map(|page| page.items[0].log_seq).collect();
+        assert_eq!(positions, [1, 2, 3]);
+        let requests = fake.requests.lock().unwrap();
+        let tokens: Vec<&str> = requests.iter().map(|r| r.page_token.as_str()).collect();
+        assert_eq!(tokens, ["", "a", "b"]);
+        assert!(requests.iter().all(|r| r.venue == "X" && r.page_size == 1));
+    }
+}

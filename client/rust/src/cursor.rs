@@ -79,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_is_no_cursor_is_refused() {
-        for text in ["", "!", "AQID+g=", "AQ ID"] {
+        for text in ["", "!", "A", "AQ ID"] {
             assert_eq!(text.parse::<Cursor>(), Err(CursorInvalid), "{text:?}");
         }
         assert_eq!(Cursor::from_bytes(Vec::new()), None);

@@ -89,10 +89,14 @@ impl Error {
     }
 
     pub(crate) fn deadline_exceeded(limit: Duration) -> Error {
+        Error::deadline_passed(format!("no answer within {limit:?}"))
+    }
+
+    fn deadline_passed(message: String) -> Error {
         Error::Refused(Box::new(Refusal {
             code: Code::DeadlineExceeded,
             reason: ErrorReason::DeadlineExceeded,
-            message: format!("no answer within {limit:?}"),
+            message,
             metadata: BTreeMap::new(),
             violations: Vec::new(),
             retry_delay: None,
@@ -111,16 +115,15 @@ impl Error {
         let info = status
             .get_details_error_info()
             .filter(|info| info.domain == DOMAIN);
-        // Only statuses made on this side have a source: connect failures, resets, GOAWAY.
-        if info.is_none()
-            && let Some(source) = status.source()
-        {
-            if source.is::<TimeoutExpired>() || status.message() == TimeoutExpired(()).to_string() {
-                let mut status = status;
-                status = Status::deadline_exceeded(status.message());
-                return Error::from_status(status);
+        if info.is_none() {
+            // Both sides of the transport watch the deadline, and say so by this text alone.
+            if status.message() == TimeoutExpired(()).to_string() {
+                return Error::deadline_passed("no answer before the deadline".to_owned());
             }
-            return Error::Transport(innermost(&status));
+            // Only statuses made on this side have a source: connect failures, resets, GOAWAY.
+            if status.source().is_some() {
+                return Error::Transport(innermost(&status));
+            }
         }
         let (reason, metadata) = match info {
             Some(info) => (reason_named(&info.reason), info.metadata),
