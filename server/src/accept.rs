@@ -39,7 +39,8 @@ impl Listener for TcpListener {
     async fn accept(&mut self) -> io::Result<(Self::Io, SocketAddr)> {
         let (stream, peer) = TcpListener::accept(self).await?;
         // Answers are written whole, so waiting for more to send only adds delay.
-        stream.set_nodelay(true)?;
+        // An error says that the other side is gone already, which shows soon enough.
+        let _ = stream.set_nodelay(true);
         Ok((stream, peer))
     }
 
@@ -51,7 +52,8 @@ impl Listener for TcpListener {
 /// What a connection is held to.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at a time. More are closed at once; the number stays below the usual limit of open files.
+    /// Connections at a time. More are closed at once. Where the system allows fewer open files than that, it refuses
+    /// some a little earlier, and the loop waits until it does not.
     pub connections: usize,
     /// How long a connection may take to send what every client begins with.
     pub opening: Duration,

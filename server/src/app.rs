@@ -74,6 +74,9 @@ pub enum StartError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// There is no store to work on.
+    #[error("{0} does not exist: give the file of a store with --store")]
+    NoStore(String),
     /// The program was built wrong.
     #[error(transparent)]
     Descriptors(#[from] grpc::DescriptorsBroken),
@@ -361,6 +364,10 @@ fn new_epoch(random: &mut SmallRng) -> Epoch {
 
 /// Begins a new epoch in a store that no server has open; the log's new name and its last position.
 pub async fn renew_epoch(url: &StoreUrl, outside: &Outside) -> Result<(Epoch, u64), StartError> {
+    let StoreUrl::Sqlite(path) = url;
+    if !path.exists() {
+        return Err(StartError::NoStore(path.display().to_string()));
+    }
     let mut random = SmallRng::seed_from_u64(outside.seed);
     let store = open_store(url, outside.clock.clone(), &mut random).await?;
     let renewed = store.renew_epoch(new_epoch(&mut random)).await;

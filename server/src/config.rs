@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::ingest::feed::demo::MAX_RATE;
 use file::File;
 use units::{ByteCount, Span};
 
@@ -61,7 +62,7 @@ enum Command {
         )]
         store: StoreUrl,
         /// Synthetic ticks each second. [default: 100]
-        #[arg(long, value_name = "TICKS/S", env = "TAPEFEED_DEMO_RATE")]
+        #[arg(long, value_name = "TICKS/S", env = "TAPEFEED_DEMO_RATE", value_parser = demo_rates())]
         demo_rate: Option<u32>,
         /// What the synthetic ticks are drawn from: the same seed, the same ticks. [default: 1]
         #[arg(long, value_name = "NUMBER", env = "TAPEFEED_DEMO_SEED")]
@@ -136,6 +137,11 @@ struct ServeOptions {
     merge_delay: Option<Span>,
     #[command(flatten)]
     common: CommonOptions,
+}
+
+/// What the feed can do.
+fn demo_rates() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(1..=i64::from(MAX_RATE))
 }
 
 /// What the process is asked to do.

@@ -1,5 +1,6 @@
 //! The program: reads its options, starts the server, and waits for its end.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use tapefeed_server::app::{self, App, Outside};
@@ -39,7 +40,8 @@ async fn serve(config: &ServeConfig) -> Result<(), Box<dyn std::error::Error>> {
     let listener = app::bind(config.listen).await?;
     let app = App::start(config, listener, Outside::system()).await?;
     shutdown::on_signals(app.shutdown.asked.clone())?;
-    print!("{}", banner(&app, config));
+    // Nobody has to listen: without a standard output the server serves all the same.
+    let _ = std::io::stdout().write_all(banner(&app, config).as_bytes());
     app.ended().await;
     Ok(())
 }

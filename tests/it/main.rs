@@ -1,5 +1,13 @@
 //! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
+mod bad_input;
 mod failpoints;
+mod first_minute;
 mod floors;
 mod publish;
+mod raw;
+mod readme;
+mod recipes;
+mod reflection;
+mod shutdown;
+mod values;

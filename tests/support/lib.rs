@@ -8,6 +8,7 @@ pub mod checker;
 pub mod cli;
 pub mod exact;
 pub mod guard;
+pub mod http;
 pub mod import;
 pub mod memory;
 pub mod process;

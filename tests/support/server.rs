@@ -34,6 +34,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// The store file. `None`: `tapefeed.db` (or what the command says by itself) in the server's own folder.
     pub store: Option<PathBuf>,
+    /// Where to listen. `None`: a free port.
+    pub listen: Option<SocketAddr>,
 }
 
 impl Options {
@@ -44,6 +46,7 @@ impl Options {
             arguments: Vec::new(),
             environment: Vec::new(),
             store: None,
+            listen: None,
         }
     }
 
@@ -64,6 +67,12 @@ impl Options {
     /// Sets an environment variable.
     pub fn variable(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.environment.push((name.into(), value.into()));
+        self
+    }
+
+    /// Listens there.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = Some(address);
         self
     }
 
@@ -122,12 +131,12 @@ impl Server {
 
     fn prepare(options: Options) -> Self {
         Self {
+            address: options.listen.unwrap_or_else(free_address),
             options,
             folder: tempfile::Builder::new()
                 .prefix("tapefeed-test-")
                 .tempdir()
                 .expect("a temporary folder can be made"),
-            address: free_address(),
             running: None,
             output: Output::default(),
         }

@@ -34,17 +34,17 @@ impl Monitor {
         let mut last = self.look(None).await;
         self.tell(&last).await;
         tokio::spawn(async move {
-            while asked
-                .run_until_cancelled(tokio::time::sleep(INTERVAL))
-                .await
-                .is_some()
-            {
-                let now = self.look(Some(&last)).await;
-                if now.readiness != last.readiness {
-                    self.tell(&now).await;
+            let again = async {
+                loop {
+                    tokio::time::sleep(INTERVAL).await;
+                    let now = self.look(Some(&last)).await;
+                    if now.readiness != last.readiness {
+                        self.tell(&now).await;
+                    }
+                    last = now;
                 }
-                last = now;
-            }
+            };
+            let _: Option<()> = asked.run_until_cancelled(again).await;
             last.readiness.draining = true;
             self.tell(&last).await;
         })

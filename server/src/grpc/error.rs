@@ -1,7 +1,7 @@
 //! Why a call is refused: the only place where a [`Status`] is born.
 //!
 //! A handler answers with a [`Refusal`], which knows its reason and what travels with it; turning it into a status
-//! adds the `google.rpc` details. [`reasons`] has one constructor for each reason of the contract, and its words tell the
+//! adds the `google.rpc` details. There is one constructor for each reason of the contract, and its words tell the
 //! caller what to change. Nothing of the inside (SQL, paths, stacks) gets into a status: what the caller cannot know
 //! goes to the log under an id, see [`Refusal::internal`].
 

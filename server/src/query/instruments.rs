@@ -229,15 +229,20 @@ impl Query {
             // Two ticks were asked for where the totals know a first and a last one, none otherwise.
             let mut tick = |known: bool| if known { ticks.next().flatten() } else { None };
             let Totals {
-                count, first, last, ..
+                count,
+                first,
+                last,
+                price_decimals,
+                quantity_decimals,
+                ..
             } = part;
             InstrumentFacts {
                 instrument: instrument.clone(),
                 first: tick(first.is_some()),
                 last: tick(last.is_some()),
                 tick_count: count,
-                price_decimals: 0,
-                quantity_decimals: 0,
+                price_decimals,
+                quantity_decimals,
             }
         });
         Ok(facts.collect())

@@ -25,7 +25,7 @@ impl Refusal {
             Code::Cancelled => Refusal::cancelled(),
             Code::DeadlineExceeded => Refusal::deadline_exceeded("the call took too long"),
             Code::OutOfRange | Code::ResourceExhausted => {
-                Refusal::limit_exceeded("message_bytes", MAX_RESPONSE_BYTES as u64, None)
+                Refusal::limit_exceeded("response_bytes", MAX_RESPONSE_BYTES as u64, None)
             }
             Code::InvalidArgument => Refusal::message_malformed(message),
             // tonic answers INTERNAL where the caller's bytes are at fault.

@@ -124,6 +124,11 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 
 fn check_totals(totals: &Totals, expected: &[Tick]) {
     let point = |tick: Option<&Tick>| tick.map(PricePoint::of);
+    let decimals = |tick: &Tick| tick.price.decimals();
+    let quantity_decimals = |tick: &Tick| tick.quantity.map_or(0, |quantity| quantity.decimals());
+    let most = |decimals: fn(&Tick) -> u8| expected.iter().map(decimals).max().unwrap_or(0);
+    assert_eq!(totals.price_decimals, most(decimals));
+    assert_eq!(totals.quantity_decimals, most(quantity_decimals));
     assert_eq!(totals.count, expected.len() as u64);
     assert_eq!(naive::big(totals.price_sum), naive::price_sum(expected));
     let (count, volume, notional) = naive::volume(expected);

@@ -251,7 +251,11 @@ impl World {
             chunk_grace: Duration::ZERO,
             producer_idle: Duration::MAX,
         };
-        self.store.sweep(retention).await.unwrap().chunks
+        // What was dropped at this very instant is not yet past its grace.
+        self.clock.0.fetch_add(1, Ordering::SeqCst);
+        let swept = self.store.sweep(retention).await.unwrap();
+        self.clock.0.fetch_sub(1, Ordering::SeqCst);
+        swept.chunks
     }
 
     /// The view of everything in the store.
@@ -262,6 +266,20 @@ impl World {
         let view = builder.unwrap().views().borrow().clone();
         assert_eq!(view.position(), self.ticks.len() as u64);
         view
+    }
+
+    /// No more views come.
+    pub(super) fn stop(self) -> Query {
+        self.query
+    }
+
+    /// The log begins anew under another name, with a view of nothing.
+    pub(super) fn renew(&self, old: Epoch) {
+        let epoch = Epoch(old.0 + 1);
+        self.views
+            .lock()
+            .unwrap()
+            .send_replace(Arc::new(View::empty(epoch)));
     }
 
     /// Lets queries see everything in the store.
