@@ -12,6 +12,7 @@ mod readme;
 mod recipes;
 mod reflection;
 mod replica;
+mod resume;
 mod shutdown;
 mod stumbling;
 mod values;
