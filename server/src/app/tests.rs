@@ -24,7 +24,7 @@ struct Fixture {
     _folder: tempfile::TempDir,
 }
 
-/// A thousandth of the usual times, so that tests see every step of the end.
+/// A fraction of the usual times, so that tests soon see every step of the end.
 const QUICK: Times = Times {
     draining: Duration::from_millis(50),
     ending: Duration::from_millis(300),
