@@ -81,6 +81,12 @@ impl Refusal {
         self.with(key, BASE64.encode(cursor.encode()))
     }
 
+    /// Says it in other words, where the caller needs more than the reason's own.
+    pub fn saying(mut self, message: impl Into<String>) -> Refusal {
+        self.0.message = cut(message.into());
+        self
+    }
+
     /// Says when the call may be tried again.
     pub fn retry_after(mut self, delay: Duration) -> Refusal {
         self.0.retry_after = Some(delay);

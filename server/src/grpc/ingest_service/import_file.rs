@@ -20,14 +20,22 @@ pub(super) async fn import_file(
 ) -> Result<proto::ImportFileResponse, Refusal> {
     let idle = imports.limits().idle;
     let Some(first) = next(&mut requests, idle).await? else {
-        return Err(Refusal::field("start", "the first message says what the file is"));
+        return Err(Refusal::field(
+            "start",
+            "the first message says what the file is",
+        ));
     };
     let Some(import_file_request::Message::Start(start)) = first.message else {
-        return Err(Refusal::field("start", "the first message says what the file is"));
+        return Err(Refusal::field(
+            "start",
+            "the first message says what the file is",
+        ));
     };
     let start = run::start(start)?;
     let run = start.run.clone();
-    let mut upload = imports.begin(start).map_err(|error| run::refusal(error, &run))?;
+    let mut upload = imports
+        .begin(start)
+        .map_err(|error| run::refusal(error, &run))?;
     loop {
         let request = tokio::select! {
             biased;
@@ -42,9 +50,17 @@ pub(super) async fn import_file(
                 }
             }
             Some(import_file_request::Message::Start(_)) => {
-                return Err(Refusal::field("start", "a call imports one file, and says so in its first message"));
+                return Err(Refusal::field(
+                    "start",
+                    "a call imports one file, and says so in its first message",
+                ));
             }
-            None => return Err(Refusal::field("data", "every message after the first holds bytes of the file")),
+            None => {
+                return Err(Refusal::field(
+                    "data",
+                    "every message after the first holds bytes of the file",
+                ));
+            }
         }
     }
     upload.complete().await;
@@ -66,13 +82,24 @@ async fn next(
 }
 
 fn from_transport(status: Status) -> Refusal {
-    Refusal::of_transport(status.code(), status.message(), "tapefeed.v1.IngestService/ImportFile", true)
+    Refusal::of_transport(
+        status.code(),
+        status.message(),
+        "tapefeed.v1.IngestService/ImportFile",
+        true,
+    )
 }
 
 fn answer(
     outcome: Result<Imported, ImportError>,
     run: &RunId,
 ) -> Result<proto::ImportFileResponse, Refusal> {
-    let Imported { run: status, duplicate } = outcome.map_err(|error| run::refusal(error, run))?;
-    Ok(proto::ImportFileResponse { run: Some(status.into()), duplicate })
+    let Imported {
+        run: status,
+        duplicate,
+    } = outcome.map_err(|error| run::refusal(error, run))?;
+    Ok(proto::ImportFileResponse {
+        run: Some(status.into()),
+        duplicate,
+    })
 }

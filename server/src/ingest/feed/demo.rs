@@ -110,7 +110,11 @@ impl Market {
         };
         // Buyers mostly lift the price and sellers mostly lower it.
         let with_the_move = self.random.random_range(0..10) < 8;
-        let side = if (moved > 0) == with_the_move { Side::Buy } else { Side::Sell };
+        let side = if (moved > 0) == with_the_move {
+            Side::Buy
+        } else {
+            Side::Sell
+        };
         self.trades += 1;
         Trade {
             stock: stock as u32,
@@ -151,10 +155,18 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 
 impl Demo {
     /// Nothing is published before [`Demo::run`].
-    pub fn new(ingest: Ingest, clock: Arc<dyn Clock>, options: DemoOptions, stop: CancellationToken) -> Demo {
+    pub fn new(
+        ingest: Ingest,
+        clock: Arc<dyn Clock>,
+        options: DemoOptions,
+        stop: CancellationToken,
+    ) -> Demo {
         let name = |(venue, symbol, _)| {
             let venue = Venue::new(venue).expect("a constant of the alphabet");
-            (venue, Symbol::new(symbol).expect("a constant of the alphabet"))
+            (
+                venue,
+                Symbol::new(symbol).expect("a constant of the alphabet"),
+            )
         };
         Demo {
             ingest,
@@ -170,11 +182,17 @@ impl Demo {
     /// Publishes until it is stopped, through outages of the store. Ends early, with an error, when another process
     /// publishes the demo into the same log.
     pub async fn run(mut self) -> Result<(), IngestError> {
-        let Some(mut claim) = self.claim().await else { return Ok(()) };
+        let Some(mut claim) = self.claim().await else {
+            return Ok(());
+        };
         let step = step(self.rate);
         let mut steps = tokio::time::interval(step);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace { rate: self.rate, since: Instant::now(), sent: 0 };
+        let mut pace = Pace {
+            rate: self.rate,
+            since: Instant::now(),
+            sent: 0,
+        };
         let mut last_time = self.clock.now();
         loop {
             tokio::select! {
@@ -214,11 +232,18 @@ impl Demo {
             });
         }
         // The table holds all stocks, in their fixed order: an unused one costs nothing.
-        Batch { instruments: self.instruments.clone(), ticks }
+        Batch {
+            instruments: self.instruments.clone(),
+            ticks,
+        }
     }
 
     /// Publishes a batch, the same one until it is stored.
-    async fn publish(&mut self, batch: Batch, claim: &mut ProducerClaim) -> Result<(), IngestError> {
+    async fn publish(
+        &mut self,
+        batch: Batch,
+        claim: &mut ProducerClaim,
+    ) -> Result<(), IngestError> {
         let mut wait = FIRST_WAIT;
         loop {
             let sender = Sender::Producer {
@@ -226,7 +251,11 @@ impl Demo {
                 fence: claim.fence,
                 batch_seq: claim.last_batch_seq + 1,
             };
-            let submission = Submission { batch: batch.clone(), sender, backfill: false };
+            let submission = Submission {
+                batch: batch.clone(),
+                sender,
+                backfill: false,
+            };
             let outcome = match self.ingest.submit(submission).await {
                 Ok(receipt) => receipt.await.unwrap_or(Err(IngestError::ShuttingDown)),
                 Err(error) => Err(error),
@@ -236,7 +265,9 @@ impl Demo {
                     claim.last_batch_seq += 1;
                     return Ok(());
                 }
-                Err(error @ (IngestError::ShuttingDown | IngestError::Fenced)) => return Err(error),
+                Err(error @ (IngestError::ShuttingDown | IngestError::Fenced)) => {
+                    return Err(error);
+                }
                 // The log does not know us as we know ourselves: a fork, or a long silence.
                 Err(
                     IngestError::Unknown
@@ -247,7 +278,9 @@ impl Demo {
                     self.pause(&mut wait).await?;
                     *claim = self.claim().await.ok_or(IngestError::ShuttingDown)?;
                 }
-                Err(IngestError::Unavailable | IngestError::QueueFull { .. }) => self.pause(&mut wait).await?,
+                Err(IngestError::Unavailable | IngestError::QueueFull { .. }) => {
+                    self.pause(&mut wait).await?
+                }
             }
         }
     }
@@ -342,7 +375,10 @@ mod tests {
         }
         // Moves without a trade in between may add up to less than ten cents.
         assert!(moves > 50_000, "{moves}");
-        assert!(traded.iter().all(|count| (9_500..10_500).contains(count)), "{traded:?}");
+        assert!(
+            traded.iter().all(|count| (9_500..10_500).contains(count)),
+            "{traded:?}"
+        );
     }
 
     #[test]
@@ -351,7 +387,10 @@ mod tests {
         for _ in 0..1_000_000 {
             market.next();
             for (price, (_, symbol, first)) in market.prices.iter().zip(STOCKS) {
-                assert!(*price > 0 && (price - first).abs() < 14_000, "{symbol}: {price}");
+                assert!(
+                    *price > 0 && (price - first).abs() < 14_000,
+                    "{symbol}: {price}"
+                );
             }
         }
     }
@@ -370,7 +409,11 @@ mod tests {
     fn the_rate_is_held_over_uneven_steps() {
         for rate in [1, 7, 60, 999, 10_000, 100_000] {
             let since = Instant::now();
-            let mut pace = Pace { rate, since, sent: 0 };
+            let mut pace = Pace {
+                rate,
+                since,
+                sent: 0,
+            };
             let mut sent = 0;
             let mut now = since;
             for index in 0..1_000u64 {
@@ -381,7 +424,11 @@ mod tests {
             assert_eq!(sent, expected, "{rate}");
         }
         let since = Instant::now();
-        let mut pace = Pace { rate: 100, since, sent: 0 };
+        let mut pace = Pace {
+            rate: 100,
+            since,
+            sent: 0,
+        };
         assert_eq!(pace.due(since + Duration::from_secs(60)), 100);
         assert_eq!(pace.due(since + Duration::from_secs(61)), 100);
     }

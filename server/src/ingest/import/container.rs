@@ -38,7 +38,13 @@ const MAGIC_BYTES: usize = 4;
 
 impl Intake {
     pub(super) fn new(limits: Limits, options: ImportOptions, spool: Spool) -> Intake {
-        Intake { limits, options, spool, received: 0, stage: Stage::Start(Vec::new()) }
+        Intake {
+            limits,
+            options,
+            spool,
+            received: 0,
+            stage: Stage::Start(Vec::new()),
+        }
     }
 
     /// Takes the next bytes of the upload. After an error, nothing more may come.
@@ -66,7 +72,11 @@ impl Intake {
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
             return Ok(Stage::Zip(self.spool.file()?));
         }
-        let content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
+        let content = Content::new(
+            self.limits.clone(),
+            self.options.clone(),
+            self.spool.file()?,
+        );
         if start.starts_with(b"\x1F\x8B") {
             Ok(Stage::Gzip(Box::new(MultiGzDecoder::new(content))))
         } else {
@@ -82,7 +92,9 @@ impl Intake {
             }
             Stage::Gzip(mut decoder) => {
                 decoder.get_mut().set_packed(self.received);
-                decoder.write_all(bytes).map_err(|error| self.gzip_damaged(error))?;
+                decoder
+                    .write_all(bytes)
+                    .map_err(|error| self.gzip_damaged(error))?;
                 Stage::Gzip(decoder)
             }
             Stage::Zip(mut raw) => {
@@ -109,7 +121,10 @@ impl Intake {
         if let Some(told) = told.filter(|told| *told != self.received) {
             return Err(FileDefect::at_byte(
                 self.received,
-                format!("the upload has {} bytes, and size_bytes says {told}", self.received),
+                format!(
+                    "the upload has {} bytes, and size_bytes says {told}",
+                    self.received
+                ),
             )
             .into());
         }
@@ -149,6 +164,8 @@ pub(super) fn too_large(max: u64, actual: Option<u64>) -> ImportError {
         limit: "import_bytes",
         max,
         actual,
-        problem: format!("the upload is larger than the {max} bytes of import_bytes: split the file, or pack it"),
+        problem: format!(
+            "the upload is larger than the {max} bytes of import_bytes: split the file, or pack it"
+        ),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
+use super::Imports;
 use super::error::ImportError;
 use super::status::{RunStatus, State};
-use super::Imports;
 use crate::domain::UnixNanos;
 use crate::store::RunId;
 
@@ -69,11 +69,19 @@ impl Imports {
     ) -> Result<(Vec<RunStatus>, Option<ListPosition>), ImportError> {
         let mut fresh = self.unstored(after.as_ref()).await?.into_iter().peekable();
         let limit = limit.clamp(1, MAX_PAGE);
-        let mut page = Page { state, limit, runs: Vec::new(), position: after };
+        let mut page = Page {
+            state,
+            limit,
+            runs: Vec::new(),
+            position: after,
+        };
         let epoch = self.0.store.head().await?.epoch;
         let mut scanned = 0;
         while scanned < SCAN {
-            let before = page.position.as_ref().and_then(|position| position.stored.clone());
+            let before = page
+                .position
+                .as_ref()
+                .and_then(|position| position.stored.clone());
             // One more than the page needs tells whether there is another.
             let asked = limit + 1;
             let stored = self.0.store.runs(before.as_ref(), asked).await?;
@@ -106,7 +114,9 @@ impl Imports {
     async fn unstored(&self, after: Option<&ListPosition>) -> Result<Vec<RunStatus>, ImportError> {
         let mut found = Vec::new();
         for entry in self.0.registry.all(self.0.clock.now()) {
-            let Some(status) = RunStatus::unstored(&entry) else { continue };
+            let Some(status) = RunStatus::unstored(&entry) else {
+                continue;
+            };
             let is_behind = after.is_none_or(|after| status.rank() > after.rank());
             // An upload that wants to continue a stored run is listed as that.
             if is_behind && self.0.store.run(&status.id).await?.is_none() {

@@ -9,6 +9,7 @@ mod container;
 mod content;
 mod csv;
 mod error;
+mod field;
 mod format;
 mod limits;
 mod list;
@@ -32,8 +33,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use columns::Field;
 pub use error::{FileDefect, ImportError};
+pub use field::Field;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
@@ -88,7 +89,15 @@ struct Inner {
 impl Imports {
     /// Nothing runs until an upload comes.
     pub fn new(config: ImportsConfig) -> Imports {
-        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop } = config;
+        let ImportsConfig {
+            ingest,
+            store,
+            clock,
+            spool_folder,
+            limits,
+            first_owner,
+            stop,
+        } = config;
         Imports(Arc::new(Inner {
             ingest,
             store,
@@ -117,7 +126,9 @@ impl Imports {
                 limit: "import_uploads",
                 max,
                 actual: None,
-                problem: format!("{max} uploads are in progress, which is import_uploads: try again later"),
+                problem: format!(
+                    "{max} uploads are in progress, which is import_uploads: try again later"
+                ),
             });
         };
         let entry = inner.registry.enter(start, inner.clock.now());
@@ -133,10 +144,13 @@ impl Imports {
     pub async fn cancel(&self, run: &RunId) -> Result<RunStatus, ImportError> {
         let inner = &self.0;
         if let Some(entry) = inner.registry.get(run) {
-            entry.end(Phase::Cancelled { at: inner.clock.now() });
+            entry.end(Phase::Cancelled {
+                at: inner.clock.now(),
+            });
             if let Phase::Cancelled { .. } = entry.phase() {
                 entry.stop.cancel();
-                return RunStatus::unstored(&entry).ok_or_else(|| ImportError::Unknown(run.clone()));
+                return RunStatus::unstored(&entry)
+                    .ok_or_else(|| ImportError::Unknown(run.clone()));
             }
         }
         inner.store.cancel_run(&inner.stored_name(run)).await?;

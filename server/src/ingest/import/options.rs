@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 
 use sha2::{Digest as _, Sha256};
 
-use super::columns::Field;
 use super::error::ImportError;
+use super::field::Field;
 use crate::domain::{Symbol, Venue};
 use crate::store::RunId;
 

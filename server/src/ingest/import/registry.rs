@@ -36,19 +36,17 @@ pub(super) enum Phase {
     /// It is a run of the store: of its own name, or of the earlier run that it joined.
     Stored(RunId),
     /// It ended before it was stored.
-    Failed {
-        error: RunError,
-        at: UnixNanos,
-    },
+    Failed { error: RunError, at: UnixNanos },
     /// It was cancelled before it was stored.
-    Cancelled {
-        at: UnixNanos,
-    },
+    Cancelled { at: UnixNanos },
 }
 
 impl Entry {
     pub(super) fn phase(&self) -> Phase {
-        self.phase.lock().expect("no holder of the lock panics").clone()
+        self.phase
+            .lock()
+            .expect("no holder of the lock panics")
+            .clone()
     }
 
     /// Leaves the uploading phase; whatever ended it first stands.
@@ -81,9 +79,15 @@ impl Known {
         while self.ended.len() > REMEMBERED_RUNS
             || self.ended.front().is_some_and(|(at, _)| *at < before)
         {
-            let Some((_, entry)) = self.ended.pop_front() else { return };
+            let Some((_, entry)) = self.ended.pop_front() else {
+                return;
+            };
             let name = &entry.start.run;
-            if self.entries.get(name).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
+            if self
+                .entries
+                .get(name)
+                .is_some_and(|current| Arc::ptr_eq(current, &entry))
+            {
                 self.entries.remove(name);
             }
         }
@@ -175,9 +179,14 @@ mod tests {
         let older = registry.enter(start("r"), at(0));
         let newer = registry.enter(start("r"), at(1));
         assert!(older.stop.is_cancelled() && !newer.stop.is_cancelled());
-        assert!(matches!(older.phase(), Phase::Failed { error, .. } if error.reason == "IMPORT_CONFLICT"));
+        assert!(
+            matches!(older.phase(), Phase::Failed { error, .. } if error.reason == "IMPORT_CONFLICT")
+        );
         registry.leave(&older, at(1));
         assert_eq!(registry.all(at(10_000)).len(), 1);
-        assert!(Arc::ptr_eq(&registry.get(&newer.start.run).unwrap(), &newer));
+        assert!(Arc::ptr_eq(
+            &registry.get(&newer.start.run).unwrap(),
+            &newer
+        ));
     }
 }

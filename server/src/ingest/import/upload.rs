@@ -55,7 +55,10 @@ impl Upload {
     ) -> Upload {
         let (messages, received) = mpsc::channel(CHANNEL_MESSAGES);
         let (reply, outcome) = oneshot::channel();
-        let task = Task { inner: inner.clone(), entry };
+        let task = Task {
+            inner: inner.clone(),
+            entry,
+        };
         inner.tasks.spawn(async move {
             let imported = task.run(received, slot).await;
             task.conclude(&imported);
@@ -81,7 +84,9 @@ impl Upload {
     pub async fn outcome(&mut self) -> Result<Imported, ImportError> {
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ImportError::Defect("its task ended without an outcome".to_owned())),
+            Err(_) => Err(ImportError::Defect(
+                "its task ended without an outcome".to_owned(),
+            )),
         }
     }
 }
@@ -95,7 +100,9 @@ fn receive(
     loop {
         match messages.blocking_recv() {
             Some(Message::Data(bytes)) => {
-                entry.uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                entry
+                    .uploaded
+                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 intake.push(&bytes)?;
             }
             Some(Message::End) => return intake.finish(entry.start.size_bytes),
@@ -121,13 +128,20 @@ impl Task {
         }
         let spooled = self.received(messages, slot).await?;
         let owner = self.inner.owner();
-        let claim = self.inner.store.begin_run(self.request(&spooled, owner)).await?;
+        let claim = self
+            .inner
+            .store
+            .begin_run(self.request(&spooled, owner))
+            .await?;
         match claim {
             RunClaim::Yours(run) => self.work(run, owner, spooled).await,
             RunClaim::Done(run) | RunClaim::Leased(run) => {
                 let id = run.run.id;
                 self.entry.end(Phase::Stored(id.clone()));
-                Ok(Imported { run: self.inner.status(&id).await?, duplicate: true })
+                Ok(Imported {
+                    run: self.inner.status(&id).await?,
+                    duplicate: true,
+                })
             }
             RunClaim::OtherOptions(run) => Err(ImportError::Conflict {
                 run: run.run.id,
@@ -188,7 +202,11 @@ impl Task {
                 trace_id: start.trace_id.clone(),
                 again: start.again,
             },
-            lease: Lease { owner, now, until: now.saturating_add(super::limits::LEASE) },
+            lease: Lease {
+                owner,
+                now,
+                until: now.saturating_add(super::limits::LEASE),
+            },
         }
     }
 
@@ -212,7 +230,10 @@ impl Task {
             max_rejects: u64::from(self.entry.start.max_rejects),
         };
         work.go(run, Source::new(spooled)).await?;
-        Ok(Imported { run: self.inner.status(&id).await?, duplicate: false })
+        Ok(Imported {
+            run: self.inner.status(&id).await?,
+            duplicate: false,
+        })
     }
 
     /// Notes the end of the upload, and forgets it in a while.
@@ -220,14 +241,26 @@ impl Task {
         let now = self.inner.clock.now();
         let run = self.entry.start.run.as_str();
         match imported {
-            Ok(Imported { run: status, duplicate }) => {
-                tracing::info!(run, ticks = status.ticks, rejected = status.rejected, duplicate, "an import has ended");
+            Ok(Imported {
+                run: status,
+                duplicate,
+            }) => {
+                tracing::info!(
+                    run,
+                    ticks = status.ticks,
+                    rejected = status.rejected,
+                    duplicate,
+                    "an import has ended"
+                );
             }
             Err(error) => {
                 tracing::info!(run, reason = error.reason(), %error, "an import did not succeed");
                 let phase = match error {
                     ImportError::Cancelled(_) => Phase::Cancelled { at: now },
-                    error => Phase::Failed { error: error.stored(), at: now },
+                    error => Phase::Failed {
+                        error: error.stored(),
+                        at: now,
+                    },
                 };
                 self.entry.end(phase);
             }

@@ -71,11 +71,7 @@ pub(super) fn time(bytes: &[u8], unit: TimeUnit) -> Result<UnixNanos, TimeProble
 }
 
 /// Digits with an optional point; `scale` is how many decimals of the unit make a nanosecond.
-fn number_time(
-    bytes: &[u8],
-    scale: usize,
-    unit: &'static str,
-) -> Result<UnixNanos, TimeProblem> {
+fn number_time(bytes: &[u8], scale: usize, unit: &'static str) -> Result<UnixNanos, TimeProblem> {
     let (negative, unsigned) = match bytes {
         [b'-', rest @ ..] => (true, rest),
         all => (false, all),
@@ -158,24 +154,76 @@ mod tests {
             ("1723161255342", Milliseconds, Ok(1_723_161_255_342_000_000)),
             ("1723161255.342", Seconds, Ok(1_723_161_255_342_000_000)),
             ("1723161255.", Seconds, Ok(1_723_161_255_000_000_000)),
-            ("1723161255.123456789000", Seconds, Ok(1_723_161_255_123_456_789)),
+            (
+                "1723161255.123456789000",
+                Seconds,
+                Ok(1_723_161_255_123_456_789),
+            ),
             ("1723161255.1234567891", Seconds, Err(TimeProblem::TooFine)),
-            ("1723161254087896568", Nanoseconds, Ok(1_723_161_254_087_896_568)),
-            ("1723161254087896568.5", Nanoseconds, Err(TimeProblem::TooFine)),
-            ("1723161254087896.568", Microseconds, Ok(1_723_161_254_087_896_568)),
+            (
+                "1723161254087896568",
+                Nanoseconds,
+                Ok(1_723_161_254_087_896_568),
+            ),
+            (
+                "1723161254087896568.5",
+                Nanoseconds,
+                Err(TimeProblem::TooFine),
+            ),
+            (
+                "1723161254087896.568",
+                Microseconds,
+                Ok(1_723_161_254_087_896_568),
+            ),
             ("0", Seconds, Ok(0)),
-            ("-1", Seconds, Err(TimeProblem::Range(TimeInvalid::TooEarly))),
-            ("10413792000", Seconds, Err(TimeProblem::Range(TimeInvalid::TooLate))),
-            ("99999999999999999999", Nanoseconds, Err(TimeProblem::Range(TimeInvalid::TooLate))),
-            ("", Milliseconds, Err(TimeProblem::NotNumber("milliseconds"))),
+            (
+                "-1",
+                Seconds,
+                Err(TimeProblem::Range(TimeInvalid::TooEarly)),
+            ),
+            (
+                "10413792000",
+                Seconds,
+                Err(TimeProblem::Range(TimeInvalid::TooLate)),
+            ),
+            (
+                "99999999999999999999",
+                Nanoseconds,
+                Err(TimeProblem::Range(TimeInvalid::TooLate)),
+            ),
+            (
+                "",
+                Milliseconds,
+                Err(TimeProblem::NotNumber("milliseconds")),
+            ),
             ("1e9", Seconds, Err(TimeProblem::NotNumber("seconds"))),
-            ("2024-08-08T23:54:15.342Z", Seconds, Err(TimeProblem::NotNumber("seconds"))),
-            ("2024-08-08T23:54:15.342Z", Text, Ok(1_723_161_255_342_000_000)),
-            ("2024-08-09T01:54:15.342+02:00", Text, Ok(1_723_161_255_342_000_000)),
+            (
+                "2024-08-08T23:54:15.342Z",
+                Seconds,
+                Err(TimeProblem::NotNumber("seconds")),
+            ),
+            (
+                "2024-08-08T23:54:15.342Z",
+                Text,
+                Ok(1_723_161_255_342_000_000),
+            ),
+            (
+                "2024-08-09T01:54:15.342+02:00",
+                Text,
+                Ok(1_723_161_255_342_000_000),
+            ),
             ("2024-08-08T23:54:15.342", Text, Err(TimeProblem::NotText)),
             ("1723161255342", Text, Err(TimeProblem::NotText)),
-            ("1969-12-31T23:59:59Z", Text, Err(TimeProblem::Range(TimeInvalid::TooEarly))),
-            ("2300-01-01T00:00:00Z", Text, Err(TimeProblem::Range(TimeInvalid::TooLate))),
+            (
+                "1969-12-31T23:59:59Z",
+                Text,
+                Err(TimeProblem::Range(TimeInvalid::TooEarly)),
+            ),
+            (
+                "2300-01-01T00:00:00Z",
+                Text,
+                Err(TimeProblem::Range(TimeInvalid::TooLate)),
+            ),
         ];
         for (text, unit, expected) in cases {
             let read = time(text.as_bytes(), *unit).map(UnixNanos::nanos);

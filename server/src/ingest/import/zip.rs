@@ -70,10 +70,14 @@ pub(super) fn unpack(
         .and_then(|_| reader.read_exact(&mut local))
         .map_err(|error| read_failed(error, length))?;
     if !local.starts_with(b"PK\x03\x04") {
-        return Err(damaged("an entry does not begin where the table of contents says"));
+        return Err(damaged(
+            "an entry does not begin where the table of contents says",
+        ));
     }
     let skip = i64::from(u16_at(&local, 26)) + i64::from(u16_at(&local, 28));
-    reader.seek_relative(skip).map_err(|error| read_failed(error, length))?;
+    reader
+        .seek_relative(skip)
+        .map_err(|error| read_failed(error, length))?;
 
     let unpacked = inflate(&mut reader, &entry, &mut content)
         .map_err(|error| ImportError::from_io(error, |error| read_failed(error, length)))?;
@@ -108,7 +112,11 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
     // The large form has its own end record, and the one just read is preceded by where that lies.
     let end_offset = length - tail + at as u64;
     let mut locator = [0; LOCATOR_BYTES as usize];
-    reader.seek(SeekFrom::Start(end_offset.checked_sub(LOCATOR_BYTES).ok_or_else(truncated)?))?;
+    reader.seek(SeekFrom::Start(
+        end_offset
+            .checked_sub(LOCATOR_BYTES)
+            .ok_or_else(truncated)?,
+    ))?;
     reader.read_exact(&mut locator)?;
     if !locator.starts_with(b"PK\x06\x07") {
         return Ok(table);
@@ -119,7 +127,10 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
     if !large.starts_with(b"PK\x06\x06") {
         return Err(truncated());
     }
-    Ok(Table { entries: u64_at(&large, 32), offset: u64_at(&large, 48) })
+    Ok(Table {
+        entries: u64_at(&large, 32),
+        offset: u64_at(&large, 48),
+    })
 }
 
 /// Reads the table of contents and picks the one entry that holds data.
@@ -206,7 +217,9 @@ fn is_no_data(name: &str) -> bool {
 fn check_entry(entry: &Entry, limits: &Limits) -> Result<(), ImportError> {
     let name = clipped(&entry.name, 80);
     if entry.flags & ENCRYPTED != 0 {
-        return Err(FileDefect::new(format!("{name:?} is encrypted: pack it without a password")).into());
+        return Err(
+            FileDefect::new(format!("{name:?} is encrypted: pack it without a password")).into(),
+        );
     }
     if entry.method != STORED && entry.method != DEFLATED {
         return Err(FileDefect::new(format!(
@@ -221,7 +234,9 @@ fn check_entry(entry: &Entry, limits: &Limits) -> Result<(), ImportError> {
             limit: "import_content_bytes",
             max,
             actual: Some(entry.unpacked),
-            problem: format!("the file unpacks to more than the {max} bytes of import_content_bytes: split it"),
+            problem: format!(
+                "the file unpacks to more than the {max} bytes of import_content_bytes: split it"
+            ),
         });
     }
     Ok(())
@@ -262,7 +277,12 @@ fn inflate(
     entry: &Entry,
     content: &mut Content,
 ) -> io::Result<Unpacked> {
-    let counted = Counted { content, crc: Crc::new(), amount: 0, max: entry.unpacked };
+    let counted = Counted {
+        content,
+        crc: Crc::new(),
+        amount: 0,
+        max: entry.unpacked,
+    };
     let mut packed = reader.take(entry.packed);
     let mut buffer = vec![0; 64 << 10];
     let mut taken = 0;
@@ -275,7 +295,10 @@ fn inflate(
             }
             out.write_all(&buffer[..count])?;
         }
-        return Ok(Unpacked { amount: out.amount, crc: out.crc.sum() });
+        return Ok(Unpacked {
+            amount: out.amount,
+            crc: out.crc.sum(),
+        });
     }
     let mut decoder = DeflateDecoder::new(counted);
     loop {
@@ -288,7 +311,10 @@ fn inflate(
         decoder.write_all(&buffer[..count])?;
     }
     let out = decoder.finish()?;
-    Ok(Unpacked { amount: out.amount, crc: out.crc.sum() })
+    Ok(Unpacked {
+        amount: out.amount,
+        crc: out.crc.sum(),
+    })
 }
 
 fn damaged(problem: &str) -> ImportError {
