@@ -36,13 +36,12 @@ use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::grpc::proto::live_service_server::LiveServiceServer;
-use crate::ingest::feed::demo::{Demo, DemoOptions};
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
 use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
-use crate::{config, grpc, http};
+use crate::{grpc, http};
 use monitor::Monitor;
 
 /// Why the server does not start. Each message says what to change.

@@ -4,7 +4,9 @@
 //! `tapefeed-server`. Everything it starts is private to one test, has a deadline, and is gone when the test is,
 //! however the test ends. Start reading at [`server`].
 
+pub mod checker;
 pub mod cli;
+pub mod exact;
 pub mod guard;
 pub mod http;
 pub mod import;
@@ -13,6 +15,7 @@ pub mod process;
 pub mod publisher;
 pub mod refusal;
 pub mod server;
+pub mod strace;
 pub mod stubs;
 pub mod values;
 pub mod wait;

@@ -99,8 +99,13 @@ impl Publisher {
             batch_seq,
             content: Some(content),
         };
+        self.say(Said::Batch(batch)).await;
+    }
+
+    /// Sends any message, and waits for nothing.
+    pub async fn say(&mut self, message: Said) {
         let request = proto::PublishTicksRequest {
-            message: Some(Said::Batch(batch)),
+            message: Some(message),
         };
         let _ = self.requests.send(request).await;
     }

@@ -42,6 +42,8 @@ impl Fixture {
             log_retention: Duration::from_secs(86_400),
             log_retention_bytes: 8 << 30,
             history_retention: None,
+            compact_age: Duration::from_secs(3_600),
+            merge_delay: Duration::from_secs(600),
             demo: None,
             log: "info".into(),
         };
