@@ -82,7 +82,8 @@ pub(crate) fn main() -> ExitCode {
 async fn run(cli: Cli) -> Result<(), Failure> {
     let client = Client::builder(cli.server)
         .user_agent(concat!("tapefeed-cli/", env!("CARGO_PKG_VERSION")))
-        .lazy()?;
+        .connect()
+        .await?;
     let mut output = Output::stdout(cli.json);
     match cli.command {
         Command::Instruments(args) => instruments::run(&client, args, &mut output).await?,

@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, BufReader};
 use crate::failure::Failure;
 use crate::lines::read_tick;
 use crate::output::{Output, count, notice};
+use crate::visible;
 
 /// Publish ticks from standard input, in the form that `history --json` prints
 ///
@@ -47,6 +48,9 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     let status = publisher.status();
     if let Err(Error::BatchesRefused(refused)) = &flushed {
         explain(refused)?;
+    }
+    if let Some(cursor) = &status.cursor {
+        visible::wait(client, cursor).await?;
     }
     let cursor = status.cursor.map(|cursor| cursor.to_string());
     if output.is_json() {

@@ -149,20 +149,14 @@ fn check_lengths(columns: &proto::TickColumns) -> Result<(), Error> {
     }
 }
 
-/// The table entry of a tick, as far as its numbers share an exponent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct EntryKey<'a> {
+/// One instrument of a batch, and what its numbers need.
+struct Scale<'a> {
     venue: &'a str,
     symbol: &'a str,
-    /// `None`: all numbers of the instrument fit its smallest exponents.
-    exponents: Option<(i32, i32)>,
-}
-
-/// What the numbers of one instrument need.
-#[derive(Clone, Copy)]
-struct Scale {
+    /// The smallest exponents of its prices and quantities.
     price: i32,
     quantity: i32,
+    /// Whether all of its numbers fit them. If not, each pair of exponents gets an entry of its own.
     shared: bool,
 }
 
@@ -174,33 +168,28 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
     if with_receive_time != 0 && with_receive_time != ticks.len() {
         return None;
     }
-    let scales = scales(ticks);
+    let (scales, scale_of) = scales(ticks);
     let with_quantity = ticks.iter().any(|tick| tick.quantity.is_some());
     let with_side = ticks.iter().any(|tick| tick.side.is_some());
     let with_trade_id = ticks.iter().any(|tick| !tick.trade_id.is_empty());
     let with_action = ticks.iter().any(|tick| tick.action != Action::New);
 
     let mut columns = proto::TickColumns::default();
-    let mut table: HashMap<EntryKey<'_>, u32> = HashMap::new();
+    let mut table: HashMap<(usize, i32, i32), u32> = HashMap::new();
     let mut last_prices: Vec<i64> = Vec::new();
     let (mut last_event, mut last_receive) = (0i64, 0i64);
-    for tick in ticks {
-        let scale = scales[&(&*tick.venue, &*tick.symbol)];
-        let (price_exponent, quantity_exponent) = if scale.shared {
-            (scale.price, scale.quantity)
-        } else {
-            own_exponents(tick)
+    for (tick, &scale_index) in ticks.iter().zip(&scale_of) {
+        let scale = &scales[scale_index];
+        let (price_exponent, quantity_exponent) = match scale.shared {
+            true => (scale.price, scale.quantity),
+            false => own_exponents(tick),
         };
-        let key = EntryKey {
-            venue: &tick.venue,
-            symbol: &tick.symbol,
-            exponents: (!scale.shared).then_some((price_exponent, quantity_exponent)),
-        };
-        let index = *table.entry(key).or_insert_with(|| {
+        let entry = table.entry((scale_index, price_exponent, quantity_exponent));
+        let index = *entry.or_insert_with(|| {
             columns.instruments.push(proto::ColumnInstrument {
                 instrument_id: 0,
-                venue: tick.venue.as_ref().to_owned(),
-                symbol: tick.symbol.as_ref().to_owned(),
+                venue: scale.venue.to_owned(),
+                symbol: scale.symbol.to_owned(),
                 price_exponent,
                 quantity_exponent,
             });
@@ -249,31 +238,37 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
     Some(columns)
 }
 
-/// The smallest exponents of each instrument, and whether all of its numbers fit them.
-fn scales(ticks: &[NewTick]) -> HashMap<(&str, &str), Scale> {
-    let mut scales: HashMap<(&str, &str), Scale> = HashMap::new();
+/// The instruments of a batch in the order of their first ticks, and which of them each tick belongs to.
+fn scales(ticks: &[NewTick]) -> (Vec<Scale<'_>>, Vec<usize>) {
+    let mut scales: Vec<Scale<'_>> = Vec::new();
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut scale_of = Vec::with_capacity(ticks.len());
     for tick in ticks {
         let (price, quantity) = own_exponents(tick);
-        let scale = scales
+        let index = *known
             .entry((&*tick.venue, &*tick.symbol))
-            .or_insert(Scale {
-                price,
-                quantity,
-                shared: true,
+            .or_insert_with(|| {
+                scales.push(Scale {
+                    venue: &tick.venue,
+                    symbol: &tick.symbol,
+                    price,
+                    quantity,
+                    shared: true,
+                });
+                scales.len() - 1
             });
+        let scale = &mut scales[index];
         scale.price = scale.price.min(price);
         scale.quantity = scale.quantity.min(quantity);
+        scale_of.push(index);
     }
-    for tick in ticks {
-        if let Some(scale) = scales.get_mut(&(&*tick.venue, &*tick.symbol)) {
-            let price_fits = tick.price.mantissa_at(scale.price).is_some();
-            let quantity_fits = tick
-                .quantity
-                .is_none_or(|quantity| quantity.mantissa_at(scale.quantity).is_some());
-            scale.shared &= price_fits && quantity_fits;
-        }
+    for (tick, &index) in ticks.iter().zip(&scale_of) {
+        let scale = &mut scales[index];
+        let price_fits = tick.price.mantissa_at(scale.price).is_some();
+        let quantity = tick.quantity.unwrap_or_default();
+        scale.shared &= price_fits && quantity.mantissa_at(scale.quantity).is_some();
     }
-    scales
+    (scales, scale_of)
 }
 
 fn own_exponents(tick: &NewTick) -> (i32, i32) {

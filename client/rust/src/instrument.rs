@@ -174,6 +174,17 @@ impl Client {
         Instrument::from_wire(instrument.ok_or_else(|| Error::protocol("instrument is missing"))?)
     }
 
+    /// Waits until the server's answers include a cursor, such as that of a [`Receipt`](crate::Receipt) or of a
+    /// [`Run`](crate::Run), up to the deadline.
+    ///
+    /// # Errors
+    ///
+    /// `DEADLINE_EXCEEDED` if the server needs longer, `EPOCH_CHANGED` if it lost that position.
+    pub async fn await_cursor(&self, cursor: &Cursor) -> Result<(), Error> {
+        let query = InstrumentQuery::all().min_cursor(cursor.clone());
+        self.list_instruments(&query.page_size(1)).await.map(drop)
+    }
+
     /// Returns one page of instruments, ordered by venue and symbol.
     ///
     /// # Errors

@@ -2,8 +2,10 @@
 //!
 //! [`Client::publisher`] sets up a [`Publisher`]. One task owns the stream: it gathers ticks into batches, keeps what is
 //! not acknowledged, stays within the server's credit, and after any cut claims the producer id again and sends the
-//! unacknowledged batches with the numbers that they had. The task is in `task`, batches are in `batch`.
+//! unacknowledged batches with the numbers that they had. The task is in `task`, numbers and credit in `backlog`, batches in
+//! `batch`.
 
+mod backlog;
 mod batch;
 mod task;
 #[cfg(test)]
@@ -366,11 +368,13 @@ impl fmt::Debug for Publisher {
 impl fmt::Display for RefusedBatches {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ticks: usize = self.batches.iter().map(|batch| batch.ticks.len()).sum();
-        let count = self.batches.len();
-        write!(
-            out,
-            "{count} refused, with {ticks} ticks, nothing of it stored"
-        )?;
+        match self.batches.len() {
+            1 => write!(out, "a batch was refused, {ticks} ticks are not stored")?,
+            count => write!(
+                out,
+                "{count} batches were refused, {ticks} ticks are not stored"
+            )?,
+        }
         if let Some(batch) = self.batches.first() {
             write!(out, ": {}", batch.error)?;
         }
