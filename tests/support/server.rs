@@ -20,6 +20,8 @@ use crate::wait::within;
 
 /// How long a server may take from its start until it serves. Far more than it needs, for a busy machine.
 const START: Duration = Duration::from_secs(30);
+/// How long one look at its health may take.
+const HEALTH: Duration = Duration::from_secs(1);
 /// How long a server may take from SIGTERM to its end: 20 s by contract, and a little for the machine.
 const END: Duration = Duration::from_secs(25);
 
@@ -209,18 +211,17 @@ impl Server {
         });
     }
 
-    /// Whether health says so, now.
+    /// Whether health says so, now. Who takes the connection and says nothing does not serve.
     pub async fn is_serving(&self) -> bool {
-        let Ok(channel) = self.endpoint().connect().await else {
-            return false;
+        let check = async {
+            let channel = self.endpoint().connect().await.ok()?;
+            let request = HealthCheckRequest {
+                service: String::new(),
+            };
+            let answer = HealthClient::new(channel).check(request).await.ok()?;
+            (answer.get_ref().status() == ServingStatus::Serving).then_some(())
         };
-        let request = HealthCheckRequest {
-            service: String::new(),
-        };
-        match HealthClient::new(channel).check(request).await {
-            Ok(answer) => answer.get_ref().status() == ServingStatus::Serving,
-            Err(_) => false,
-        }
+        matches!(tokio::time::timeout(HEALTH, check).await, Ok(Some(())))
     }
 
     /// Kills the server as a power cut would, and waits until it is gone. What it had open is closed by the kernel.

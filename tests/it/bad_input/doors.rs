@@ -47,7 +47,7 @@ pub(super) const CASES: &[Case] = &[
     case("start in 1969", "ListTicks", start_in_1969, FIELD),
     case("end in 2300", "GetAveragePrice", end_in_2300, FIELD),
     case("Latin-1 bytes in a symbol", "ListTicks", latin_symbol, MALFORMED),
-    case("a second server on the same file", "start", second_server, Ended(&["in use", "--store"])),
+    case("a second server on the same file", "start", second_server, Ended(&["is open in another", "--store"])),
 ];
 
 fn unknown_instrument(bench: &Bench) -> Provoked<'_> {
