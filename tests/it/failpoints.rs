@@ -4,6 +4,12 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
+mod oracle;
+mod questions;
+mod replica;
+mod stumbling;
+mod workload;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +20,11 @@ use tapefeed_server::store::faults;
 use tapefeed_server::tape::compactor::Policy;
 use tokio::task::JoinSet;
 
-use crate::oracle::Log;
-use crate::questions::{Answered, Asker};
-use crate::replica::{Sin, Stack, TestClock};
-use crate::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
-use crate::workload::{BUSY, Producer, Shared, THIN, busy, thin};
+use self::oracle::Log;
+use self::questions::{Answered, Asker};
+use self::replica::{Sin, Stack, TestClock};
+use self::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
+use self::workload::{BUSY, Producer, Shared, THIN, busy, thin};
 
 /// 9 August 2024, 12:00 UTC.
 const NOON: i64 = 1_723_204_800_000_000_000;

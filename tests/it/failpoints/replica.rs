@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tapefeed_server::bus::LocalBus;
 use tapefeed_server::domain::{Clock, Epoch, UnixNanos};
 use tapefeed_server::grpc::history_service::HistoryService;
 use tapefeed_server::grpc::instrument_service::InstrumentService;
@@ -16,7 +15,7 @@ use tapefeed_server::store::faults::{Fault, FaultAction, Faults};
 use tapefeed_server::store::{SqliteOptions, SqliteStore};
 use tapefeed_server::tape::compactor::Policy;
 
-use crate::stumbling::Stumbling;
+use super::stumbling::{LooseBus, Stumbling};
 
 /// The time of the test: it goes on by itself from a fixed start, and can be moved ahead.
 #[derive(Debug)]
@@ -224,7 +223,7 @@ impl Stack {
             .expect("the store opens");
         let parts = tapefeed_server::replica::Parts {
             store: Arc::new(Stumbling::over(sqlite, plan.clone())),
-            bus: Arc::new(LocalBus::new()),
+            bus: Arc::new(LooseBus::new(seed)),
             clock,
             seed,
             policy,

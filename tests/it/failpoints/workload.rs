@@ -10,7 +10,7 @@ use tapefeed_server::ingest::{Ingest, IngestError, Sender, Submission};
 use tapefeed_server::store::ProducerId;
 use tapefeed_tests::exact::units;
 
-use crate::oracle::{Log, Logged};
+use super::oracle::{Log, Logged};
 
 /// Symbols that trade all the time, each on two venues.
 pub const BUSY: usize = 5;
