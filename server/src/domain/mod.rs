@@ -17,6 +17,7 @@ mod samples;
 mod scale;
 pub mod segment;
 pub mod statistics;
+pub mod tally;
 pub mod tick;
 pub mod time;
 mod varint;
