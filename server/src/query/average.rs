@@ -9,7 +9,7 @@ use super::cache::ChunkError;
 use super::integral::{Integral, Ticks};
 use super::keys::Bounds;
 use super::statistics::sum;
-use super::totals::{Reach, is_empty, totals};
+use super::totals::{Reach, totals};
 use super::{InstrumentUnknown, Query, Span, Subject, ViewError};
 
 /// How prices are averaged.
@@ -92,9 +92,8 @@ pub enum AverageError {
 impl AverageMethod {
     fn lacks(self) -> &'static str {
         match self {
-            AverageMethod::Mean => "no tick lies in the range",
+            AverageMethod::Mean | AverageMethod::TimeWeighted => "no tick lies in the range",
             AverageMethod::VolumeWeighted => "no tick in the range has a quantity above zero",
-            AverageMethod::TimeWeighted => "no tick lies in the range or before it",
         }
     }
 }
@@ -147,7 +146,7 @@ impl Query {
         })
     }
 
-    /// The sums of one view; for a time-weighted average also those over time, `None` when no price is known.
+    /// The sums of one view; for a time-weighted average also those over time, `None` when no tick lies in the range.
     async fn sums(
         &self,
         view: &View,
@@ -183,22 +182,19 @@ pub(super) struct Weighted {
 }
 
 /// Adds prices up over `[start, min(end, now))`, where the last price before the range holds from its start, and a
-/// range without an end ends with its last tick. An empty range has no time and no price, as it has no ticks.
+/// range without an end ends with its last tick. A range without ticks of its own has no average.
 pub(super) async fn weigh(
     ticks: Ticks<'_>,
     totals: &Totals,
     range: TimeRange,
     now: UnixNanos,
 ) -> Result<Option<Weighted>, ChunkError> {
-    if is_empty(range) {
+    let Some(last) = totals.last else {
         return Ok(None);
-    }
+    };
     let carried = match range.start() {
         Some(start) => ticks.last_before(start).await?,
         None => None,
-    };
-    let Some(last) = totals.last.or(carried) else {
-        return Ok(None);
     };
     let end = range.end().unwrap_or(last.event_time).min(now);
     let mut bounds = Bounds::of(range);

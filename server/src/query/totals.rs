@@ -59,11 +59,6 @@ pub(super) async fn totals(
     Ok(totals)
 }
 
-/// Whether a range holds no instant.
-pub(super) fn is_empty(range: TimeRange) -> bool {
-    range.start().is_some() && range.start() == range.end()
-}
-
 /// Edges that are held decoded at once.
 const PART: usize = 64;
 

@@ -39,6 +39,9 @@ pub type Digest = [u8; 16];
 /// How many digests a producer row keeps: the credit window, so every batch that may be re-sent is known.
 pub const PRODUCER_WINDOW: usize = 8;
 
+/// How many segments a page of the log holds at most, however small they are: a page is read in one transaction.
+pub const PAGE_SEGMENTS: usize = 4096;
+
 /// What is wrong with the store, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -219,7 +222,8 @@ pub enum Appended {
         chain: Chain,
     },
     /// At least one verdict is not [`Verdict::New`]: nothing was stored. One verdict for each mark, in order; a batch
-    /// that follows a `New` one of the same producer in the group is judged as if that one had been stored.
+    /// that follows a `New` one of the same producer in the group is judged as if that one had been stored. A
+    /// `Duplicate` of a batch of the same group may therefore be acknowledged only once that batch is stored.
     Refused(Vec<Verdict>),
 }
 
@@ -403,7 +407,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn append(&self, group: Group) -> Result<Appended, StoreError>;
 
     /// Consecutive segments from the one that holds `after + 1`, at least one if there is one, then as many as fit
-    /// `max_bytes`.
+    /// `max_bytes`, but at most [`PAGE_SEGMENTS`].
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError>;
 
     /// The manifest's changes since a version; everything since 0, and whenever [`ManifestDelta::since`] says 0.

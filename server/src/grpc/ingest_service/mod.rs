@@ -6,6 +6,8 @@ mod import_file;
 mod list_ingestion_runs;
 pub mod publish_ticks;
 mod run;
+#[cfg(test)]
+mod tests;
 mod watch_ingestion_run;
 
 use std::pin::Pin;

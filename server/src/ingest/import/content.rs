@@ -45,6 +45,9 @@ pub(super) struct Spooled {
 /// start of a piece can grow too long.
 const PIECE_BYTES: usize = 32 << 10;
 
+/// How many first bytes tell text from what is none.
+const SIGNATURE_BYTES: usize = 6;
+
 impl Content {
     pub(super) fn new(limits: Limits, options: ImportOptions, out: SpoolWriter) -> Content {
         Content {
@@ -77,9 +80,6 @@ impl Content {
     }
 
     fn look_at(&mut self, piece: &[u8]) -> Result<(), ImportError> {
-        if self.bytes == 0 {
-            refuse_foreign(piece)?;
-        }
         let line_feed = |byte: &u8| *byte == b'\n';
         let first = piece.iter().position(line_feed);
         let grown = self.open_line + first.unwrap_or(piece.len());
@@ -93,7 +93,11 @@ impl Content {
             .into());
         }
         if self.parser.is_none() {
+            let known = self.header.len();
             self.header.extend_from_slice(&piece[..first.unwrap_or(piece.len())]);
+            if known < SIGNATURE_BYTES && self.header.len() >= SIGNATURE_BYTES {
+                refuse_foreign(&self.header)?;
+            }
             if first.is_some() {
                 self.open_parser()?;
             }
@@ -138,6 +142,7 @@ impl Content {
 
     fn open_parser(&mut self) -> Result<(), ImportError> {
         let header = std::mem::take(&mut self.header);
+        refuse_foreign(&header)?;
         let header = header.strip_suffix(b"\r").unwrap_or(&header);
         self.parser = Some(Parser::open(&self.options, header)?);
         Ok(())

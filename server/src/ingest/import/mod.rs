@@ -22,7 +22,7 @@ mod work;
 mod zip;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

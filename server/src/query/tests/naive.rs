@@ -54,9 +54,7 @@ pub(super) fn time_weighted(
     range: TimeRange,
     now: UnixNanos,
 ) -> Option<(BigInt, BigInt, Decimal)> {
-    if range.start().is_some() && range.start() == range.end() {
-        return None;
-    }
+    inside(known, range).first()?;
     let begun: Vec<&Tick> = known
         .iter()
         .filter(|tick| range.end().is_none_or(|end| tick.event_time < end))

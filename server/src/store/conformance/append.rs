@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Appended, LogHead, RunId, StoreError};
+use crate::store::{Appended, LogHead, PAGE_SEGMENTS, RunId, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -161,6 +161,20 @@ async fn page_by_bytes(fixture: Fixture) {
             "after {after}, {max_bytes} bytes"
         );
     }
+}
+
+async fn page_by_number(fixture: Fixture) {
+    let store = fixture.open().await;
+    for _ in 0..PAGE_SEGMENTS + 3 {
+        store.append(group(1, "x")).await.unwrap();
+    }
+    let page = store.segments(0, usize::MAX).await.unwrap();
+    assert_eq!(page.segments.len(), PAGE_SEGMENTS);
+    let rest = store
+        .segments(PAGE_SEGMENTS as u64, usize::MAX)
+        .await
+        .unwrap();
+    assert_eq!(rest.segments.len(), 3);
 }
 
 async fn concurrent_appends(fixture: Fixture) {

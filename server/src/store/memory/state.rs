@@ -10,8 +10,8 @@ use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
     Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange,
-    ManifestCommit, ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunId,
-    RunOwner, RunState, Segment, StoreError, Swept,
+    ManifestCommit, ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject,
+    Retention, Run, RunId, RunOwner, RunState, Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
@@ -185,7 +185,12 @@ impl State {
             .next_back()
             .map_or(after + 1, |(first_seq, _)| *first_seq);
         let mut bytes = 0;
-        for segment in self.segments.range(start..).map(|(_, segment)| segment) {
+        for segment in self
+            .segments
+            .range(start..)
+            .map(|(_, segment)| segment)
+            .take(PAGE_SEGMENTS)
+        {
             bytes += segment.bytes.len();
             if !page.segments.is_empty() && bytes > max_bytes {
                 break;

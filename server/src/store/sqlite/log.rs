@@ -12,19 +12,30 @@ use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, UnixNanos};
 use crate::store::faults;
 use crate::store::marks::{self, Standing};
-use crate::store::{Appended, Group, LogHead, LogPage, Mark, RunId, Segment, StoreError, Verdict};
+use crate::store::{
+    Appended, Group, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict,
+};
 
-/// Begins the transaction and writes segment and head at once: every statement of its own costs two changes of thread.
-/// Answers with a row only if the head was where the writer remembers it.
+/// Begins the transaction and writes segment, head and producers at once: every statement sent on its own costs two
+/// changes of thread. A group without entries writes no segment. Answers with a row for the head and one for each
+/// producer, if they were as the writer remembers them.
 const APPEND_SEGMENT: &str = "
     BEGIN IMMEDIATE;
     INSERT INTO segments
         (first_seq, epoch, entry_count, tick_count, append_time, backfill, run_id, chain, byte_count, bytes)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
+        SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+        WHERE $3 > 0;
     UPDATE log_head
         SET position = $11, chain = $8, append_time = $5, log_bytes = log_bytes + $9
         WHERE partition = 0 AND epoch = $2 AND position = $12
-        RETURNING position";
+        RETURNING position;
+    UPDATE producers
+        SET last_batch_seq = stored.value ->> 'last', window = unhex(stored.value ->> 'window'), active_time = $14
+        FROM json_each($13) AS stored
+        WHERE producers.id = stored.value ->> 'id'
+            AND fence = stored.value ->> 'fence'
+            AND last_batch_seq < stored.value ->> 'last'
+        RETURNING last_batch_seq";
 
 impl Writer {
     /// Appends a group, or says why not.
@@ -85,21 +96,13 @@ impl Writer {
         standing: &Standing,
     ) -> Result<Head, Failure> {
         let now = self.clock.now();
-        let mut next = head;
-        if group.entry_count == 0 {
-            sqlx::query("BEGIN IMMEDIATE")
-                .execute(self.connection().await?)
-                .await?;
-        } else {
-            next.log = extend(&head.log, group, now);
-            self.write_segment(group, &head.log, &next.log).await?;
-        }
+        let next = Head {
+            log: extend(&head.log, group, now),
+            ..head
+        };
+        self.write_segment(group, &head.log, &next.log, standing, now)
+            .await?;
         self.faults.hit(faults::APPEND_INSIDE).await?;
-        for (producer, state) in &standing.producers {
-            if let Some(state) = state {
-                producers::store(self.connection().await?, producer, state, now).await?;
-            }
-        }
         if let Some(run) = &standing.run {
             runs::store_progress(self.connection().await?, run).await?;
             for mark in &group.marks {
@@ -118,7 +121,10 @@ impl Writer {
         group: &Group,
         before: &LogHead,
         after: &LogHead,
+        standing: &Standing,
+        now: UnixNanos,
     ) -> Result<(), Failure> {
+        let (producers, count) = producers::to_json(standing);
         let append = sqlx::query(APPEND_SEGMENT)
             .bind(to_sql(before.position + 1)) // $1 first_seq
             .bind(to_sql(group.epoch.0)) // $2 epoch
@@ -131,9 +137,11 @@ impl Writer {
             .bind(to_sql(group.bytes.len() as u64)) // $9 byte_count
             .bind(blob(&group.bytes)) // $10 bytes
             .bind(to_sql(after.position)) // $11 the new position
-            .bind(to_sql(before.position)); // $12 the position as remembered
-        let moved = append.fetch_all(self.connection().await?).await?;
-        if moved.is_empty() {
+            .bind(to_sql(before.position)) // $12 the position as remembered
+            .bind(producers) // $13 producers as JSON: [{id, fence, last, window}]
+            .bind(now.nanos()); // $14 active_time
+        let found = append.fetch_all(self.connection().await?).await?;
+        if found.len() != 1 + count {
             return Err(written_by_another());
         }
         Ok(())
@@ -156,6 +164,9 @@ pub(super) fn written_by_another() -> Failure {
 
 /// The head after a group was appended.
 fn extend(head: &LogHead, group: &Group, now: UnixNanos) -> LogHead {
+    if group.entry_count == 0 {
+        return *head;
+    }
     let append_time = head.append_time.max(now);
     let link = Link {
         epoch: group.epoch,
@@ -180,7 +191,8 @@ const READ_SIZES: &str = "
     SELECT first_seq, byte_count
     FROM segments
     WHERE first_seq >= (SELECT max(first_seq) FROM segments WHERE first_seq <= $1)
-    ORDER BY first_seq";
+    ORDER BY first_seq
+    LIMIT $2";
 
 const READ_SEGMENTS: &str = "
     SELECT first_seq, epoch, entry_count, tick_count, append_time, backfill, run_id, chain, byte_count, bytes
@@ -286,6 +298,7 @@ async fn stretch(
 ) -> Result<(i64, i64), Failure> {
     let mut sizes = sqlx::query(READ_SIZES)
         .bind(to_sql(position)) // $1 the position
+        .bind(PAGE_SEGMENTS as i64) // $2 at most
         .fetch(connection);
     let mut found: Option<(i64, i64)> = None;
     let mut bytes = 0_u64;

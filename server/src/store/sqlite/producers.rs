@@ -3,11 +3,9 @@
 use sqlx::SqliteConnection;
 
 use super::failure::Failure;
-use super::log::written_by_another;
 use super::rows::{self, from_sql, to_sql};
 use super::writer::Writer;
-use crate::domain::UnixNanos;
-use crate::store::marks::ProducerState;
+use crate::store::marks::{ProducerState, Standing};
 use crate::store::{ProducerClaim, ProducerId, StoreError};
 
 /// How many producers the writer remembers, about 400 bytes each. Past it the memory starts anew.
@@ -54,9 +52,6 @@ impl Writer {
             fence: state.fence,
             last_batch_seq: state.last_batch_seq,
         };
-        if let Some(head) = &mut self.head {
-            head.fence = state.fence;
-        }
         self.remember_producer(producer, state);
         Ok(claim)
     }
@@ -92,12 +87,6 @@ const READ: &str = "
     FROM producers
     WHERE id = $1";
 
-const STORE: &str = "
-    UPDATE producers
-    SET last_batch_seq = $3, window = $4, active_time = $5
-    WHERE id = $1 AND fence = $2 AND last_batch_seq < $3
-    RETURNING 1";
-
 async fn read(
     connection: &mut SqliteConnection,
     producer: &ProducerId,
@@ -129,24 +118,32 @@ fn from_row(row: ProducerRow, producer: &ProducerId) -> Result<ProducerState, Fa
     })
 }
 
-/// Stores what an append has added to a producer.
-pub(super) async fn store(
-    connection: &mut SqliteConnection,
-    producer: &ProducerId,
-    state: &ProducerState,
-    now: UnixNanos,
-) -> Result<(), Failure> {
-    let stored = sqlx::query(STORE)
-        .bind(producer.as_str().to_owned()) // $1 id
-        .bind(to_sql(state.fence)) // $2 fence
-        .bind(to_sql(state.last_batch_seq)) // $3 last_batch_seq
-        .bind(state.encode_window()) // $4 window
-        .bind(now.nanos()) // $5 active_time
-        .fetch_all(connection)
-        .await?;
-    if stored.is_empty() {
-        Err(written_by_another())
-    } else {
-        Ok(())
+/// What an append adds to its producers, for `APPEND_SEGMENT`; and how many they are. JSON carries any number of them
+/// in one bind.
+pub(super) fn to_json(standing: &Standing) -> (String, usize) {
+    let mut json = String::from("[");
+    let mut count = 0;
+    for (producer, state) in &standing.producers {
+        let Some(state) = state else { continue };
+        if count > 0 {
+            json.push(',');
+        }
+        count += 1;
+        // The alphabet of ids has nothing to escape.
+        json.push_str(r#"{"id":""#);
+        json.push_str(producer.as_str());
+        json.push_str(&format!(
+            r#"","fence":{},"last":{},"window":""#,
+            state.fence, state.last_batch_seq
+        ));
+        for byte in state.encode_window() {
+            json.push(char::from(HEX[usize::from(byte >> 4)]));
+            json.push(char::from(HEX[usize::from(byte & 15)]));
+        }
+        json.push_str(r#""}"#);
     }
+    json.push(']');
+    (json, count)
 }
+
+const HEX: &[u8; 16] = b"0123456789abcdef";

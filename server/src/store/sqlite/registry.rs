@@ -8,16 +8,27 @@ use super::writer::Writer;
 use crate::domain::{Instrument, InstrumentId, Symbol, Venue};
 use crate::store::StoreError;
 
-const FIND: &str = "
-    SELECT id
-    FROM instruments
-    WHERE venue = $1 AND symbol = $2";
-
-const ADD: &str = "
+/// Adds those of `$1` that are not known, in the order of their first mention, and answers with every one's id.
+const REGISTER: &str = "
     INSERT INTO instruments (id, venue, symbol, create_time)
-        SELECT ifnull(max(id), 0) + 1, $1, $2, $3
-        FROM instruments
-        RETURNING id";
+        SELECT
+            (SELECT ifnull(max(id), 0) FROM instruments) + row_number() OVER (ORDER BY wanted.number),
+            wanted.venue, wanted.symbol, $2
+        FROM (
+            SELECT min(key) AS number, value ->> 0 AS venue, value ->> 1 AS symbol
+            FROM json_each($1)
+            GROUP BY 2, 3
+        ) AS wanted
+        WHERE NOT EXISTS (
+            SELECT 1
+            FROM instruments
+            WHERE instruments.venue = wanted.venue AND instruments.symbol = wanted.symbol
+        );
+    SELECT instruments.id
+        FROM json_each($1) AS wanted
+        JOIN instruments
+            ON instruments.venue = wanted.value ->> 0 AND instruments.symbol = wanted.value ->> 1
+        ORDER BY wanted.key";
 
 impl Writer {
     pub(super) async fn register(
@@ -25,38 +36,39 @@ impl Writer {
         wanted: Vec<(Venue, Symbol)>,
     ) -> Result<Vec<Instrument>, StoreError> {
         self.begin().await?;
-        let registered = self.register_each(wanted).await;
+        let registered = self.register_all(wanted).await;
         self.end(registered).await
     }
 
-    async fn register_each(
+    async fn register_all(
         &mut self,
         wanted: Vec<(Venue, Symbol)>,
     ) -> Result<Vec<Instrument>, Failure> {
         let now = self.clock.now();
-        let connection = self.connection().await?;
-        let mut answer = Vec::with_capacity(wanted.len());
-        for (venue, symbol) in wanted {
-            let known: Option<i64> = sqlx::query_scalar(FIND)
-                .bind(venue.as_str().to_owned()) // $1 venue
-                .bind(symbol.as_str().to_owned()) // $2 symbol
-                .fetch_optional(&mut *connection)
-                .await?;
-            let id = match known {
-                Some(id) => id,
-                None => {
-                    sqlx::query_scalar(ADD)
-                        .bind(venue.as_str().to_owned()) // $1 venue
-                        .bind(symbol.as_str().to_owned()) // $2 symbol
-                        .bind(now.nanos()) // $3 create_time
-                        .fetch_one(&mut *connection)
-                        .await?
-                }
-            };
-            let id = InstrumentId(rows::count_from_sql(id, "instruments", id)?);
-            answer.push(Instrument { id, venue, symbol });
+        let mut names = String::from("[");
+        for (venue, symbol) in &wanted {
+            // The alphabets of names have nothing to escape.
+            let comma = if names.len() > 1 { "," } else { "" };
+            names.push_str(&format!(r#"{comma}["{venue}","{symbol}"]"#));
         }
-        Ok(answer)
+        names.push(']');
+        let ids: Vec<i64> = sqlx::query_scalar(REGISTER)
+            .bind(names) // $1 names as JSON: [[venue, symbol]]
+            .bind(now.nanos()) // $2 create_time
+            .fetch_all(self.connection().await?)
+            .await?;
+        if ids.len() != wanted.len() {
+            return Err(rows::damaged(
+                "instruments",
+                "all",
+                "a name that was just added is missing",
+            ));
+        }
+        let instrument = |((venue, symbol), id)| {
+            let id = InstrumentId(rows::count_from_sql(id, "instruments", id)?);
+            Ok(Instrument { id, venue, symbol })
+        };
+        wanted.into_iter().zip(ids).map(instrument).collect()
     }
 }
 

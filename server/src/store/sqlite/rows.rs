@@ -13,8 +13,6 @@ pub(super) struct Head {
     pub(super) log: LogHead,
     /// The greatest version that dropped a chunk whose row is gone.
     pub(super) manifest_floor: u64,
-    /// The last fence handed out.
-    pub(super) fence: u64,
 }
 
 pub(super) fn to_sql(number: u64) -> i64 {
@@ -69,11 +67,10 @@ struct HeadRow {
     log_bytes: i64,
     manifest_version: i64,
     manifest_floor: i64,
-    fence: i64,
 }
 
 const READ_HEAD: &str = "
-    SELECT epoch, position, chain, append_time, oldest, hot_floor, log_bytes, manifest_version, manifest_floor, fence
+    SELECT epoch, position, chain, append_time, oldest, hot_floor, log_bytes, manifest_version, manifest_floor
     FROM log_head
     WHERE partition = 0";
 
@@ -92,7 +89,6 @@ pub(super) async fn read_head(connection: &mut SqliteConnection) -> Result<Head,
             manifest_version: from_sql(row.manifest_version),
         },
         manifest_floor: from_sql(row.manifest_floor),
-        fence: from_sql(row.fence),
     })
 }
 

@@ -184,10 +184,9 @@ impl Writer {
 
     /// Loses the connection.
     #[cfg(test)]
-    pub(super) async fn break_connection(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            connection.close().await.expect("nothing is open");
-        }
+    pub(super) async fn break_connection(&mut self) -> Result<(), StoreError> {
+        self.connection = None;
+        Ok(())
     }
 
     /// Moves everything from the write-ahead log into the database, and ends the task.

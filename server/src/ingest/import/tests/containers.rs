@@ -176,7 +176,7 @@ fn damaged_archives_never_panic() {
     let plain = trades(4);
     for packed in [gz(&plain), deflated(&[("t.csv", &plain), ("._t.csv", b"x")])] {
         for at in 0..packed.len() {
-            for bit in [0x01, 0x80, 0xFF] {
+            for bit in [0x01, 0xFF] {
                 let mut damaged = packed.clone();
                 damaged[at] ^= bit;
                 let _ = take(&damaged, 1 << 20, Limits::default());

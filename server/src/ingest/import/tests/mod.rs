@@ -19,7 +19,7 @@ use crate::tape::compactor::Policy;
 
 /// A clock that stands until it is moved.
 #[derive(Debug)]
-pub(super) struct StandingClock(AtomicI64);
+pub(crate) struct StandingClock(AtomicI64);
 
 impl StandingClock {
     fn new() -> Arc<StandingClock> {
@@ -38,10 +38,10 @@ impl Clock for StandingClock {
 }
 
 /// Imports over a replica.
-struct Bench {
-    imports: Imports,
-    replica: Replica,
-    clock: Arc<StandingClock>,
+pub(crate) struct Bench {
+    pub(crate) imports: Imports,
+    pub(crate) replica: Replica,
+    pub(crate) clock: Arc<StandingClock>,
     stop: CancellationToken,
     _folder: tempfile::TempDir,
 }
@@ -72,7 +72,7 @@ impl Bench {
         Bench { imports, replica, clock, stop, _folder: folder }
     }
 
-    async fn new(limits: Limits) -> Bench {
+    pub(crate) async fn new(limits: Limits) -> Bench {
         let clock = StandingClock::new();
         Bench::over(Arc::new(MemoryStore::new(clock.clone(), Epoch(7))), clock, limits).await
     }
@@ -88,7 +88,11 @@ impl Bench {
         upload.outcome().await
     }
 
-    async fn ticks(&self) -> Vec<Tick> {
+    pub(crate) fn advance(&self, by: std::time::Duration) {
+        self.clock.advance(by);
+    }
+
+    pub(crate) async fn ticks(&self) -> Vec<Tick> {
         stored_ticks(&*self.replica.store).await.unwrap()
     }
 }
@@ -122,7 +126,7 @@ fn start(name: &str) -> ImportStart {
 }
 
 /// A file of `lines` trades: every tenth of another instrument.
-fn trades(lines: usize) -> Vec<u8> {
+pub(crate) fn trades(lines: usize) -> Vec<u8> {
     use std::io::Write as _;
 
     let mut file = b"venue,symbol,trade_id,event_time_ms,receive_time_ns,price,quantity,buyer_is_maker\n".to_vec();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::store::faults::{self, Fault, FaultAction, Faults};
 use crate::store::{Lease, RunState};
 
 fn status_of(result: Result<Imported, ImportError>) -> (RunStatus, bool) {
@@ -57,17 +58,55 @@ async fn an_id_names_one_file() {
     assert_eq!((run.state, run.total_lines), (State::Succeeded, Some(500)), "the stored run stands");
 }
 
-/// Begins the run of a file in the store and stores its first batches, as a process did that died since.
+/// A store whose appends take a while, so that a test can act between two of them.
+#[derive(Debug)]
+struct Slow;
+
+#[async_trait::async_trait]
+impl Fault for Slow {
+    async fn hit(&self, point: &'static str) -> FaultAction {
+        match point {
+            faults::APPEND_BEFORE => FaultAction::Delay(Duration::from_millis(10)),
+            _ => FaultAction::Continue,
+        }
+    }
+}
+
+/// A store that is away for some appends in a row, before or after they are durable.
+#[derive(Debug)]
+struct Outages {
+    point: &'static str,
+    hits: AtomicI64,
+}
+
+#[async_trait::async_trait]
+impl Fault for Outages {
+    async fn hit(&self, point: &'static str) -> FaultAction {
+        if point != self.point {
+            return FaultAction::Continue;
+        }
+        // The writer tries five times, so both it and the run have to go on after this.
+        match self.hits.fetch_add(1, Ordering::Relaxed) {
+            2..9 => FaultAction::Fail,
+            _ => FaultAction::Continue,
+        }
+    }
+}
+
+fn store_with(clock: &Arc<StandingClock>, fault: Arc<dyn Fault>) -> MemoryStore {
+    MemoryStore::new(clock.clone(), Epoch(7)).with_faults(Faults::new(fault))
+}
+
+/// Imports a file in a process that stops after some batches.
 async fn abandon(bench: &Bench, file: &[u8], batches: u64) {
     let start = start("abandoned");
     let mut upload = bench.imports.begin(start.clone()).unwrap();
     upload.push(Bytes::copy_from_slice(file)).await;
     upload.complete().await;
-    // Stops between two batches, wherever it then stands.
     loop {
         match bench.replica.store.run(&start.run).await.unwrap() {
             Some(run) if run.last_batch >= batches => break,
-            _ => tokio::task::yield_now().await,
+            _ => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     }
     bench.stop.cancel();
@@ -76,22 +115,25 @@ async fn abandon(bench: &Bench, file: &[u8], batches: u64) {
     bench.imports.finished().await;
 }
 
+async fn reference(file: &[u8]) -> Vec<Tick> {
+    let bench = Bench::new(Limits::default()).await;
+    bench.import(start("reference"), file).await.unwrap();
+    bench.ticks().await
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_continues_after_its_last_batch_and_ends_in_the_reference() {
-    let file = trades(200_000);
-    let reference = Bench::new(Limits::default()).await;
-    reference.import(start("reference"), &file).await.unwrap();
-    let expected = reference.ticks().await;
-    assert_eq!(expected.len(), 200_000);
-
-    for batches in [1, 3, 7] {
+    let file = trades(85_000);
+    let expected = reference(&file).await;
+    assert_eq!(expected.len(), 85_000);
+    for batches in [1, 4] {
         let clock = StandingClock::new();
-        let store = Arc::new(MemoryStore::new(clock.clone(), Epoch(7)));
+        let store = Arc::new(store_with(&clock, Arc::new(Slow)));
         let dead = Bench::over(store.clone(), clock.clone(), Limits::default()).await;
         abandon(&dead, &file, batches).await;
         let left = store.run(&start("abandoned").run).await.unwrap().unwrap();
         assert_eq!(left.state, RunState::Running);
-        assert!(left.last_batch >= batches && left.last_batch < 20, "{}", left.last_batch);
+        assert!(left.last_batch >= batches && left.last_batch < 9, "{}", left.last_batch);
 
         let alive = Bench::over(store.clone(), clock.clone(), Limits::default()).await;
         let (run, duplicate) = status_of(alive.import(start("too-early"), &file).await);
@@ -101,15 +143,32 @@ async fn a_run_continues_after_its_last_batch_and_ends_in_the_reference() {
         clock.advance(Duration::from_secs(16));
         let (run, duplicate) = status_of(alive.import(start("later"), &file).await);
         assert!(!duplicate);
-        assert_eq!((run.id.as_str(), run.state, run.ticks), ("abandoned", State::Succeeded, 200_000));
+        assert_eq!((run.id.as_str(), run.state, run.ticks), ("abandoned", State::Succeeded, 85_000));
         assert!(alive.ticks().await == expected, "the log is the reference");
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_outage_of_the_store_is_waited_for_and_nothing_is_stored_twice() {
+    let file = trades(65_000);
+    let expected = reference(&file).await;
+    for point in [faults::APPEND_BEFORE, faults::APPEND_AFTER] {
+        let clock = StandingClock::new();
+        let store = store_with(&clock, Arc::new(Outages { point, hits: AtomicI64::new(0) }));
+        let bench = Bench::over(Arc::new(store), clock, Limits::default()).await;
+        let (run, duplicate) = status_of(bench.import(start("run-1"), &file).await);
+        assert!(!duplicate);
+        assert_eq!((run.state, run.ticks, run.lines), (State::Succeeded, 65_000, 65_000), "{point}");
+        assert!(bench.ticks().await == expected, "{point}: the log is the reference");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_whose_lease_was_taken_ends_with_a_conflict() {
-    let bench = Bench::new(Limits::default()).await;
-    let file = trades(300_000);
+    let clock = StandingClock::new();
+    let store = Arc::new(store_with(&clock, Arc::new(Slow)));
+    let bench = Bench::over(store, clock, Limits::default()).await;
+    let file = trades(60_000);
     let mut upload = bench.imports.begin(start("first")).unwrap();
     upload.push(Bytes::from(file.clone())).await;
     upload.complete().await;
@@ -117,7 +176,7 @@ async fn a_run_whose_lease_was_taken_ends_with_a_conflict() {
     let run = loop {
         match store.run(&start("first").run).await.unwrap() {
             Some(run) => break run,
-            None => tokio::task::yield_now().await,
+            None => tokio::time::sleep(Duration::from_millis(1)).await,
         }
     };
     // Another process finds the lease expired, because this one was frozen.
@@ -135,23 +194,25 @@ async fn a_run_whose_lease_was_taken_ends_with_a_conflict() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_run_keeps_what_it_has_and_the_same_file_continues_it() {
-    let bench = Bench::new(Limits::default()).await;
-    let file = trades(300_000);
+    let clock = StandingClock::new();
+    let store = Arc::new(store_with(&clock, Arc::new(Slow)));
+    let bench = Bench::over(store, clock, Limits::default()).await;
+    let file = trades(60_000);
     let mut upload = bench.imports.begin(start("first")).unwrap();
     upload.push(Bytes::from(file.clone())).await;
     upload.complete().await;
     let run = &start("first").run;
     while bench.imports.status(run).await.unwrap().last_batch == 0 {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     let cancelled = bench.imports.cancel(run).await.unwrap();
     assert_eq!(cancelled.state, State::Cancelled);
     assert_eq!(upload.outcome().await.unwrap_err().reason(), "RUN_CANCELLED");
     let stored = bench.ticks().await.len();
-    assert!(stored >= 10_000 && stored < 300_000, "{stored}");
+    assert!(stored >= 10_000 && stored < 60_000, "{stored}");
     let (run, _) = status_of(bench.import(start("second"), &file).await);
-    assert_eq!((run.id.as_str(), run.state, run.ticks), ("first", State::Succeeded, 300_000));
-    assert_eq!(bench.ticks().await.len(), 300_000);
+    assert_eq!((run.id.as_str(), run.state, run.ticks), ("first", State::Succeeded, 60_000));
+    assert_eq!(bench.ticks().await.len(), 60_000);
 }
 
 #[tokio::test]
@@ -175,7 +236,7 @@ async fn an_upload_that_is_cut_off_stores_nothing() {
     drop(upload);
     let run = &start("run-1").run;
     while !bench.imports.status(run).await.unwrap().state.is_end() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(bench.ticks().await.is_empty());
     assert_eq!(bench.imports.status(run).await.unwrap().state, State::Failed);
@@ -200,7 +261,7 @@ async fn uploads_have_a_bound_that_is_named() {
     assert!(matches!(error, ImportError::Limit { limit: "import_uploads", max: 2, .. }));
     drop(first);
     while bench.imports.begin(start("c")).is_err() {
-        tokio::task::yield_now().await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -65,14 +65,14 @@ async fn broken_connection_is_opened_again() {
     let store = open(&path).await.unwrap();
     store.append(group(1, "before")).await.unwrap();
     store
-        .write(|writer| Box::pin(async move { Ok(writer.break_connection().await) }))
+        .write(|writer| Box::pin(writer.break_connection()))
         .await
         .unwrap();
     store.append(group(1, "opened again")).await.unwrap();
 
     // While it cannot be opened: refused at once, and never a new empty file in its place.
     store
-        .write(|writer| Box::pin(async move { Ok(writer.break_connection().await) }))
+        .write(|writer| Box::pin(writer.break_connection()))
         .await
         .unwrap();
     std::fs::rename(&path, &away).unwrap();
