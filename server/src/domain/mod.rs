@@ -18,6 +18,7 @@ pub mod segment;
 pub mod statistics;
 pub mod tick;
 pub mod time;
+mod time_unit;
 mod varint;
 pub mod wide;
 

@@ -7,7 +7,7 @@ use super::{Decimal, InstrumentId, Origin, Side, Tick, TradeId, UnixNanos};
 
 /// Decimals near each other, and anywhere inside the door rule.
 pub(super) fn any_decimal() -> impl Strategy<Value = Decimal> {
-    let near = (-300i64..300, -3i32..0).prop_map(|(mantissa, exponent)| Decimal::new(61_000_00 + mantissa, exponent));
+    let near = (-300i64..300, -3i32..0).prop_map(|(mantissa, exponent)| Decimal::new(6_100_000 + mantissa, exponent));
     let far = (any::<i64>(), 0u32..64, -18i32..15)
         .prop_map(|(mantissa, shift, exponent)| Decimal::new(mantissa >> shift, exponent));
     let edge = prop_oneof![Just(i64::MAX), Just(i64::MIN), Just(1), Just(-1), Just(0)];

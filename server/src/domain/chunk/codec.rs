@@ -8,13 +8,11 @@ use super::column::{self, Codes, Shape};
 use super::trade_ids::TradeIds;
 use super::{Chunk, ChunkCorrupt, MAX_CHUNK_TICKS};
 use crate::domain::decimal::{MAX_DECIMALS, MAX_MAGNITUDE, POW10};
+use crate::domain::time_unit::TimeUnit;
 use crate::domain::varint::{self, Reader, zigzag};
 use crate::domain::{InstrumentId, Side};
 
 const VERSION: u8 = 1;
-
-/// Units of time that venues stamp in, the coarsest first: seconds, milliseconds, microseconds, nanoseconds.
-const TIME_UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
 /// Receive times as a column of their own.
 const RECEIVED_ALONE: u8 = 0;
@@ -79,12 +77,15 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     if !reader.is_empty() {
         return Err(ChunkCorrupt("bytes after the end"));
     }
-    if event_times.first() < Some(&0) || receive_times.iter().any(|&time| time < 0) {
+    // The checks look at every value instead of stopping at the first bad one: without a branch they are almost free.
+    if event_times.first() < Some(&0) || receive_times.iter().fold(0, |all, time| all | time) < 0 {
         return Err(ChunkCorrupt("a time lies before 1970"));
     }
-    let in_order =
-        |index: usize| (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index]);
-    if !(1..count).all(in_order) {
+    let neighbours = event_times.windows(2).zip(log_seqs.windows(2));
+    let disorder = neighbours.fold(false, |disorder, (times, seqs)| {
+        disorder | (times[0] > times[1]) | (times[0] == times[1]) & (seqs[0] > seqs[1])
+    });
+    if disorder {
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
     if !inside_door(&prices, price_exponent) || !inside_door(&quantities, quantity_exponent) {
@@ -113,32 +114,23 @@ fn inside_door(mantissas: &[i64], exponent: i8) -> bool {
     }
     // Below 10^-3 every 64-bit mantissa is small enough.
     let bound = POW10.get((MAX_MAGNITUDE - exponent) as usize).map_or(u64::MAX, |&bound| bound as u64);
-    mantissas.iter().all(|mantissa| mantissa.unsigned_abs() < bound)
+    mantissas.iter().fold(0, |greatest, mantissa| mantissa.unsigned_abs().max(greatest)) < bound
 }
 
-/// Appends event times in the coarsest unit that holds them: it halves their bytes, and a column in its own unit is
-/// quicker to pack than one whose grid must be found.
+/// Appends event times in the coarsest unit that holds them.
 fn put_event_times(out: &mut Vec<u8>, times: &[i64]) {
-    let fits = |unit: &i64| times.iter().all(|time| time % unit == 0);
-    let code = TIME_UNITS.iter().position(fits).expect("everything is a multiple of one");
-    out.push(code as u8);
-    let unit = TIME_UNITS[code];
-    if unit == 1 {
-        return column::put(out, times, Shape::Steps);
-    }
-    let scaled: Vec<i64> = times.iter().map(|time| time / unit).collect();
-    column::put(out, &scaled, Shape::Steps);
+    let unit = TimeUnit::of(times.iter().copied());
+    out.push(unit as u8);
+    let counts: Vec<i64> = times.iter().map(|&time| unit.count(time)).collect();
+    column::put(out, &counts, Shape::Steps);
 }
 
 /// Reads what [`put_event_times`] wrote.
 fn take_event_times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
-    let code = usize::from(reader.byte().ok_or(CUT)?);
-    let &unit = TIME_UNITS.get(code).ok_or(ChunkCorrupt("the unit of time is unknown"))?;
+    let unit = TimeUnit::from_code(reader.byte().ok_or(CUT)?).ok_or(ChunkCorrupt("the unit of time is unknown"))?;
     let mut times = column::take(reader, count)?;
-    if unit != 1 {
-        for time in &mut times {
-            *time = time.checked_mul(unit).ok_or(ChunkCorrupt("an event time is out of range"))?;
-        }
+    for time in &mut times {
+        *time = time.checked_mul(unit.nanos()).ok_or(ChunkCorrupt("an event time is out of range"))?;
     }
     Ok(times)
 }
@@ -186,14 +178,18 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
         RECEIVED_ALONE => column::take(reader, events.len()),
         RECEIVED_BY_LAG => {
             let follower_count = events.windows(2).filter(|pair| pair[0] == pair[1]).count();
-            let mut lags = column::take(reader, events.len() - follower_count)?.into_iter();
-            let mut followers = column::take(reader, follower_count)?.into_iter();
+            let columns = [
+                column::take(reader, events.len() - follower_count)?,
+                column::take(reader, follower_count)?,
+            ];
             let mut received = Vec::with_capacity(events.len());
+            // Which column is due cannot be predicted, so that it is an index and no branch.
+            let mut used = [0; 2];
             let (mut time, mut previous) = (0i64, None);
             for &event in events {
-                let (base, difference) =
-                    if previous == Some(event) { (time, followers.next()) } else { (event, lags.next()) };
-                time = base.wrapping_add(difference.expect("both columns were read with as many values as are due"));
+                let due = usize::from(previous == Some(event));
+                time = [event, time][due].wrapping_add(columns[due][used[due]]);
+                used[due] += 1;
                 received.push(time);
                 previous = Some(event);
             }

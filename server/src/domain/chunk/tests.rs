@@ -26,8 +26,11 @@ fn history(count: usize) -> Vec<Tick> {
 }
 
 proptest! {
+    // Packing is slow without optimization, and each case packs many columns.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
-    fn any_ticks_survive_their_chunks(ticks in any_history(400), most in 1usize..500) {
+    fn any_ticks_survive_their_chunks(ticks in any_history(300), most in 10usize..400) {
         let ranges = cuts(&ticks, most);
         let mut covered = 0;
         for range in ranges {
@@ -38,7 +41,9 @@ proptest! {
         }
         prop_assert_eq!(covered, ticks.len());
     }
+}
 
+proptest! {
     #[test]
     fn any_bytes_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(decode(&bytes, InstrumentId(1)).is_err());

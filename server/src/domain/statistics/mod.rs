@@ -4,6 +4,10 @@
 //! are kept per chunk, so that a query over years adds a few hundred of them instead of decoding. The columns of a
 //! chunk are summed without assembling ticks: see [`Statistics::of_range`].
 
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::chunk::Chunk;
@@ -110,13 +114,22 @@ impl Totals {
 
     /// Lets other ticks' extremes compete.
     fn extend(&mut self, low: PricePoint, high: PricePoint, first: PricePoint, last: PricePoint) {
-        let earlier = |a: &PricePoint, b: &PricePoint| a.key() < b.key();
-        let lower = |a: &PricePoint, b: &PricePoint| a.price < b.price || a.price == b.price && earlier(a, b);
-        let higher = |a: &PricePoint, b: &PricePoint| a.price > b.price || a.price == b.price && earlier(a, b);
-        self.low = self.low.filter(|held| !lower(&low, held)).or(Some(low));
-        self.high = self.high.filter(|held| !higher(&high, held)).or(Some(high));
-        self.first = self.first.filter(|held| !earlier(&first, held)).or(Some(first));
-        self.last = self.last.filter(|held| !earlier(held, &last)).or(Some(last));
+        let beats = |point: &PricePoint, held: &PricePoint, wanted: Ordering| {
+            let order = point.price.cmp(&held.price);
+            order == wanted || order == Ordering::Equal && point.key() < held.key()
+        };
+        if self.low.as_ref().is_none_or(|held| beats(&low, held, Ordering::Less)) {
+            self.low = Some(low);
+        }
+        if self.high.as_ref().is_none_or(|held| beats(&high, held, Ordering::Greater)) {
+            self.high = Some(high);
+        }
+        if self.first.as_ref().is_none_or(|held| first.key() < held.key()) {
+            self.first = Some(first);
+        }
+        if self.last.as_ref().is_none_or(|held| last.key() >= held.key()) {
+            self.last = Some(last);
+        }
     }
 }
 
@@ -324,39 +337,39 @@ impl ColumnSums {
     /// The other sums always fit: a chunk has at most 2^20 values of 63 bits, and the integral is at most the greatest
     /// price times the whole span of 63 bits.
     fn of(chunk: &Chunk, range: Range<usize>) -> Option<ColumnSums> {
+        // One plain loop a column: each is a few instructions a tick.
         let prices = &chunk.price_mantissas()[range.clone()];
-        let times = &chunk.event_times()[range.clone()];
-        let (mut price, mut integral) = (0, 0);
-        let (mut low, mut high) = (0, 0);
-        let mut until = times[0];
-        for (index, (&value, &time)) in prices.iter().zip(times).enumerate() {
+        let (mut lowest, mut highest, mut price) = (prices[0], prices[0], 0);
+        for &value in prices {
+            lowest = lowest.min(value);
+            highest = highest.max(value);
             price += i128::from(value);
-            // The price before holds until now; the first iteration adds a span of zero.
-            integral += i128::from(prices[index.saturating_sub(1)]) * i128::from(time - until);
-            until = time;
-            if value < prices[low] {
-                low = index;
-            }
-            if value > prices[high] {
-                high = index;
-            }
+        }
+        let first_of = |extreme: i64| prices.iter().position(|&value| value == extreme).unwrap_or(0) + range.start;
+        let (low, high) = (first_of(lowest), first_of(highest));
+        let times = &chunk.event_times()[range.clone()];
+        let mut integral = 0;
+        for (&value, pair) in prices.iter().zip(times.windows(2)) {
+            integral += i128::from(value) * i128::from(pair[1] - pair[0]);
         }
         let (mut volume_count, mut volume, mut notional) = (0, 0, 0);
         if let Some(quantities) = chunk.quantity_mantissas() {
             let quantities = &quantities[range.clone()];
-            let widest = prices[low].unsigned_abs().max(prices[high].unsigned_abs());
-            let largest = quantities.iter().copied().max().unwrap_or(0).unsigned_abs();
-            let bound = u128::from(widest) * u128::from(largest);
-            bound.checked_mul(prices.len() as u128).filter(|&bound| bound <= i128::MAX as u128)?;
-            for (&price, &quantity) in prices.iter().zip(quantities) {
+            let mut largest = 0;
+            for &quantity in quantities {
                 // An absent quantity stands as zero and counts as none.
                 let quantity = quantity.max(0);
+                largest = quantity.max(largest);
                 volume_count += u64::from(quantity > 0);
                 volume += i128::from(quantity);
-                notional += i128::from(price) * i128::from(quantity);
+            }
+            let widest = u128::from(lowest.unsigned_abs().max(highest.unsigned_abs()));
+            let bound = (widest * largest as u128).checked_mul(prices.len() as u128);
+            bound.filter(|&bound| bound <= i128::MAX as u128)?;
+            for (&price, &quantity) in prices.iter().zip(quantities) {
+                notional += i128::from(price) * i128::from(quantity.max(0));
             }
         }
-        let (low, high) = (low + range.start, high + range.start);
         Some(ColumnSums { price, volume_count, volume, notional, integral, low, high })
     }
 }
