@@ -178,10 +178,7 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
         RECEIVED_ALONE => column::take(reader, events.len()),
         RECEIVED_BY_LAG => {
             let follower_count = events.windows(2).filter(|pair| pair[0] == pair[1]).count();
-            let columns = [
-                column::take(reader, events.len() - follower_count)?,
-                column::take(reader, follower_count)?,
-            ];
+            let columns = [column::take(reader, events.len() - follower_count)?, column::take(reader, follower_count)?];
             let mut received = Vec::with_capacity(events.len());
             // Which column is due cannot be predicted, so that it is an index and no branch.
             let mut used = [0; 2];

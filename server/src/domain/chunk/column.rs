@@ -180,8 +180,7 @@ const MANY: u8 = 0xff;
 
 impl Codes {
     /// The compact form of codes, which are below [`TWO`].
-    pub(super) fn new(codes: impl Iterator<Item = u8>) -> Codes {
-        let codes: Vec<u8> = codes.collect();
+    pub(super) fn new(codes: Vec<u8>) -> Codes {
         let first = codes.first().copied().unwrap_or(0);
         if codes.iter().all(|&code| code == first) { Codes::Same(first) } else { Codes::Each(codes) }
     }
@@ -267,6 +266,6 @@ impl Codes {
             let length = length.ok_or(ChunkCorrupt("runs of codes are longer than their chunk"))?;
             codes.resize(codes.len() + length, code);
         }
-        if codes.len() == count { Ok(Codes::Each(codes)) } else { Err(ChunkCorrupt("runs of codes are too short")) }
+        if codes.len() == count { Ok(Codes::new(codes)) } else { Err(ChunkCorrupt("runs of codes are too short")) }
     }
 }

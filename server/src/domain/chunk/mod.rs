@@ -97,7 +97,7 @@ impl Chunk {
         }
         let price_exponent = prices.exponent();
         let quantity_exponent = quantities.exponent();
-        let present = Codes::new(ticks.iter().map(|tick| u8::from(tick.quantity.is_some())));
+        let present = Codes::new(ticks.iter().map(|tick| u8::from(tick.quantity.is_some())).collect());
         let quantities = if present == Codes::Same(0) {
             Vec::new()
         } else {
@@ -115,9 +115,9 @@ impl Chunk {
             quantity_exponent,
             quantities,
             present,
-            sides: Codes::new(ticks.iter().map(|tick| tick.side as u8)),
+            sides: Codes::new(ticks.iter().map(|tick| tick.side as u8).collect()),
             trade_ids: TradeIds::new(ticks.iter().map(|tick| &tick.trade_id)),
-            backfill: Codes::new(ticks.iter().map(|tick| u8::from(tick.origin == Origin::Backfill))),
+            backfill: Codes::new(ticks.iter().map(|tick| u8::from(tick.origin == Origin::Backfill)).collect()),
         }
     }
 

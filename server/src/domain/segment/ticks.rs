@@ -43,10 +43,10 @@ pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
     out.extend_from_slice(&[unit as u8, presence, if same_side { first.side as u8 } else { EACH_SIDE }]);
 
     if slots.len() > 1 {
-            for &index in &indexes {
+        for &index in &indexes {
             varint::put(out, index.into());
         }
-        }
+    }
     put_times(out, ticks.iter().map(|tick| unit.count(tick.event_time.nanos())));
     put_times(out, ticks.iter().map(|tick| tick.receive_time.nanos()));
     put_prices(out, ticks, &slots, &indexes);
@@ -91,8 +91,10 @@ pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> R
         SOME_QUANTITIES => take_packed(reader, count, 1).ok_or(CUT)?,
         all_or_none => vec![all_or_none; count],
     };
-    let quantities = take_quantities(reader, &slots, &indexes, &present).ok_or(SegmentCorrupt("a quantity is damaged"))?;
-    let sides = if common_side == EACH_SIDE { take_packed(reader, count, 2).ok_or(CUT)? } else { vec![common_side; count] };
+    let quantities =
+        take_quantities(reader, &slots, &indexes, &present).ok_or(SegmentCorrupt("a quantity is damaged"))?;
+    let sides =
+        if common_side == EACH_SIDE { take_packed(reader, count, 2).ok_or(CUT)? } else { vec![common_side; count] };
     if sides.contains(&EACH_SIDE) {
         return Err(SegmentCorrupt("a side is damaged"));
     }

@@ -16,9 +16,9 @@ fn oracle(ticks: &[Tick]) -> Statistics {
         let best = ticks.iter().min_by_key(|tick| (units(tick.price) * sign, tick.event_time, tick.log_seq));
         best.map(PricePoint::of)
     };
-    let spans = ticks.windows(2).map(|pair| {
-        units(pair[0].price) * (BigInt::from(pair[1].event_time.nanos()) - pair[0].event_time.nanos())
-    });
+    let spans = ticks
+        .windows(2)
+        .map(|pair| units(pair[0].price) * (BigInt::from(pair[1].event_time.nanos()) - pair[0].event_time.nanos()));
     Statistics {
         totals: Totals {
             count: ticks.len() as u64,
@@ -155,6 +155,16 @@ fn products_past_128_bits_are_summed_one_by_one() {
     assert!(ColumnSums::of(&chunk, 0..3).is_none());
     assert!(ColumnSums::of(&chunk, 0..1).is_some());
     assert_eq!(Statistics::of_chunk(&chunk), oracle(&ticks));
+}
+
+#[test]
+fn a_quantity_below_zero_counts_as_none() {
+    let mut ticks = walk(4, 1);
+    ticks.sort_by_key(Tick::key);
+    ticks[1].quantity = Some(Decimal::new(-1_000_000, 2).unwrap());
+    let chunk = decode(&encode(&ticks), ticks[0].instrument).unwrap();
+    assert_eq!(Statistics::of_chunk(&chunk), oracle(&ticks));
+    assert_eq!(pushed(&ticks), oracle(&ticks));
 }
 
 #[test]
