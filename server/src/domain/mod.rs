@@ -20,6 +20,7 @@ pub mod statistics;
 pub mod tally;
 pub mod tick;
 pub mod time;
+mod time_unit;
 mod varint;
 pub mod wide;
 
