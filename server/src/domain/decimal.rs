@@ -33,6 +33,17 @@ pub const POW10: [i64; 19] = {
     table
 };
 
+/// Powers of ten from 10^0 to 10^32: what each exponent, from -18, is in units of 10^-18.
+const UNITS: [i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize] = {
+    let mut table = [1i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize];
+    let mut power = 1;
+    while power < table.len() {
+        table[power] = table[power - 1] * 10;
+        power += 1;
+    }
+    table
+};
+
 /// Why a number was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalInvalid {
@@ -120,7 +131,7 @@ impl Decimal {
     /// The value in units of 10^-18: exact for every decimal, below 10^33.
     pub fn units_e18(self) -> i128 {
         // The door rule bounds the product by 10^33, far inside an i128.
-        i128::from(self.mantissa) * 10i128.pow((self.exponent + MAX_DECIMALS) as u32)
+        i128::from(self.mantissa) * UNITS[(self.exponent + MAX_DECIMALS) as usize]
     }
 
     /// How many decimals the canonical form shows after the point.

@@ -380,6 +380,16 @@ mod tests {
         assert_eq!(twap(I256::ZERO, 0, 9), None);
     }
 
+    #[test]
+    fn an_estimated_digit_that_is_too_high_is_corrected() {
+        // Random numbers reach this branch once in 2^63 times.
+        let dividend = [0, 0, 1 << 63, (1 << 63) - 1, 0, 0];
+        let divisor = [1, 0, 1 << 63, 0];
+        let (quotient, remainder) = div_rem(&dividend, &divisor);
+        assert_eq!(quotient, [u64::MAX - 1, 0, 0, 0, 0, 0]);
+        assert_eq!(remainder, [2, u64::MAX, (1 << 63) - 1, 0]);
+    }
+
     proptest! {
         #[test]
         fn quotients_agree_with_arbitrary_precision(a in any_wide(), b in any_wide(), decimals in 0u8..=36) {

@@ -97,8 +97,9 @@ impl I256 {
 
     /// The full product of two narrow numbers; it always fits.
     pub fn product(a: i128, b: i128) -> I256 {
-        if let Some(narrow) = a.checked_mul(b) {
-            return I256::from_i128(narrow);
+        // Together fewer than 127 bits: most products end here, without a checked multiplication of 128 bits.
+        if a.unsigned_abs().leading_zeros() + b.unsigned_abs().leading_zeros() > 129 {
+            return I256::from_i128(a * b);
         }
         let (a_high, a_low) = halves(a.unsigned_abs());
         let (b_high, b_low) = halves(b.unsigned_abs());

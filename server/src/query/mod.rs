@@ -23,7 +23,7 @@ mod keys;
 mod totals;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,8 +47,8 @@ pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
 pub use ticks::{TickPage, TicksError, TicksRequest};
 
-/// Bytes of decoded chunks that a server keeps unless told otherwise: about 250 full chunks.
-pub const CHUNK_CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of chunks that a server keeps unless told otherwise: about 250 full chunks decoded, and 4,000 as stored.
+pub const CHUNK_CACHE_BYTES: u64 = 128 << 20;
 
 /// How often one call plans again because a chunk went away under it. Chunks outlive the views that name them by ten
 /// minutes, so a second time already means that this replica lags far behind.

@@ -32,18 +32,16 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageTokenInvalid {
     /// Not a token of this service, or damaged.
-    #[error("not a page token of this service: pass next_page_token of a response unchanged")]
+    #[error("not a token of this service: pass next_page_token unchanged")]
     Malformed,
     /// A token of another method, or other arguments than those of the first page.
-    #[error(
-        "the page token belongs to another request: repeat all arguments but page_size of the first page"
-    )]
+    #[error("belongs to another request: repeat the arguments of the first page")]
     OtherRequest,
     /// Older than its life.
-    #[error("the page token is older than 10 minutes: start again without one")]
+    #[error("older than 10 minutes")]
     Expired,
     /// Positions of the token's log do not hold here.
-    #[error("the page token belongs to another log: start again without one")]
+    #[error("belongs to another log than this server's")]
     OtherLog,
 }
 

@@ -37,11 +37,12 @@ fn span(start: usize, length: usize) -> u64 {
 impl TradeIds {
     /// The column of ids.
     pub(super) fn new<'a>(ids: impl Iterator<Item = &'a TradeId> + Clone) -> TradeIds {
-        let kinds = Codes::new(ids.clone().map(|id| match id {
+        let kind = |id: &TradeId| match id {
             TradeId::None => NONE,
             TradeId::Number(_) => NUMBER,
             TradeId::Text(_) => TEXT,
-        }));
+        };
+        let kinds = Codes::new(ids.clone().map(kind).collect());
         let (mut values, mut text) = (Vec::new(), String::new());
         if kinds != Codes::Same(NONE) {
             values.reserve_exact(ids.size_hint().0);

@@ -108,3 +108,6 @@ fn rows(query: &Query, ticks: &[Tick]) -> Result<Vec<proto::Tick>, Refusal> {
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;
