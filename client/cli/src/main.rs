@@ -1,1 +1,28 @@
-fn main() {}
+//! The command line of Tapefeed.
+//!
+//! One file per noun, each with its arguments and a `run`; what people and programs see is made in `output`, times in
+//! and out in `time`. Start reading at `cli`.
+
+mod average;
+mod cli;
+mod failure;
+mod health;
+mod history;
+mod import;
+mod instruments;
+mod latest;
+mod lines;
+mod output;
+mod publish;
+mod range;
+mod runs;
+mod statistics;
+mod table;
+mod time;
+mod watch;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main()
+}

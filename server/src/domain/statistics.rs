@@ -42,6 +42,10 @@ pub struct Totals {
     pub first: Option<PricePoint>,
     /// The latest tick by (event_time, log_seq).
     pub last: Option<PricePoint>,
+    /// The most decimals of a price.
+    pub price_decimals: u8,
+    /// The most decimals of a quantity.
+    pub quantity_decimals: u8,
 }
 
 /// [`Totals`] and the time-weighted integral of a run of ticks in order.
@@ -94,6 +98,8 @@ impl Totals {
         let price = point.price.units_e18();
         self.count += 1;
         self.price_sum += price;
+        self.price_decimals = self.price_decimals.max(point.price.decimals());
+        self.quantity_decimals = self.quantity_decimals.max(quantity.map_or(0, Decimal::decimals));
         if let Some(quantity) = quantity.filter(|quantity| quantity.is_positive()) {
             let quantity = quantity.units_e18();
             self.volume_count += 1;
@@ -110,6 +116,8 @@ impl Totals {
         self.volume_count += other.volume_count;
         self.volume += other.volume;
         self.notional += other.notional;
+        self.price_decimals = self.price_decimals.max(other.price_decimals);
+        self.quantity_decimals = self.quantity_decimals.max(other.quantity_decimals);
         if let (Some(low), Some(high), Some(first), Some(last)) =
             (other.low, other.high, other.first, other.last)
         {
@@ -178,6 +186,10 @@ impl Statistics {
                 high: Some(chunk.point(sums.high)),
                 first: Some(chunk.point(range.start)),
                 last: Some(chunk.point(range.end - 1)),
+                price_decimals: decimals(&chunk.price_mantissas()[range.clone()], chunk.price_exponent()),
+                quantity_decimals: chunk
+                    .quantity_mantissas()
+                    .map_or(0, |mantissas| decimals(&mantissas[range], chunk.quantity_exponent())),
             },
             integral: widen(sums.integral, price_power),
         }
@@ -233,6 +245,7 @@ impl Statistics {
             for point in [last, low, high] {
                 put_point(&mut out, point, first);
             }
+            out.extend_from_slice(&[totals.price_decimals, totals.quantity_decimals]);
         }
         let checksum = crc32c::crc32c(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
@@ -349,6 +362,8 @@ fn take(reader: &mut Reader<'_>) -> Option<Statistics> {
     let low = Some(take_point(reader, first)?);
     let high = Some(take_point(reader, first)?);
     let first = Some(first);
+    let mut decimals = || reader.byte().filter(|&decimals| decimals <= UNIT_DECIMALS as u8);
+    let (price_decimals, quantity_decimals) = (decimals()?, decimals()?);
     Some(Statistics {
         totals: Totals {
             count,
@@ -360,9 +375,27 @@ fn take(reader: &mut Reader<'_>) -> Option<Statistics> {
             high,
             first,
             last,
+            price_decimals,
+            quantity_decimals,
         },
         integral,
     })
+}
+
+/// The most decimals of mantissas at one exponent, once trailing zeros are gone. An absent quantity stands as zero,
+/// which has none.
+fn decimals(mantissas: &[i64], exponent: i8) -> u8 {
+    let mut decimals = exponent.min(0).unsigned_abs();
+    let mut unit = 1;
+    while decimals > 0 {
+        unit *= 10;
+        // One mantissa whose last digit counts is enough, and usually the first has one.
+        if mantissas.iter().any(|mantissa| mantissa % unit != 0) {
+            break;
+        }
+        decimals -= 1;
+    }
+    decimals
 }
 
 /// Sums of columns at the exponents of their chunk, and the indexes of the extremes.

@@ -22,3 +22,15 @@ pub const MAX_STREAM_SELECTORS: usize = 10_000;
 
 /// How far ahead of the server's clock the event time of a live tick may lie.
 pub const MAX_EVENT_TIME_AHEAD: Duration = Duration::from_secs(5 * 60);
+
+/// How long a unary call may take if it does not say.
+pub const UNARY_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a page of history may take if the call does not say.
+pub const HISTORY_DEADLINE: Duration = Duration::from_secs(30);
+
+/// How long a unary call may take at most, whatever it says.
+pub const MAX_DEADLINE: Duration = Duration::from_secs(60);
+
+/// All metadata of a call together, names and values.
+pub const MAX_METADATA_BYTES: usize = 8 * 1024;

@@ -103,7 +103,7 @@ impl Display for Violations {
         write!(out, "{field}: {description}")?;
         match self.total - 1 {
             0 => Ok(()),
-            others => write!(out, " (and {others} more violations)"),
+            others => write!(out, " (and {others} more)"),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Whoever has ticks submits batches to [`Ingest`]; one [`writer`] task appends them in groups and announces what it
 //! committed. Files come in through `import`, invented data through `feed`.
 
+pub mod feed;
+pub mod import;
 pub mod writer;
 
 use std::sync::Arc;

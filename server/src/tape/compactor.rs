@@ -22,6 +22,9 @@ use crate::store::{
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
 const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
 
+/// Instruments that one manifest commit cuts at most: bounds how long a writer waits for it.
+const COMMIT_INSTRUMENTS: usize = 512;
+
 /// Late chunks that one instrument and day may have before they are merged into one.
 const LATE_CHUNKS: usize = 8;
 
@@ -209,7 +212,7 @@ impl Compactor {
             } else {
                 take
             };
-            if ticks + take > COMMIT_TICKS && !work.is_empty() {
+            if (ticks + take > COMMIT_TICKS && !work.is_empty()) || work.len() == COMMIT_INSTRUMENTS {
                 break;
             }
             ticks += take;

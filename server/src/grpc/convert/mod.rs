@@ -8,9 +8,12 @@
 pub mod columns;
 pub mod cursor;
 pub mod decimal;
+pub mod instrument;
 pub mod name;
 pub mod page;
 pub mod range;
 pub mod rows;
+pub mod subject;
+pub mod sums;
 pub mod tick;
 pub mod time;

@@ -57,6 +57,7 @@ mod tests {
     use super::*;
     use crate::grpc::proto::ErrorReason;
 
+    type Bounds = (Option<UnixNanos>, Option<UnixNanos>);
     type Wire = (Option<i64>, Option<i64>, Option<i64>);
 
     fn read((start, end, period): Wire) -> (Result<Option<TimeRange>, Refusal>, Violations) {
@@ -75,7 +76,7 @@ mod tests {
     #[test]
     fn ranges_are_read_as_asked() {
         let at = |seconds| UnixNanos::from_seconds(seconds, 0).ok();
-        let cases: [(&str, Wire, (Option<UnixNanos>, Option<UnixNanos>)); 6] = [
+        let cases: [(&str, Wire, Bounds); 6] = [
             ("everything", (None, None, None), (None, None)),
             ("from", (Some(5), None, None), (at(5), None)),
             ("both", (Some(5), Some(9), None), (at(5), at(9))),

@@ -73,9 +73,8 @@ fn tick(
     } = row;
     let field = |name: &'static str| Field { path, index, name };
 
-    match violations.take(field("action"), is_new(action)) {
-        Some(false) => return Err(ActionNotSupported),
-        Some(true) | None => {}
+    if violations.take(field("action"), is_new(action)) == Some(false) {
+        return Err(ActionNotSupported);
     }
     let venue = violations.take(field("venue"), Venue::new(&venue));
     let symbol = violations.take(field("symbol"), Symbol::new(&symbol));

@@ -1,6 +1,7 @@
 use tonic_types::StatusExt as _;
 
 use super::*;
+use crate::domain::{Epoch, UnixNanos};
 
 fn cursor() -> Cursor {
     Cursor {

@@ -5,6 +5,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::grpc::convert::rows;
 
+type Change = fn(&mut proto::TickColumns);
+
 /// A plain encoder of rows whose values share their instrument's exponents.
 fn encode(rows: &[proto::Tick]) -> proto::TickColumns {
     let nanos = |time: prost_types::Timestamp| time.seconds * 1_000_000_000 + i64::from(time.nanos);
@@ -114,7 +116,7 @@ fn deltas_are_summed_and_absent_columns_are_absent_values() {
 
 #[test]
 fn arrays_that_do_not_belong_together_are_refused() {
-    let cases: Vec<(&str, fn(&mut proto::TickColumns))> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("event_time_unix_nano_delta", |c| {
             c.event_time_unix_nano_delta.clear()
         }),
@@ -153,7 +155,7 @@ fn arrays_that_do_not_belong_together_are_refused() {
 
 #[test]
 fn elements_that_break_a_rule_are_named() {
-    let cases: Vec<(&str, fn(&mut proto::TickColumns))> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("instrument_index[1]", |c| c.instrument_index[1] = 1),
         ("instrument_index[0]", |c| c.instrument_index[0] = u32::MAX),
         ("event_time_unix_nano_delta[1]", |c| {

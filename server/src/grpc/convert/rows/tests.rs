@@ -3,6 +3,8 @@ use crate::domain::Side;
 use crate::grpc::error::Refusal;
 use tonic_types::StatusExt as _;
 
+type Change = fn(&mut proto::Tick);
+
 /// A row that keeps every rule.
 pub(in crate::grpc::convert) fn row() -> proto::Tick {
     proto::Tick {
@@ -73,7 +75,7 @@ fn instruments_stand_once_in_the_order_of_their_first_tick() {
 fn each_field_that_breaks_its_rule_is_named() {
     let decimal = |mantissa, exponent| Some(proto::Decimal { mantissa, exponent });
     let seconds = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
-    let cases: Vec<(&str, fn(&mut proto::Tick))> = vec![
+    let cases: Vec<(&str, Change)> = vec![
         ("venue", |tick| tick.venue.clear()),
         ("venue", |tick| tick.venue = "NY/SE".into()),
         ("symbol", |tick| tick.symbol = "A B".into()),

@@ -1,0 +1,237 @@
+//! `tapefeed runs`: the imports that the server knows.
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use serde::Serialize;
+use tapefeed_client::{Client, Run, RunQuery, RunState};
+use tokio_stream::StreamExt as _;
+
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::table::{Align, Table};
+use crate::time::short;
+
+/// List the imports of the server, the newest first
+#[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+
+    /// Only runs in this state
+    #[arg(long, value_enum)]
+    state: Option<StateArg>,
+
+    /// At most this many runs
+    #[arg(long, default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: u64,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show one run
+    Show {
+        /// The name of the run
+        run_id: String,
+    },
+    /// Cancel a run; what is stored stays
+    Cancel {
+        /// The name of the run
+        run_id: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum StateArg {
+    Uploading,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+/// A run as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    run_id: &'a str,
+    state: &'static str,
+    file_name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size_bytes: Option<u64>,
+    uploaded_bytes: u64,
+    line_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total_line_count: Option<u64>,
+    tick_count: u64,
+    reject_count: u64,
+    ignored_count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<RunError<'a>>,
+    create_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    start_time: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    finish_time: Option<String>,
+    digest: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    trace_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    first_rejects: Vec<Reject<'a>>,
+}
+
+#[derive(Serialize)]
+struct RunError<'a> {
+    reason: &'static str,
+    message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Reject<'a> {
+    line_number: u64,
+    reason: &'static str,
+    message: &'a str,
+    text: &'a str,
+}
+
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    match args.command {
+        Some(Command::Show { run_id }) => print_one(&client.run(&run_id).await?, output),
+        Some(Command::Cancel { run_id }) => print_one(&client.cancel_run(&run_id).await?, output),
+        None => list(client, args.state, args.limit, output).await,
+    }
+}
+
+async fn list(
+    client: &Client,
+    state: Option<StateArg>,
+    limit: u64,
+    output: &mut Output,
+) -> Result<(), Failure> {
+    let mut query = RunQuery::all().page_size(u32::try_from(limit).unwrap_or(u32::MAX));
+    if let Some(state) = state {
+        query = query.state(match state {
+            StateArg::Uploading => RunState::Uploading,
+            StateArg::Running => RunState::Running,
+            StateArg::Succeeded => RunState::Succeeded,
+            StateArg::Failed => RunState::Failed,
+            StateArg::Cancelled => RunState::Cancelled,
+        });
+    }
+    let mut table = Table::new(&[
+        ("RUN", Align::Left),
+        ("STATE", Align::Left),
+        ("FILE", Align::Left),
+        ("TICKS", Align::Right),
+        ("REJECTS", Align::Right),
+        ("BEGUN", Align::Left),
+    ]);
+    let mut left = limit;
+    let mut pages = std::pin::pin!(client.run_pages(query));
+    while left > 0
+        && let Some(page) = pages.next().await
+    {
+        for run in page?
+            .items
+            .iter()
+            .take(usize::try_from(left).unwrap_or(usize::MAX))
+        {
+            left -= 1;
+            if output.is_json() {
+                output.object(&line(run))?;
+                continue;
+            }
+            table.row(vec![
+                run.run_id.clone(),
+                run.state.as_str().to_owned(),
+                run.file_name.clone(),
+                run.tick_count.to_string(),
+                run.reject_count.to_string(),
+                run.create_time.map(short).unwrap_or_default(),
+            ]);
+        }
+    }
+    if !output.is_json() {
+        output.table(table, "no runs: `tapefeed import FILE` makes one")?;
+    }
+    Ok(())
+}
+
+/// Prints a run: as JSON, or its values below each other and its first rejected lines.
+pub(crate) fn print_one(run: &Run, output: &mut Output) -> Result<(), Failure> {
+    if output.is_json() {
+        output.object(&line(run))?;
+        return Ok(());
+    }
+    let mut pairs = vec![
+        ("run", run.run_id.clone()),
+        ("state", run.state.as_str().to_owned()),
+        ("file", run.file_name.clone()),
+    ];
+    if let Some(size) = run.size_bytes {
+        pairs.push(("size", format!("{size} bytes")));
+    }
+    pairs.push(("lines", run.line_count.to_string()));
+    pairs.push(("ticks", run.tick_count.to_string()));
+    pairs.push(("rejected", run.reject_count.to_string()));
+    pairs.push(("ignored", run.ignored_count.to_string()));
+    for (name, time) in [("begun", run.create_time), ("ended", run.finish_time)] {
+        if let Some(time) = time {
+            pairs.push((name, short(time)));
+        }
+    }
+    if !run.digest.is_empty() {
+        pairs.push(("sha-256", run.digest.clone()));
+    }
+    if let Some(failure) = &run.failure {
+        pairs.push(("error", failure.message.clone()));
+    }
+    output.pairs(&pairs)?;
+    for reject in &run.first_rejects {
+        output.line(&format!("line {}: {}", reject.line_number, reject.message))?;
+        output.line(&format!("    {}", reject.text))?;
+    }
+    Ok(())
+}
+
+fn line(run: &Run) -> Line<'_> {
+    let time = |time: Option<tapefeed_client::UnixNanos>| time.map(|time| time.to_string());
+    Line {
+        run_id: &run.run_id,
+        state: run.state.as_str(),
+        file_name: &run.file_name,
+        size_bytes: run.size_bytes,
+        uploaded_bytes: run.uploaded_bytes,
+        line_count: run.line_count,
+        total_line_count: run.total_line_count,
+        tick_count: run.tick_count,
+        reject_count: run.reject_count,
+        ignored_count: run.ignored_count,
+        error: run.failure.as_ref().map(|failure| RunError {
+            reason: reason_name(failure.reason),
+            message: &failure.message,
+        }),
+        create_time: time(run.create_time),
+        start_time: time(run.start_time),
+        finish_time: time(run.finish_time),
+        digest: &run.digest,
+        trace_id: &run.trace_id,
+        cursor: run.cursor.as_ref().map(|cursor| cursor.to_string()),
+        first_rejects: run
+            .first_rejects
+            .iter()
+            .map(|reject| Reject {
+                line_number: reject.line_number,
+                reason: reason_name(reject.reason),
+                message: &reject.message,
+                text: &reject.text,
+            })
+            .collect(),
+    }
+}
+
+/// The reason's name as ErrorInfo has it.
+fn reason_name(reason: tapefeed_client::ErrorReason) -> &'static str {
+    let name = reason.as_str_name();
+    name.strip_prefix("ERROR_REASON_").unwrap_or(name)
+}

@@ -1,0 +1,397 @@
+//! `tapefeed watch`: live ticks as they come, over cuts and restarts of the server.
+
+use clap::Args as ClapArgs;
+use serde::Serialize;
+use tapefeed_client::{
+    Client, Cursor, Event, SelectorStatus, Subscription, SubscriptionStream, Tick, UnixNanos,
+};
+
+use crate::failure::Failure;
+use crate::lines::{TickLine, tick_row, tick_table};
+use crate::output::{Output, count, notice};
+use crate::table::Table;
+use crate::time::{parse_time, short, short_duration};
+
+/// Follow live ticks; notices go to standard error
+///
+/// Goes on by itself after a cut or a restart of the server, without losing or repeating a tick. Ctrl-C prints the cursor
+/// to go on from.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// The symbols, exactly; all without any
+    symbols: Vec<String>,
+
+    /// Only this venue
+    #[arg(long)]
+    venue: Option<String>,
+
+    /// Start after this cursor, as --json and Ctrl-C print it
+    #[arg(long, value_name = "BASE64")]
+    from_cursor: Option<Cursor>,
+
+    /// Start with what was stored at or after this time, by the server's clock
+    #[arg(long, value_parser = parse_time, value_name = "TIME", conflicts_with = "from_cursor")]
+    from_time: Option<UnixNanos>,
+
+    /// Also show ticks that are imported or filled in
+    #[arg(long)]
+    include_backfill: bool,
+
+    /// Stop after this many ticks
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+/// An event that is no tick, as a line of JSON.
+#[derive(Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+enum EventLine<'a> {
+    Ack {
+        server_name: &'a str,
+        stream_id: &'a str,
+        epoch: u64,
+        head_log_seq: u64,
+        cursor: Option<String>,
+    },
+    Progress {
+        log_seq: u64,
+        server_time: String,
+        cursor: Option<String>,
+    },
+    ReplayCompleted {
+        log_seq: u64,
+    },
+    SourceGap {
+        source: &'a str,
+        venue: &'a str,
+        symbols: &'a [String],
+        start_time: Option<String>,
+        end_time: Option<String>,
+        first_source_seq: Option<u64>,
+        last_source_seq: Option<u64>,
+        cause: &'static str,
+        recoverable: bool,
+        detail: &'a str,
+        log_seq: u64,
+    },
+    SourceGapFilled {
+        source: &'a str,
+        venue: &'a str,
+        symbols: &'a [String],
+        start_time: Option<String>,
+        end_time: Option<String>,
+        gap_log_seq: Option<u64>,
+        log_seq: u64,
+    },
+    SourceStatus {
+        source: &'a str,
+        venue: &'a str,
+        symbols: &'a [String],
+        up: bool,
+        change_time: Option<String>,
+        detail: &'a str,
+        log_seq: u64,
+    },
+    StreamGap {
+        from_log_seq: u64,
+        to_log_seq: u64,
+        cause: &'static str,
+    },
+    SlowConsumer {
+        catching_up: bool,
+        lag_ticks: u64,
+    },
+    Disconnected {
+        error: String,
+        attempt: u32,
+    },
+    Reconnected {
+        attempts: u32,
+        cursor: Option<String>,
+    },
+}
+
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    let mut subscription = Subscription::new().venue(args.venue.clone().unwrap_or_default());
+    for symbol in &args.symbols {
+        subscription = subscription.symbol(symbol);
+    }
+    if let Some(cursor) = args.from_cursor.clone() {
+        subscription = subscription.after(cursor);
+    }
+    if let Some(time) = args.from_time {
+        subscription = subscription.from_time(time);
+    }
+    if args.include_backfill {
+        subscription = subscription.include_backfill();
+    }
+    let mut watch = Watch {
+        stream: client.subscribe(subscription),
+        output,
+        table: tick_table(),
+        headed: false,
+        left: args.limit.unwrap_or(u64::MAX),
+        connected_before: false,
+    };
+    let mut stop = std::pin::pin!(stop_signal());
+    loop {
+        let next = tokio::select! {
+            biased;
+            () = &mut stop => {
+                watch.output.flush()?;
+                return watch.say_where();
+            }
+            next = watch.stream.next() => next,
+        };
+        let Some(event) = next else { return Ok(()) };
+        watch.show(event?)?;
+        if watch.left == 0 {
+            return Ok(());
+        }
+    }
+}
+
+/// Ctrl-C, or a polite request to end.
+async fn stop_signal() {
+    let terminate = async {
+        #[cfg(unix)]
+        if let Ok(mut signal) =
+            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
+        {
+            signal.recv().await;
+            return;
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        // Without a handler the signal ends the program, which is what it asks for.
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminate => {}
+    }
+}
+
+struct Watch<'a> {
+    stream: SubscriptionStream,
+    output: &'a mut Output,
+    table: Table,
+    headed: bool,
+    left: u64,
+    connected_before: bool,
+}
+
+impl Watch<'_> {
+    fn show(&mut self, event: Event) -> Result<(), Failure> {
+        if let Event::Disconnected { error, .. } = &event
+            && !self.connected_before
+        {
+            return Err(error.clone().into());
+        }
+        self.connected_before = true;
+        match event {
+            Event::Ticks { mut ticks, cursor } => {
+                let room = usize::try_from(self.left).unwrap_or(usize::MAX);
+                // A cut inside a message has no cursor of its own.
+                let cursor = cursor.filter(|_| ticks.len() <= room);
+                ticks.truncate(room);
+                self.left -= ticks.len() as u64;
+                self.ticks(&ticks, cursor.as_ref())?;
+            }
+            event if self.output.is_json() => self.event_line(&event)?,
+            event => self.event_notice(&event)?,
+        }
+        // What has come must be seen, even if nothing follows for a while.
+        self.output.flush()?;
+        Ok(())
+    }
+
+    fn ticks(&mut self, ticks: &[Tick], cursor: Option<&Cursor>) -> Result<(), Failure> {
+        if self.output.is_json() {
+            for (index, tick) in ticks.iter().enumerate() {
+                let cursor = cursor.filter(|_| index + 1 == ticks.len());
+                self.output.object(&TickLine::new(tick, cursor))?;
+            }
+            return Ok(());
+        }
+        for tick in ticks {
+            self.table.row(tick_row(tick));
+        }
+        if !self.headed {
+            self.headed = true;
+            self.output.line(&self.table.header())?;
+        }
+        self.output.rows(&mut self.table)?;
+        Ok(())
+    }
+
+    fn event_line(&mut self, event: &Event) -> Result<(), Failure> {
+        let cursor = self.stream.cursor().map(Cursor::to_string);
+        let time = |time: &Option<UnixNanos>| time.map(|time| time.to_string());
+        let line = match event {
+            Event::Ack(ack) => EventLine::Ack {
+                server_name: &ack.server_name,
+                stream_id: &ack.stream_id,
+                epoch: ack.epoch,
+                head_log_seq: ack.head_log_seq,
+                cursor,
+            },
+            Event::Progress {
+                log_seq,
+                server_time,
+                cursor,
+            } => EventLine::Progress {
+                log_seq: *log_seq,
+                server_time: server_time.to_string(),
+                cursor: cursor.as_ref().map(Cursor::to_string),
+            },
+            Event::ReplayCompleted { log_seq } => EventLine::ReplayCompleted { log_seq: *log_seq },
+            Event::SourceGap(gap) => EventLine::SourceGap {
+                source: &gap.source,
+                venue: &gap.venue,
+                symbols: &gap.symbols,
+                start_time: time(&gap.start_time),
+                end_time: time(&gap.end_time),
+                first_source_seq: gap.first_source_seq,
+                last_source_seq: gap.last_source_seq,
+                cause: gap.cause.as_str(),
+                recoverable: gap.recoverable,
+                detail: &gap.detail,
+                log_seq: gap.log_seq,
+            },
+            Event::SourceGapFilled(filled) => EventLine::SourceGapFilled {
+                source: &filled.source,
+                venue: &filled.venue,
+                symbols: &filled.symbols,
+                start_time: time(&filled.start_time),
+                end_time: time(&filled.end_time),
+                gap_log_seq: filled.gap_log_seq,
+                log_seq: filled.log_seq,
+            },
+            Event::SourceStatus(status) => EventLine::SourceStatus {
+                source: &status.source,
+                venue: &status.venue,
+                symbols: &status.symbols,
+                up: status.up,
+                change_time: time(&status.change_time),
+                detail: &status.detail,
+                log_seq: status.log_seq,
+            },
+            Event::StreamGap {
+                from_log_seq,
+                to_log_seq,
+                cause,
+            } => EventLine::StreamGap {
+                from_log_seq: *from_log_seq,
+                to_log_seq: *to_log_seq,
+                cause: cause.as_str(),
+            },
+            Event::SlowConsumer {
+                catching_up,
+                lag_ticks,
+                ..
+            } => EventLine::SlowConsumer {
+                catching_up: *catching_up,
+                lag_ticks: *lag_ticks,
+            },
+            Event::Disconnected { error, attempt, .. } => EventLine::Disconnected {
+                error: error.to_string(),
+                attempt: *attempt,
+            },
+            Event::Reconnected {
+                attempts,
+                resumed_after,
+            } => EventLine::Reconnected {
+                attempts: *attempts,
+                cursor: resumed_after.as_ref().map(Cursor::to_string),
+            },
+            _ => return Ok(()),
+        };
+        self.output.object(&line)?;
+        Ok(())
+    }
+
+    /// Tells people what they should know; heartbeats are not among it.
+    fn event_notice(&mut self, event: &Event) -> Result<(), Failure> {
+        self.output.flush()?;
+        let time = |time: &Option<UnixNanos>| time.map_or("?".to_owned(), short);
+        let text = match event {
+            Event::Ack(ack) => {
+                for result in &ack.selector_results {
+                    let symbol = result.selector.symbol_name();
+                    match result.status {
+                        SelectorStatus::Unknown if symbol != "*" => {
+                            notice(&format!("{symbol} is not known yet, waiting for it"))?;
+                        }
+                        SelectorStatus::NotPermitted => {
+                            notice(&format!("{symbol}: not permitted"))?;
+                        }
+                        SelectorStatus::Limit => {
+                            notice(&format!(
+                                "{symbol}: left out, a limit of the server is reached"
+                            ))?;
+                        }
+                        _ => {}
+                    }
+                }
+                return Ok(());
+            }
+            Event::SourceGap(gap) => format!(
+                "{} lost data on {} from {} to {}: {}{}",
+                gap.source,
+                gap.venue,
+                time(&gap.start_time),
+                time(&gap.end_time),
+                gap.cause.as_str(),
+                if gap.recoverable {
+                    ", may come back"
+                } else {
+                    ""
+                },
+            ),
+            Event::SourceGapFilled(filled) => format!(
+                "{} got lost data on {} back, from {} to {}",
+                filled.source,
+                filled.venue,
+                time(&filled.start_time),
+                time(&filled.end_time),
+            ),
+            Event::SourceStatus(status) => {
+                let state = if status.up { "up" } else { "down" };
+                format!("{} on {} is {state}", status.source, status.venue)
+            }
+            Event::StreamGap {
+                from_log_seq,
+                to_log_seq,
+                cause,
+            } => {
+                let cause = cause.as_str();
+                format!("positions {from_log_seq} to {to_log_seq} are missing: {cause}")
+            }
+            Event::SlowConsumer {
+                catching_up: true,
+                lag_ticks,
+                lag,
+            } => {
+                let lag = i64::try_from(lag.as_nanos()).unwrap_or(i64::MAX);
+                let ticks = count(*lag_ticks, "tick", "ticks");
+                format!("catching up: {ticks}, {} behind", short_duration(lag))
+            }
+            Event::SlowConsumer {
+                catching_up: false, ..
+            } => "caught up".to_owned(),
+            Event::Disconnected {
+                error, attempt: 1, ..
+            } => format!("disconnected: {error}; trying again until the server is back"),
+            Event::Reconnected { .. } => "connected again, nothing is lost".to_owned(),
+            _ => return Ok(()),
+        };
+        notice(&text)?;
+        Ok(())
+    }
+
+    fn say_where(&self) -> Result<(), Failure> {
+        if let Some(cursor) = self.stream.cursor() {
+            notice(&format!("to go on from here: --from-cursor {cursor}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,415 @@
+//! The client: one connection for calls, one more for each stream, and the retry of reads.
+//!
+//! Every unary call has a deadline that covers its retries. Streams get a connection of their own, so that a stream that
+//! nobody reads cannot hold up a call: HTTP/2 shares one window over all streams of a connection.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tapefeed_proto::v1::history_service_client::HistoryServiceClient;
+use tapefeed_proto::v1::ingest_service_client::IngestServiceClient;
+use tapefeed_proto::v1::instrument_service_client::InstrumentServiceClient;
+use tapefeed_proto::v1::live_service_client::LiveServiceClient;
+use tokio::time::Instant;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Response, Status};
+
+use crate::Error;
+use crate::backoff::{Backoff, Delays};
+
+/// The deadline of a unary call, retries included, unless the builder says otherwise.
+const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long an attempt to connect may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often an idle connection with an open call is checked. Servers count pings that come more often as abuse.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+
+/// How long the answer to such a check may take before the connection counts as dead.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The HTTP/2 window of a connection. It also sets h2's budget for unread small frames: half of it.
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+
+/// The HTTP/2 window of a stream: what the network may hold while a consumer is slow. Frames of 16 bytes and more, and
+/// all of ours are, cannot use up the budget above within it.
+const STREAM_WINDOW: u32 = 2 * 1024 * 1024;
+
+/// The largest HTTP/2 frame that the server may send: its 64 KiB messages come whole.
+const MAX_FRAME_BYTES: u32 = 256 * 1024;
+
+/// The largest answer that is read. The server sends at most 4 MiB.
+const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
+
+/// How often a read is asked at most while the server is unavailable.
+const READ_ATTEMPTS: u32 = 4;
+
+/// The delays between those attempts.
+const READ_DELAYS: Delays = Delays {
+    first: Duration::from_millis(100),
+    longest: Duration::from_secs(2),
+};
+
+/// The delays between attempts to reconnect a stream, unless the builder says otherwise.
+const STREAM_DELAYS: Delays = Delays {
+    first: Duration::from_millis(50),
+    longest: Duration::from_secs(5),
+};
+
+/// A client of one server. Clones share its connection; cloning is cheap.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), tapefeed_client::Error> {
+/// use tapefeed_client::{Client, Query};
+///
+/// let client = Client::connect("http://127.0.0.1:50051").await?;
+/// let mean = client.average(&Query::symbol("BTCUSDT"), Default::default()).await?;
+/// println!("{} over {} ticks", mean.price, mean.tick_count);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    address: String,
+    endpoint: Endpoint,
+    /// The connection of unary calls, and of small streams that are always read.
+    calls: Channel,
+    deadline: Duration,
+    stream_delays: Delays,
+}
+
+/// Sets up a [`Client`].
+#[derive(Clone, Debug)]
+pub struct ClientBuilder {
+    address: String,
+    deadline: Duration,
+    user_agent: String,
+    stream_delays: Delays,
+}
+
+// === impl ClientBuilder ===
+
+impl ClientBuilder {
+    /// The deadline of a unary call, its retries included. Default 10 s; the server takes 60 s at most.
+    pub fn deadline(mut self, deadline: Duration) -> ClientBuilder {
+        self.deadline = deadline;
+        self
+    }
+
+    /// What the client calls itself in the server's log. Default `tapefeed-client/<version>`; the transport appends its own name.
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> ClientBuilder {
+        self.user_agent = user_agent.into();
+        self
+    }
+
+    /// The shortest and longest delay before a stream, publisher or import connects again. Default 50 ms to 5 s; each
+    /// delay is twice the one before, less a random part of up to a half.
+    pub fn reconnect_delays(mut self, first: Duration, longest: Duration) -> ClientBuilder {
+        self.stream_delays = Delays { first, longest };
+        self
+    }
+
+    /// Makes the client, which connects at its first call. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the address is not a `http://host:port`.
+    pub fn lazy(self) -> Result<Client, Error> {
+        let endpoint = self.endpoint()?;
+        let calls = endpoint.connect_lazy();
+        Ok(self.client(endpoint, calls))
+    }
+
+    /// Connects to the server.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Invalid`] if the address is not a `http://host:port`, [`Error::Transport`] if nothing answers there.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let endpoint = self.endpoint()?;
+        let calls = endpoint
+            .connect()
+            .await
+            .map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
+        Ok(self.client(endpoint, calls))
+    }
+
+    fn client(self, endpoint: Endpoint, calls: Channel) -> Client {
+        Client {
+            shared: Arc::new(Shared {
+                address: self.address,
+                endpoint,
+                calls,
+                deadline: self.deadline,
+                stream_delays: self.stream_delays,
+            }),
+        }
+    }
+
+    fn endpoint(&self) -> Result<Endpoint, Error> {
+        let invalid = |why: &str| {
+            let address = &self.address;
+            Error::Invalid(format!(
+                "{address:?} is not a server address: {why}; write it as http://127.0.0.1:50051"
+            ))
+        };
+        if self.address.starts_with("https://") {
+            return Err(invalid("this client speaks plain HTTP/2, without TLS"));
+        }
+        if !self.address.starts_with("http://") {
+            return Err(invalid("it must begin with http://"));
+        }
+        let endpoint = Endpoint::from_shared(self.address.clone())
+            .and_then(|endpoint| endpoint.user_agent(self.user_agent.clone()))
+            .map_err(|error| invalid(&error.to_string()))?;
+        Ok(endpoint
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_stream_window_size(STREAM_WINDOW)
+            .max_frame_size(MAX_FRAME_BYTES))
+    }
+}
+
+// === impl Client ===
+
+impl Client {
+    /// Begins to set up a client of the server at `address`, such as `http://127.0.0.1:50051`.
+    pub fn builder(address: impl Into<String>) -> ClientBuilder {
+        ClientBuilder {
+            address: address.into(),
+            deadline: DEFAULT_DEADLINE,
+            user_agent: concat!("tapefeed-client/", env!("CARGO_PKG_VERSION")).to_owned(),
+            stream_delays: STREAM_DELAYS,
+        }
+    }
+
+    /// Connects to the server at `address` with all defaults.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::connect`].
+    pub async fn connect(address: impl Into<String>) -> Result<Client, Error> {
+        Client::builder(address).connect().await
+    }
+
+    /// Makes a client with all defaults that connects at its first call. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// As [`ClientBuilder::lazy`].
+    pub fn lazy(address: impl Into<String>) -> Result<Client, Error> {
+        Client::builder(address).lazy()
+    }
+
+    /// The address of the server.
+    pub fn address(&self) -> &str {
+        &self.shared.address
+    }
+
+    pub(crate) fn deadline(&self) -> Duration {
+        self.shared.deadline
+    }
+
+    /// The delays between attempts of a stream.
+    pub(crate) fn stream_backoff(&self) -> Backoff {
+        Backoff::new(self.shared.stream_delays)
+    }
+
+    /// A new connection for one attempt of one stream. It connects at the first call.
+    pub(crate) fn stream_channel(&self) -> Channel {
+        self.shared.endpoint.connect_lazy()
+    }
+
+    /// The connection of unary calls.
+    pub(crate) fn call_channel(&self) -> Channel {
+        self.shared.calls.clone()
+    }
+
+    /// Makes a call that may be repeated, and repeats it while the server is unavailable. The deadline covers all of it.
+    pub(crate) async fn call<Q, A, F>(
+        &self,
+        request: Q,
+        call: impl Fn(Channel, Request<Q>) -> F,
+    ) -> Result<A, Error>
+    where
+        Q: Clone,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let deadline = Instant::now() + self.shared.deadline;
+        let mut backoff = Backoff::new(READ_DELAYS);
+        let mut attempt = 1;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let mut timed = Request::new(request.clone());
+            timed.set_timeout(left);
+            let answer = tokio::time::timeout(left, call(self.call_channel(), timed)).await;
+            let error = match answer {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => Error::from_status(status),
+                Err(_) => Error::deadline_exceeded(self.shared.deadline),
+            };
+            let delay = backoff.next(error.retry_delay());
+            if !error.is_unavailable()
+                || attempt == READ_ATTEMPTS
+                || Instant::now() + delay >= deadline
+            {
+                return Err(error);
+            }
+            tracing::debug!(%error, attempt, ?delay, "call failed, trying again");
+            tokio::time::sleep(delay).await;
+            attempt += 1;
+        }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Client")
+            .field("address", &self.shared.address)
+            .finish_non_exhaustive()
+    }
+}
+
+// The stubs of the four services, with the limit on answers set.
+
+pub(crate) fn instrument_service(channel: Channel) -> InstrumentServiceClient<Channel> {
+    InstrumentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn history_service(channel: Channel) -> HistoryServiceClient<Channel> {
+    HistoryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn live_service(channel: Channel) -> LiveServiceClient<Channel> {
+    LiveServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+pub(crate) fn ingest_service(channel: Channel) -> IngestServiceClient<Channel> {
+    IngestServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use futures_util::TryStreamExt as _;
+    use tapefeed_proto::v1 as proto;
+    use tonic::Code;
+
+    use super::*;
+    use crate::testing::{FakeHistory, builder, refusal, serve_history, wire_tick};
+    use crate::{ErrorReason, Query, TickQuery};
+
+    type Answer = Result<proto::ListTicksResponse, Status>;
+
+    fn history(answers: impl IntoIterator<Item = Answer>) -> FakeHistory {
+        FakeHistory {
+            answers: Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>())),
+            ..FakeHistory::default()
+        }
+    }
+
+    async fn calls_of(answers: Vec<Answer>) -> (Result<(), Error>, usize) {
+        let fake = history(answers);
+        let client = builder(&serve_history(fake.clone()).await).lazy().unwrap();
+        let answer = client.list_ticks(Query::symbol("A")).await.map(drop);
+        let calls = fake.requests.lock().unwrap().len();
+        (answer, calls)
+    }
+
+    #[tokio::test]
+    async fn reads_are_repeated_only_while_the_server_is_unavailable() {
+        let unavailable = || Err(Status::unavailable("later"));
+        let good = || Ok(proto::ListTicksResponse::default());
+        let (answer, calls) =
+            calls_of(vec![unavailable(), unavailable(), unavailable(), good()]).await;
+        assert!(answer.is_ok());
+        assert_eq!(calls, 4);
+        let (answer, calls) = calls_of(vec![unavailable(); 9]).await;
+        assert_eq!(answer.unwrap_err().code(), Some(Code::Unavailable));
+        assert_eq!(calls, 4);
+        for code in [
+            Code::InvalidArgument,
+            Code::NotFound,
+            Code::ResourceExhausted,
+            Code::Internal,
+            Code::Unknown,
+            Code::Aborted,
+            Code::DeadlineExceeded,
+        ] {
+            let (answer, calls) = calls_of(vec![Err(refusal(code, "NO_DATA", &[])), good()]).await;
+            assert_eq!(answer.unwrap_err().code(), Some(code));
+            assert_eq!(calls, 1, "{code:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_deadline_covers_all_attempts() {
+        let fake = history([Err(Status::unavailable("later"))]);
+        let address = serve_history(fake).await;
+        let client = builder(&address).deadline(Duration::from_millis(300));
+        let begun = Instant::now();
+        let error = client.lazy().unwrap().list_ticks(Query::symbol("A")).await;
+        let error = error.unwrap_err();
+        assert_eq!(error.reason(), ErrorReason::DeadlineExceeded, "{error:?}");
+        assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_a_transport_error() {
+        let error = Client::connect("http://127.0.0.1:1").await.unwrap_err();
+        let Error::Transport(text) = error else {
+            panic!("{error:?}");
+        };
+        assert!(text.contains("refused"), "{text}");
+        let lazy = builder("http://127.0.0.1:1").lazy().unwrap();
+        let error = lazy.list_ticks(Query::symbol("A")).await.unwrap_err();
+        assert!(matches!(error, Error::Transport(_)), "{error:?}");
+    }
+
+    #[tokio::test]
+    async fn addresses_are_checked() {
+        for address in [
+            "",
+            "127.0.0.1:50051",
+            "https://127.0.0.1:1",
+            "http://",
+            "http:// x",
+        ] {
+            let client = Client::lazy(address);
+            assert!(matches!(client, Err(Error::Invalid(_))), "{address:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn pages_follow_their_tokens_to_the_end() {
+        let page = |log_seq, token: &str| {
+            Ok(proto::ListTicksResponse {
+                ticks: vec![wire_tick(log_seq)],
+                next_page_token: token.into(),
+                as_of: vec![1].into(),
+                now: None,
+            })
+        };
+        let fake = history([page(1, "a"), page(2, "b"), page(3, "")]);
+        let client = builder(&serve_history(fake.clone()).await).lazy().unwrap();
+        let query = TickQuery::from(Query::symbol("A").venue("X")).page_size(1);
+        let pages: Vec<_> = client.tick_pages(query).try_collect().await.unwrap();
+        let positions: Vec<u64> = pages.iter().map(|page| page.items[0].log_seq).collect();
+        assert_eq!(positions, [1, 2, 3]);
+        let requests = fake.requests.lock().unwrap();
+        let tokens: Vec<&str> = requests.iter().map(|r| r.page_token.as_str()).collect();
+        assert_eq!(tokens, ["", "a", "b"]);
+        assert!(requests.iter().all(|r| r.venue == "X" && r.page_size == 1));
+    }
+}

@@ -1,0 +1,380 @@
+//! The whole server in one place: what is made from what, in which order it starts, and in which it stops.
+//!
+//! The only module that names concrete backends, and the only reader of the system's clock. [`App::start`] is the
+//! assembly; [`crate::shutdown`] has the order of the end.
+
+mod monitor;
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::service::Routes;
+
+use crate::accept::{self, Listener};
+use crate::bus::{Bus, LocalBus};
+use crate::config::{BusUrl, ServeConfig, StoreUrl};
+use crate::domain::{Clock, Epoch, UnixNanos};
+use crate::grpc::health::Health;
+use crate::grpc::history_service::HistoryService;
+use crate::grpc::ingest_service::IngestService;
+use crate::grpc::ingest_service::publish_ticks::Publishing;
+use crate::grpc::proto::ingest_service_server::IngestServiceServer;
+use crate::ingest::feed::{self, demo::DemoOptions};
+use crate::ingest::import::{self, Imports, ImportsConfig};
+use std::path::PathBuf;
+use crate::grpc::instrument_service::InstrumentService;
+use crate::grpc::layers::guard::Ends;
+use crate::grpc::limits::MAX_RESPONSE_BYTES;
+use crate::grpc::live_service::LiveService;
+use crate::grpc::proto::history_service_server::HistoryServiceServer;
+use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
+use crate::grpc::proto::live_service_server::LiveServiceServer;
+use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
+use crate::shutdown::{Shutdown, Times};
+use crate::store::faults::Faults;
+use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::tape::compactor::Policy;
+use crate::{grpc, http};
+use monitor::Monitor;
+
+/// Why the server does not start. Each message says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another program listens there.
+    #[error(
+        "{0} is in use by another program: stop that one, or give another address with --listen"
+    )]
+    AddressInUse(SocketAddr),
+    /// The system does not let us listen there.
+    #[error("cannot listen on {address}: {problem}; give another address with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        problem: std::io::Error,
+    },
+    /// The store does not open.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The store opens, but cannot be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Uploads have no place to wait.
+    #[error("the folder {folder} for uploads cannot be made: {problem}", folder = folder.display())]
+    Spool {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system says.
+        problem: std::io::Error,
+    },
+    /// There is no store to work on.
+    #[error("{0} does not exist: give the file of a store with --store")]
+    NoStore(String),
+    /// The program was built wrong.
+    #[error(transparent)]
+    Descriptors(#[from] grpc::DescriptorsBroken),
+}
+
+/// The system's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the clock that is passed in everywhere else"
+    )]
+    fn now(&self) -> UnixNanos {
+        // A clock before 1970 or after 2262 is not set: the nearest end keeps the server up, and its ticks say so.
+        let since = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        UnixNanos::MIN.saturating_add(since)
+    }
+}
+
+/// What comes from outside the configuration, so that tests can bring their own.
+#[derive(Debug)]
+pub struct Outside {
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// What every random number of this process is drawn from.
+    pub seed: u64,
+    /// When the steps of the end happen.
+    pub times: Times,
+    /// What connections are held to.
+    pub limits: accept::Limits,
+}
+
+impl Outside {
+    /// The system's clock and randomness, and the usual limits.
+    pub fn system() -> Outside {
+        Outside {
+            clock: Arc::new(SystemClock),
+            seed: rand::random(),
+            times: Times::default(),
+            limits: accept::Limits::default(),
+        }
+    }
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct App {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Cancel `shutdown.asked` to stop it.
+    pub shutdown: Shutdown,
+    /// What the store holds, for people.
+    pub store: StoreSummary,
+    ended: JoinHandle<()>,
+}
+
+/// What the store held when the server started.
+#[derive(Clone, Debug)]
+pub struct StoreSummary {
+    /// Where it is.
+    pub place: String,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// Entries that the log ever had.
+    pub entries: u64,
+    /// Instruments that it knows.
+    pub instruments: usize,
+}
+
+impl App {
+    /// Opens the store and starts everything over it. Returns when calls are served.
+    ///
+    /// # Errors
+    ///
+    /// The store does not open, or cannot be read.
+    pub async fn start<L: Listener>(
+        config: &ServeConfig,
+        listener: L,
+        outside: Outside,
+    ) -> Result<App, StartError> {
+        let Outside {
+            clock,
+            seed,
+            times,
+            limits,
+        } = outside;
+        let mut random = SmallRng::seed_from_u64(seed);
+        let address = listener
+            .local_addr()
+            .map_err(|problem| StartError::Listen {
+                address: config.listen,
+                problem,
+            })?;
+
+        let sqlite = open_store(&config.store, clock.clone(), &mut random).await?;
+        let bytes = sqlite.size_on_disk().await.unwrap_or(0);
+        let place = sqlite.path().display().to_string();
+        let store: Arc<dyn Store> = sqlite;
+        let bus: Arc<dyn Bus> = match config.bus {
+            BusUrl::Local => Arc::new(LocalBus::new()),
+        };
+        let replica = Replica::start(Parts {
+            store: store.clone(),
+            bus,
+            clock: clock.clone(),
+            seed: random.random(),
+            policy: policy(config),
+            hub_bytes: HUB_BYTES,
+            hot_tick_limit: HOT_TICK_LIMIT,
+        })
+        .await?;
+        let summary = StoreSummary {
+            place,
+            bytes,
+            entries: replica.hub.head().position,
+            instruments: replica.registry.len(),
+        };
+
+        let spool_folder = spool_folder(&config.store)?;
+        let imports = Imports::new(ImportsConfig {
+            ingest: replica.ingest.clone(),
+            store: store.clone(),
+            clock: clock.clone(),
+            spool_folder,
+            limits: import::Limits::default(),
+            first_owner: random.random(),
+            stop: replica.draining.clone(),
+        });
+        let publishing = Publishing {
+            ingest: replica.ingest.clone(),
+            clock: clock.clone(),
+            claims: Arc::default(),
+            draining: replica.draining.clone(),
+        };
+        let ingest = IngestService { publishing, imports: imports.clone() };
+        let demo = config.demo.map(|demo| {
+            let options = DemoOptions { rate: demo.ticks_per_second, seed: demo.seed };
+            let demo = feed::demo::Demo::new(replica.ingest.clone(), clock.clone(), options, replica.draining.clone());
+            tokio::spawn(async move {
+                if let Err(error) = demo.run().await {
+                    tracing::error!(%error, "the synthetic feeds have stopped");
+                }
+            })
+        });
+
+        let shutdown = Shutdown {
+            draining: replica.draining.clone(),
+            ..Shutdown::default()
+        };
+        let stop = accept::Stop {
+            finishing: shutdown.draining.clone(),
+            abort: shutdown.abort.clone(),
+            ..accept::Stop::default()
+        };
+        let ends = Ends {
+            draining: shutdown.draining.clone(),
+            ending: shutdown.ending.clone(),
+        };
+        let (health, health_server) = Health::new().await;
+        let (readiness, ready) = watch::channel(http::Readiness::default());
+        let monitor = Monitor {
+            store,
+            hub: replica.hub.clone(),
+            views: replica.views.clone(),
+            health: health.clone(),
+            readiness,
+        };
+        let calls = grpc::stack(services(&replica, ingest, address), health_server, ends)?;
+        let router = http::router(address, ready, grpc::is_call, calls);
+
+        let monitor = monitor.start(shutdown.asked.clone()).await;
+        let serving = tokio::spawn(accept::serve(listener, router, limits, stop.clone()));
+        let told = async move {
+            // The monitor has seen the same token and says the last word on readiness.
+            let _ = monitor.await;
+            stop.accepting.cancel();
+        };
+        let disconnected = async move {
+            let _ = serving.await;
+        };
+        let stopped = async move {
+            // What feeds and runs have queued is still written: the writer ends after them.
+            if let Some(demo) = demo {
+                let _ = demo.await;
+            }
+            imports.finished().await;
+            replica.stop().await;
+        };
+        let ended = tokio::spawn(
+            shutdown
+                .clone()
+                .run(times, told, disconnected, stopped),
+        );
+        Ok(App {
+            address,
+            shutdown,
+            store: summary,
+            ended,
+        })
+    }
+
+    /// Waits until the server has stopped.
+    pub async fn ended(self) {
+        if let Err(error) = self.ended.await {
+            tracing::error!(%error, "stopping did not come to its end");
+        }
+    }
+}
+
+/// The services of the contract. Calls that none of them takes are answered with NOT_SERVED.
+fn services(replica: &Replica, ingest: IngestService, address: SocketAddr) -> Routes {
+    let instruments = InstrumentService::new(replica.query.clone());
+    let history = HistoryService::new(replica.query.clone());
+    let live = LiveService {
+        live: replica.live.clone(),
+        registry: replica.registry.clone(),
+        server_name: address.to_string().into(),
+    };
+    Routes::default()
+        .add_service(
+            InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES),
+        )
+        .add_service(
+            HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES),
+        )
+        .add_service(LiveServiceServer::new(live).max_encoding_message_size(MAX_RESPONSE_BYTES))
+        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES))
+}
+
+fn policy(config: &ServeConfig) -> Policy {
+    Policy {
+        log_retention: config.log_retention,
+        log_retention_bytes: config.log_retention_bytes,
+        history_retention: config.history_retention,
+        age_cap: config.compact_age,
+        merge_delay: config.merge_delay,
+        ..Policy::default()
+    }
+}
+
+/// Where uploads wait for their end: a folder beside the store, so that a full disk is the operator's own.
+fn spool_folder(store: &StoreUrl) -> Result<PathBuf, StartError> {
+    let StoreUrl::Sqlite(path) = store;
+    let mut folder = path.clone().into_os_string();
+    folder.push(".spool");
+    let folder = PathBuf::from(folder);
+    match std::fs::create_dir_all(&folder) {
+        Ok(()) => Ok(folder),
+        Err(problem) => Err(StartError::Spool { folder, problem }),
+    }
+}
+
+/// Listens on an address of this machine.
+pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|problem| match problem.kind() {
+            ErrorKind::AddrInUse => StartError::AddressInUse(address),
+            _ => StartError::Listen { address, problem },
+        })
+}
+
+async fn open_store(
+    url: &StoreUrl,
+    clock: Arc<dyn Clock>,
+    random: &mut SmallRng,
+) -> Result<Arc<SqliteStore>, StartError> {
+    let StoreUrl::Sqlite(path) = url;
+    let options = SqliteOptions {
+        clock,
+        epoch: new_epoch(random),
+        faults: Faults::default(),
+    };
+    Ok(SqliteStore::open(path, options).await?)
+}
+
+/// A name for a log that no other log has.
+fn new_epoch(random: &mut SmallRng) -> Epoch {
+    Epoch(random.random_range(1..=u64::MAX))
+}
+
+/// Begins a new epoch in a store that no server has open; the log's new name and its last position.
+pub async fn renew_epoch(url: &StoreUrl, outside: &Outside) -> Result<(Epoch, u64), StartError> {
+    let StoreUrl::Sqlite(path) = url;
+    if !path.exists() {
+        return Err(StartError::NoStore(path.display().to_string()));
+    }
+    let mut random = SmallRng::seed_from_u64(outside.seed);
+    let store = open_store(url, outside.clock.clone(), &mut random).await?;
+    let renewed = store.renew_epoch(new_epoch(&mut random)).await;
+    store.close().await;
+    let head = renewed?;
+    Ok((head.epoch, head.position))
+}
+
+#[cfg(test)]
+mod tests;

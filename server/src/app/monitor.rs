@@ -1,0 +1,115 @@
+//! Looks at what the server depends on, and tells health checks and `/readyz`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::grpc::health::Health;
+use crate::http::{Dependency, Readiness, State};
+use crate::store::Store;
+use crate::tape::{Hub, View};
+
+/// How often it looks.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long the store may take to answer the simplest question.
+const STORE_DEADLINE: Duration = Duration::from_secs(2);
+
+/// What is looked at, and who is told.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub(super) store: Arc<dyn Store>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) health: Health,
+    pub(super) readiness: watch::Sender<Readiness>,
+}
+
+impl Monitor {
+    /// Looks once, and then again and again until the server is asked to stop, which it tells last.
+    pub(super) async fn start(self, asked: CancellationToken) -> JoinHandle<()> {
+        let mut last = self.look(None).await;
+        self.tell(&last).await;
+        tokio::spawn(async move {
+            let again = async {
+                loop {
+                    tokio::time::sleep(INTERVAL).await;
+                    let now = self.look(Some(&last)).await;
+                    if now.readiness != last.readiness {
+                        self.tell(&now).await;
+                    }
+                    last = now;
+                }
+            };
+            let _: Option<()> = asked.run_until_cancelled(again).await;
+            last.readiness.draining = true;
+            self.tell(&last).await;
+        })
+    }
+
+    async fn look(&self, last: Option<&Seen>) -> Seen {
+        let head = match tokio::time::timeout(STORE_DEADLINE, self.store.head()).await {
+            Ok(Ok(head)) => Ok(head.position),
+            Ok(Err(problem)) => Err(problem.to_string()),
+            Err(_) => Err(format!("no answer within {STORE_DEADLINE:?}")),
+        };
+        let shown = self.views.borrow().position();
+        let newest = head.as_ref().map_or(self.hub.head().position, |head| *head);
+        // A view is always a little behind; one that is behind and stands still is stuck.
+        let stuck =
+            shown < newest && last.is_some_and(|last| last.shown == shown && last.newest > shown);
+        let hub = Dependency {
+            name: "hub",
+            state: if stuck { State::Degraded } else { State::Up },
+            detail: if stuck {
+                "answers stand still while the log grows".into()
+            } else {
+                String::new()
+            },
+        };
+        let store = match &head {
+            Ok(_) => Dependency::up("store", ""),
+            Err(problem) => {
+                if last.is_none_or(|last| last.problem.is_none()) {
+                    tracing::error!(%problem, "the store does not answer");
+                }
+                Dependency::down("store", "does not answer; the log says why")
+            }
+        };
+        let readiness = Readiness {
+            draining: false,
+            lag: newest.saturating_sub(shown),
+            dependencies: vec![store, Dependency::up("bus", "local"), hub],
+        };
+        Seen {
+            readiness,
+            shown,
+            newest,
+            problem: head.err(),
+        }
+    }
+
+    async fn tell(&self, seen: &Seen) {
+        let Readiness { dependencies, .. } = &seen.readiness;
+        for dependency in dependencies {
+            let working = dependency.state == State::Up;
+            self.health.set_dependency(dependency.name, working).await;
+        }
+        self.health.set_serving(seen.readiness.is_ready()).await;
+        self.readiness.send_replace(seen.readiness.clone());
+    }
+}
+
+/// What one look has seen.
+#[derive(Debug)]
+struct Seen {
+    readiness: Readiness,
+    /// The position of the newest view.
+    shown: u64,
+    /// The newest position of the log.
+    newest: u64,
+    problem: Option<String>,
+}

@@ -1,0 +1,97 @@
+use super::*;
+
+fn read(arguments: &[&str]) -> Result<ServeConfig, String> {
+    let arguments = ["tapefeed-server"].iter().chain(arguments);
+    let line = CommandLine::try_parse_from(arguments).map_err(|error| error.to_string())?;
+    match line.resolve().map_err(|error| error.to_string())? {
+        Config::Serve(serve) => Ok(serve),
+        other => panic!("expected to serve, got {other:?}"),
+    }
+}
+
+#[test]
+fn defaults_serve_a_local_file_for_this_machine() {
+    let serve = read(&["serve"]).unwrap();
+    assert_eq!(serve.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(serve.store, StoreUrl::Sqlite("./tapefeed.db".into()));
+    assert_eq!(serve.bus, BusUrl::Local);
+    assert_eq!(serve.log_retention, Duration::from_secs(86_400));
+    assert_eq!(serve.log_retention_bytes, 8 << 30);
+    assert_eq!(serve.history_retention, None);
+    assert_eq!(serve.demo, None);
+    assert_eq!(serve.log, "info");
+}
+
+#[test]
+fn the_demo_has_a_store_of_its_own_that_does_not_grow_for_ever() {
+    let demo = read(&["demo", "--demo-rate", "7"]).unwrap();
+    assert_eq!(demo.store, StoreUrl::Sqlite("./tapefeed-demo.db".into()));
+    assert_eq!(demo.history_retention, Some(Duration::from_secs(86_400)));
+    let expected = Demo {
+        ticks_per_second: 7,
+        seed: 1,
+    };
+    assert_eq!(demo.demo, Some(expected));
+    let kept = read(&["demo", "--history-retention", "7d"]).unwrap();
+    assert_eq!(kept.history_retention, Some(Duration::from_secs(604_800)));
+}
+
+#[test]
+fn a_flag_is_stronger_than_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("options.toml");
+    let text = "store = \"sqlite://from-file.db\"\nlog-retention = \"2h\"\nlog = \"debug\"\n";
+    std::fs::write(&path, text).unwrap();
+    let path = path.to_str().unwrap();
+
+    let serve = read(&["serve", "--config", path, "--log-retention", "3h"]).unwrap();
+    assert_eq!(serve.store, StoreUrl::Sqlite("from-file.db".into()));
+    assert_eq!(serve.log_retention, Duration::from_secs(3 * 3_600));
+    assert_eq!(serve.log, "debug");
+
+    let demo = read(&["demo", "--config", path]).unwrap();
+    assert_eq!(demo.store, StoreUrl::Sqlite("./tapefeed-demo.db".into()));
+    assert_eq!(demo.log_retention, Duration::from_secs(2 * 3_600));
+}
+
+#[test]
+fn wrong_options_say_what_to_write() {
+    for (arguments, told) in [
+        (
+            ["--listen", "0.0.0.0:50051"],
+            "neither TLS nor authentication",
+        ),
+        (["--listen", "localhost"], "127.0.0.1:50051"),
+        (
+            ["--store", "postgres://localhost/db"],
+            "not in this version",
+        ),
+        (["--store", "tapefeed.db"], "sqlite://"),
+        (["--bus", "redis://localhost"], "not in this version"),
+        (["--log-retention", "a day"], "24h"),
+        (["--config", "no/such/file.toml"], "no/such/file.toml"),
+    ] {
+        let error = read(&["serve", arguments[0], arguments[1]]).unwrap_err();
+        assert!(error.contains(told), "{arguments:?}: {error}");
+    }
+}
+
+#[test]
+fn an_epoch_is_renewed_in_the_store_of_serve() {
+    let line = [
+        "tapefeed-server",
+        "epoch",
+        "renew",
+        "--store",
+        "sqlite://copy.db",
+    ];
+    let config = CommandLine::try_parse_from(line)
+        .unwrap()
+        .resolve()
+        .unwrap();
+    let expected = Config::RenewEpoch {
+        store: StoreUrl::Sqlite("copy.db".into()),
+        log: "info".into(),
+    };
+    assert_eq!(config, expected);
+}

@@ -1,0 +1,110 @@
+//! HistoryService: questions about stored ticks. One file for each call; what the answers mean stands in
+//! [`crate::query`].
+
+mod get_average_price;
+mod get_price_statistics;
+mod list_latest_ticks;
+mod list_ticks;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::convert::tick;
+use super::error::Refusal;
+use super::proto;
+use crate::domain::{Instrument, Tick};
+use crate::query::Query;
+
+/// The service over one [`Query`].
+#[derive(Clone, Debug)]
+pub struct HistoryService {
+    query: Arc<Query>,
+}
+
+impl HistoryService {
+    /// Answers from `query`.
+    pub fn new(query: Arc<Query>) -> HistoryService {
+        HistoryService { query }
+    }
+}
+
+#[tonic::async_trait]
+impl proto::history_service_server::HistoryService for HistoryService {
+    type ReadTicksStream = tokio_stream::Empty<Result<proto::ReadTicksResponse, Status>>;
+
+    async fn list_ticks(
+        &self,
+        request: Request<proto::ListTicksRequest>,
+    ) -> Result<Response<proto::ListTicksResponse>, Status> {
+        let response = list_ticks::list_ticks(&self.query, request.into_inner()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn list_latest_ticks(
+        &self,
+        request: Request<proto::ListLatestTicksRequest>,
+    ) -> Result<Response<proto::ListLatestTicksResponse>, Status> {
+        let request = request.into_inner();
+        let response = list_latest_ticks::list_latest_ticks(&self.query, request).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn get_average_price(
+        &self,
+        request: Request<proto::GetAveragePriceRequest>,
+    ) -> Result<Response<proto::GetAveragePriceResponse>, Status> {
+        let request = request.into_inner();
+        let response = get_average_price::get_average_price(&self.query, request).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn get_price_statistics(
+        &self,
+        request: Request<proto::GetPriceStatisticsRequest>,
+    ) -> Result<Response<proto::GetPriceStatisticsResponse>, Status> {
+        let request = request.into_inner();
+        let response = get_price_statistics::get_price_statistics(&self.query, request).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn read_ticks(
+        &self,
+        _: Request<proto::ReadTicksRequest>,
+    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+        Err(Refusal::not_served("ReadTicks").into())
+    }
+
+    async fn list_bars(
+        &self,
+        _: Request<proto::ListBarsRequest>,
+    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+        Err(Refusal::not_served("ListBars").into())
+    }
+
+    async fn list_moving_averages(
+        &self,
+        _: Request<proto::ListMovingAveragesRequest>,
+    ) -> Result<Response<proto::ListMovingAveragesResponse>, Status> {
+        Err(Refusal::not_served("ListMovingAverages").into())
+    }
+}
+
+/// Ticks as rows, under the names of their instruments.
+fn rows(query: &Query, ticks: &[Tick]) -> Result<Vec<proto::Tick>, Refusal> {
+    let mut rows = Vec::with_capacity(ticks.len());
+    // Neighbours usually share their instrument.
+    let mut named: Option<Arc<Instrument>> = None;
+    for tick in ticks {
+        let known = named.take().filter(|known| known.id == tick.instrument);
+        let found = known.or_else(|| query.registry().get(tick.instrument));
+        let Some(instrument) = found else {
+            let id = tick.instrument.0;
+            let problem = format_args!("instrument {id} has ticks and no name");
+            return Err(Refusal::internal(problem));
+        };
+        rows.push(tick::row(tick, &instrument));
+        named = Some(instrument);
+    }
+    Ok(rows)
+}

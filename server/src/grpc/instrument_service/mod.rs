@@ -1,0 +1,44 @@
+//! InstrumentService: which symbols on which venues have ticks. One file for each call.
+
+mod get_instrument;
+mod list_instruments;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::proto;
+use crate::query::Query;
+
+/// The service over one [`Query`].
+#[derive(Clone, Debug)]
+pub struct InstrumentService {
+    query: Arc<Query>,
+}
+
+impl InstrumentService {
+    /// Answers from `query`.
+    pub fn new(query: Arc<Query>) -> InstrumentService {
+        InstrumentService { query }
+    }
+}
+
+#[tonic::async_trait]
+impl proto::instrument_service_server::InstrumentService for InstrumentService {
+    async fn get_instrument(
+        &self,
+        request: Request<proto::GetInstrumentRequest>,
+    ) -> Result<Response<proto::GetInstrumentResponse>, Status> {
+        let response = get_instrument::get_instrument(&self.query, request.into_inner()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn list_instruments(
+        &self,
+        request: Request<proto::ListInstrumentsRequest>,
+    ) -> Result<Response<proto::ListInstrumentsResponse>, Status> {
+        let request = request.into_inner();
+        let response = list_instruments::list_instruments(&self.query, request).await?;
+        Ok(Response::new(response))
+    }
+}

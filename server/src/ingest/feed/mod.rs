@@ -1,0 +1,3 @@
+//! Feeds: sources of ticks inside the server.
+
+pub mod demo;

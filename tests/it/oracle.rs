@@ -1,0 +1,249 @@
+//! What the answers must be: counted tick by tick over the log, which is read from the file.
+//!
+//! Of the server only the codec of segments is used, to turn stored bytes into ticks. Order, sums, means and extremes
+//! are this file's own, as plain as they can be written.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use sqlx::{Connection as _, Row as _, SqliteConnection};
+use tapefeed_proto::v1 as proto;
+use tapefeed_server::domain::{Origin, segment};
+use tapefeed_tests::exact::{self, Sums, half_even, text, text_at};
+use tapefeed_tests::values::timestamp;
+
+/// A tick of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// Its position.
+    pub log_seq: u64,
+    /// Its instrument: venue and symbol.
+    pub name: (String, String),
+    /// When it happened, in nanoseconds since 1970.
+    pub time: i64,
+    /// Its price, in the oracle's units.
+    pub price: i128,
+    /// Its quantity.
+    pub quantity: Option<i128>,
+    /// Its trade id.
+    pub trade_id: String,
+}
+
+/// The log, and the same ticks by instrument.
+#[derive(Debug, Default)]
+pub struct Log {
+    /// All ticks in the order of the log.
+    pub ticks: Vec<Logged>,
+    instruments: BTreeMap<(String, String), Vec<usize>>,
+}
+
+impl Log {
+    /// Reads the log from a store file while the server may run.
+    pub async fn read(store: &Path) -> Log {
+        let url = format!("sqlite://{}?mode=ro", store.display());
+        let mut file = SqliteConnection::connect(&url)
+            .await
+            .expect("the file can be read");
+        let names = sqlx::query("SELECT id, venue, symbol FROM instruments")
+            .fetch_all(&mut file)
+            .await;
+        let names: BTreeMap<i64, (String, String)> = names
+            .expect("a table")
+            .iter()
+            .map(|row| (row.get(0), (row.get(1), row.get(2))))
+            .collect();
+        let rows =
+            sqlx::query("SELECT first_seq, entry_count, bytes FROM segments ORDER BY first_seq");
+        let rows = rows.fetch_all(&mut file).await.expect("a table");
+        let mut log = Log::default();
+        let mut next = 1;
+        for row in rows {
+            let (first, count): (i64, i64) = (row.get(0), row.get(1));
+            assert_eq!(first, next, "the log is dense");
+            next += count;
+            let bytes: Vec<u8> = row.get(2);
+            let entries =
+                segment::decode(&bytes, first as u64, Origin::Live).expect("the segment is sound");
+            assert_eq!(
+                (entries.ticks.len(), entries.controls.len()),
+                (count as usize, 0)
+            );
+            for tick in entries.ticks {
+                let units = |value: tapefeed_server::domain::Decimal| {
+                    let exponent = i32::from(value.exponent());
+                    exact::of_decimal(&proto::Decimal {
+                        mantissa: value.mantissa(),
+                        exponent,
+                    })
+                };
+                log.push(Logged {
+                    log_seq: tick.log_seq,
+                    name: names[&i64::from(tick.instrument.0)].clone(),
+                    time: tick.event_time.nanos(),
+                    price: units(tick.price),
+                    quantity: tick.quantity.map(units),
+                    trade_id: tick.trade_id.to_string(),
+                });
+            }
+        }
+        log
+    }
+
+    fn push(&mut self, tick: Logged) {
+        self.instruments
+            .entry(tick.name.clone())
+            .or_default()
+            .push(self.ticks.len());
+        self.ticks.push(tick);
+    }
+
+    /// The instruments of a symbol, or of all symbols, on a venue or on all, in the order of their names.
+    pub fn names(&self, venue: &str, symbol: &str) -> Vec<&(String, String)> {
+        let matches = |name: &&(String, String)| {
+            (venue.is_empty() || name.0 == venue) && (symbol == "*" || name.1 == symbol)
+        };
+        self.instruments.keys().filter(matches).collect()
+    }
+
+    /// The ticks of some instruments up to a position, by (time, log_seq).
+    pub fn of(&self, venue: &str, symbol: &str, as_of: u64) -> Vec<&Logged> {
+        let names = self.names(venue, symbol);
+        let indices = names.iter().flat_map(|name| &self.instruments[*name]);
+        let ticks = indices.map(|&index| &self.ticks[index]);
+        let mut ticks: Vec<_> = ticks.filter(|tick| tick.log_seq <= as_of).collect();
+        ticks.sort_by_key(|tick| (tick.time, tick.log_seq));
+        ticks
+    }
+}
+
+/// A stretch of time, half-open; `None` is unbounded.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// The first instant that counts.
+    pub start: Option<i64>,
+    /// The first that no longer counts.
+    pub end: Option<i64>,
+}
+
+impl Span {
+    /// Whether an instant counts.
+    pub fn has(self, time: i64) -> bool {
+        self.start.is_none_or(|start| time >= start) && self.end.is_none_or(|end| time < end)
+    }
+}
+
+/// The statistics of ticks in order. `now` and `as_of` are left as they are.
+pub fn statistics(ticks: &[&Logged]) -> proto::GetPriceStatisticsResponse {
+    let mut sums = Sums::default();
+    let (mut low, mut high): (Option<&Logged>, Option<&Logged>) = (None, None);
+    for tick in ticks {
+        sums.add(tick.price, tick.quantity);
+        if low.is_none_or(|low| tick.price < low.price) {
+            low = Some(tick);
+        }
+        if high.is_none_or(|high| tick.price > high.price) {
+            high = Some(tick);
+        }
+    }
+    let point = |tick: Option<&Logged>| {
+        tick.map(|tick| proto::PricePoint {
+            price: Some(exact::to_decimal(tick.price)),
+            event_time: Some(timestamp(tick.time)),
+            log_seq: tick.log_seq,
+            venue: tick.name.0.clone(),
+            symbol: tick.name.1.clone(),
+        })
+    };
+    proto::GetPriceStatisticsResponse {
+        tick_count: sums.count,
+        first: point(ticks.first().copied()),
+        last: point(ticks.last().copied()),
+        highest: point(high),
+        lowest: point(low),
+        mean: sums.mean(),
+        vwap: sums.vwap(),
+        price_sum: text(sums.price),
+        volume: text(sums.volume),
+        notional: text_at(sums.notional, 18),
+        ..Default::default()
+    }
+}
+
+/// A time-weighted average: the average, the weight in nanoseconds, and the sum of price times seconds.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TimeWeighted {
+    /// To nine decimals.
+    pub average: String,
+    /// In nanoseconds.
+    pub weight: i128,
+    /// Exact.
+    pub sum: String,
+}
+
+/// The time-weighted average of one instrument, given all its ticks in order; `None` if the span has none.
+pub fn time_weighted(all: &[&Logged], span: Span, now: i64) -> Option<TimeWeighted> {
+    let inside: Vec<&&Logged> = all.iter().filter(|tick| span.has(tick.time)).collect();
+    let (first, last) = (*inside.first()?, *inside.last()?);
+    let before = all
+        .iter()
+        .rfind(|tick| span.start.is_some_and(|start| tick.time < start));
+    let end = span.end.map_or(last.time, |end| end.min(now));
+    // Each price with the time from which it holds.
+    let mut holds: Vec<(i64, i128)> = Vec::new();
+    match (before, span.start) {
+        (Some(before), Some(start)) => holds.push((start, before.price)),
+        _ => holds.push((first.time, first.price)),
+    }
+    holds.extend(inside.iter().map(|tick| (tick.time, tick.price)));
+    let (mut weight, mut sum) = (0, 0);
+    for (index, (from, price)) in holds.iter().enumerate() {
+        let to = holds.get(index + 1).map_or(end, |next| next.0).min(end);
+        let time = i128::from((to - from).max(0));
+        weight += time;
+        sum += price * time;
+    }
+    let average = if weight == 0 {
+        text(last.price)
+    } else {
+        text(half_even(sum, weight))
+    };
+    Some(TimeWeighted {
+        average,
+        weight,
+        sum: text_at(sum, 18),
+    })
+}
+
+#[test]
+fn a_time_weighted_average_by_hand() {
+    let tick = |log_seq, time, price: &str| Logged {
+        log_seq,
+        name: ("V".into(), "S".into()),
+        time,
+        price: exact::units(price),
+        quantity: None,
+        trade_id: String::new(),
+    };
+    let ticks = [
+        tick(1, 0, "1"),
+        tick(2, 10, "2"),
+        tick(3, 10, "4"),
+        tick(4, 30, "8"),
+    ];
+    let ticks: Vec<&Logged> = ticks.iter().collect();
+    let average = |start, end, now| {
+        time_weighted(&ticks, Span { start, end }, now).map(|twap| (twap.average, twap.weight))
+    };
+    // 10 at 1, nothing at 2, 20 at 4, and 8 holds for no time, or to the end, or to now.
+    assert_eq!(average(None, None, 99), Some(("3".into(), 30)));
+    assert_eq!(average(None, Some(40), 99), Some(("4.25".into(), 40)));
+    assert_eq!(
+        average(None, Some(40), 35),
+        Some(("3.714285714".into(), 35))
+    );
+    // Carried in from before.
+    assert_eq!(average(Some(5), Some(20), 99), Some(("3".into(), 15)));
+    assert_eq!(average(Some(10), Some(11), 99), Some(("4".into(), 1)));
+    assert_eq!(average(Some(30), None, 99), Some(("8".into(), 0)));
+    assert_eq!(average(Some(11), Some(30), 99), None);
+}

@@ -1,0 +1,150 @@
+//! A store whose reads fail where a plan says so: the reads that make a new view, and those that fetch chunks.
+//!
+//! Failures of writes are the embedded store's own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use tapefeed_server::store::faults::FaultAction;
+use tapefeed_server::store::{
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId,
+    RunOwner, RunRequest, RunState, Store, StoreError, Swept,
+};
+
+use crate::replica::Plan;
+
+/// The manifest is read for the next view.
+pub const VIEW_MANIFEST: &str = "view.manifest";
+/// The log is read, because the bus did not bring it.
+pub const VIEW_LOG: &str = "view.log";
+/// Chunks are read for a query or a merge.
+pub const QUERY_CHUNKS: &str = "query.chunks";
+
+/// A store under a plan.
+#[derive(Debug)]
+pub struct Stumbling {
+    inner: Arc<dyn Store>,
+    plan: Arc<Plan>,
+}
+
+impl Stumbling {
+    /// The same store, with reads that stumble.
+    pub fn over(inner: Arc<dyn Store>, plan: Arc<Plan>) -> Stumbling {
+        Stumbling { inner, plan }
+    }
+
+    async fn reach(&self, point: &'static str) -> Result<(), StoreError> {
+        match self.plan.reach(point, false) {
+            FaultAction::Continue => Ok(()),
+            FaultAction::Delay(span) => {
+                tokio::time::sleep(span).await;
+                Ok(())
+            }
+            FaultAction::Fail | FaultAction::Abort => {
+                Err(StoreError::Unavailable(format!("planned at {point}")))
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Stumbling {
+    async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
+        self.reach(VIEW_LOG).await?;
+        self.inner.segments(after, max_bytes).await
+    }
+
+    async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
+        self.reach(VIEW_MANIFEST).await?;
+        self.inner.manifest(since).await
+    }
+
+    async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
+        self.reach(QUERY_CHUNKS).await?;
+        self.inner.chunk_bytes(ids).await
+    }
+
+    async fn head(&self) -> Result<LogHead, StoreError> {
+        self.inner.head().await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.inner.ping().await
+    }
+
+    async fn register(
+        &self,
+        instruments: &[(Venue, Symbol)],
+    ) -> Result<Vec<Instrument>, StoreError> {
+        self.inner.register(instruments).await
+    }
+
+    async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
+        self.inner.instruments(after).await
+    }
+
+    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+        self.inner.claim_producer(producer).await
+    }
+
+    async fn append(&self, group: Group) -> Result<Appended, StoreError> {
+        self.inner.append(group).await
+    }
+
+    async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
+        self.inner.commit_manifest(change).await
+    }
+
+    async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError> {
+        self.inner.sweep(retention).await
+    }
+
+    async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError> {
+        self.inner.begin_run(request).await
+    }
+
+    async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError> {
+        self.inner.renew_lease(run, lease).await
+    }
+
+    async fn finish_run(
+        &self,
+        run: &RunId,
+        owner: &RunOwner,
+        state: RunState,
+        error: Option<RunError>,
+    ) -> Result<bool, StoreError> {
+        self.inner.finish_run(run, owner, state, error).await
+    }
+
+    async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
+        self.inner.cancel_run(run).await
+    }
+
+    async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
+        self.inner.run(run).await
+    }
+
+    async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
+        self.inner.runs(before, limit).await
+    }
+
+    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.inner.rejects(run, limit).await
+    }
+
+    async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {
+        self.inner.epochs().await
+    }
+
+    async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
+        self.inner.renew_epoch(epoch).await
+    }
+
+    async fn close(&self) {
+        self.inner.close().await;
+    }
+}
