@@ -40,7 +40,7 @@ pub type Digest = [u8; 16];
 pub const PRODUCER_WINDOW: usize = 8;
 
 /// How many segments a page of the log holds at most, however small they are: a page is read in one transaction.
-pub const PAGE_SEGMENTS: usize = 4096;
+pub const PAGE_SEGMENTS: usize = 1024;
 
 /// What is wrong with the store, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]

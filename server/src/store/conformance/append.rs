@@ -21,7 +21,10 @@ pub(super) fn cases() -> Vec<Case> {
             "a page ends at its bytes, after at least one segment",
             page_by_bytes,
         ),
-        case("a page ends at its number of segments", page_by_number),
+        case(
+            "a page of tiny segments ends at their number",
+            page_by_number,
+        ),
         case("concurrent appends are dense and whole", concurrent_appends),
         case("a reopened store has the same log", reopened_log),
         case("a closed store refuses everything", closed_store),

@@ -191,6 +191,23 @@ async fn long_log(fixture: Fixture) {
         390
     );
     assert_eq!(whole_log(&*store).await.1.len(), 10);
+    for _ in 0..6 {
+        store.append(group(1, vec![1; 7 << 20])).await.unwrap();
+    }
+    compact_to(&*store, 405).await;
+    let bytes = 7 << 20;
+    assert_eq!(
+        store
+            .sweep(Retention {
+                log_bytes: 2 * bytes,
+                ..KEEP
+            })
+            .await
+            .unwrap()
+            .segments,
+        14
+    );
+    assert_eq!(store.head().await.unwrap().log_bytes, 2 * bytes);
 }
 
 async fn chunk_grace(fixture: Fixture) {

@@ -27,9 +27,6 @@ const APPLICATION_ID: i64 = 0x5441_5045;
 /// How long a statement waits for a lock that another program holds. Programs that only read never hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages of 4 KiB in the write-ahead log before a commit also moves them into the database.
-const CHECKPOINT_PAGES: &str = "4000";
-
 /// To what size the write-ahead log is cut back after a reader made it grow: 64 MiB.
 const WAL_BYTES_KEPT: &str = "67108864";
 
@@ -125,7 +122,6 @@ impl SqliteStore {
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .pragma("journal_size_limit", WAL_BYTES_KEPT);
         let connection = match prepare(&path, &writing, &options).await {
             Ok(connection) => connection,

@@ -159,4 +159,19 @@ async fn another_programs_writes_are_noticed() {
         Err(StoreError::EpochChanged(Epoch(5)))
     ));
     assert_eq!(store.head().await.unwrap().position, 3);
+
+    let next = Group {
+        epoch: Epoch(5),
+        ..group(1, "next")
+    };
+    store.append(next.clone()).await.unwrap();
+    sqlx::query("UPDATE log_head SET position = position + 7")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    assert!(matches!(
+        store.append(next).await,
+        Err(StoreError::Unavailable(_))
+    ));
+    assert_eq!(store.head().await.unwrap().position, 11);
 }
