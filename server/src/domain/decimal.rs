@@ -48,9 +48,7 @@ const UNITS: [i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize] = {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalInvalid {
     /// Not digits with an optional sign and point; also NaN, infinities and empty text.
-    #[error(
-        "not a decimal number: write digits with an optional sign and decimal point, as in -61837.63"
-    )]
+    #[error("not a decimal number: write digits with an optional sign and decimal point, as in -61837.63")]
     Syntax,
     /// The text is longer than 64 bytes.
     #[error("longer than {MAX_TEXT_BYTES} characters")]
@@ -68,10 +66,7 @@ pub enum DecimalInvalid {
 
 impl Decimal {
     /// Zero.
-    pub const ZERO: Decimal = Decimal {
-        mantissa: 0,
-        exponent: 0,
-    };
+    pub const ZERO: Decimal = Decimal { mantissa: 0, exponent: 0 };
 
     /// Makes `mantissa * 10^exponent` canonical and checks the door rule.
     pub fn new(mut mantissa: i64, exponent: i32) -> Result<Decimal, DecimalInvalid> {
@@ -183,10 +178,7 @@ impl FromStr for Decimal {
         if !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
             return Err(DecimalInvalid::Syntax);
         }
-        let significant = fraction
-            .iter()
-            .rposition(|&byte| byte != b'0')
-            .map_or(0, |last| last + 1);
+        let significant = fraction.iter().rposition(|&byte| byte != b'0').map_or(0, |last| last + 1);
         let fraction = &fraction[..significant];
         if fraction.len() > MAX_DECIMALS as usize {
             return Err(DecimalInvalid::TooFine);
@@ -217,11 +209,7 @@ impl fmt::Display for Decimal {
         let sign = if self.mantissa < 0 { "-" } else { "" };
         let magnitude = self.mantissa.unsigned_abs();
         if self.exponent >= 0 {
-            return write!(
-                out,
-                "{sign}{}",
-                u128::from(magnitude) * 10u128.pow(self.exponent as u32)
-            );
+            return write!(out, "{sign}{}", u128::from(magnitude) * 10u128.pow(self.exponent as u32));
         }
         let decimals = self.decimals() as usize;
         let digits = format!("{magnitude:0>width$}", width = decimals + 1);
@@ -269,28 +257,17 @@ mod tests {
             (" 1", Err(DecimalInvalid::Syntax)),
         ];
         for (text, expected) in cases {
-            let read = text
-                .parse::<Decimal>()
-                .map(|value| (value.mantissa(), value.exponent()));
+            let read = text.parse::<Decimal>().map(|value| (value.mantissa(), value.exponent()));
             assert_eq!(read, *expected, "{text:?}");
         }
-        assert_eq!(
-            "1".repeat(400).parse::<Decimal>(),
-            Err(DecimalInvalid::TooLong)
-        );
+        assert_eq!("1".repeat(400).parse::<Decimal>(), Err(DecimalInvalid::TooLong));
     }
 
     #[test]
     fn the_door_rule_holds_at_its_edges() {
         assert_eq!(Decimal::new(1, 15), Err(DecimalInvalid::TooLarge));
-        assert_eq!(
-            Decimal::new(1, 14).map(|value| value.to_string()),
-            Ok("100000000000000".into())
-        );
-        assert_eq!(
-            Decimal::new(i64::MAX, -4),
-            Ok("922337203685477.5807".parse().unwrap())
-        );
+        assert_eq!(Decimal::new(1, 14).map(|value| value.to_string()), Ok("100000000000000".into()));
+        assert_eq!(Decimal::new(i64::MAX, -4), Ok("922337203685477.5807".parse().unwrap()));
         assert_eq!(Decimal::new(i64::MAX, -3), Err(DecimalInvalid::TooLarge));
         assert_eq!(Decimal::new(1, -19), Err(DecimalInvalid::TooFine));
         assert_eq!(Decimal::new(10, -19).map(|value| value.exponent()), Ok(-18));

@@ -70,12 +70,7 @@ impl Tally {
         match &mut self.points {
             Some(points) => points.add(point),
             None => {
-                self.points = Some(Points {
-                    low: point,
-                    high: point,
-                    first: point,
-                    last: point,
-                });
+                self.points = Some(Points { low: point, high: point, first: point, last: point });
             }
         }
     }
@@ -134,9 +129,7 @@ fn place(value: Decimal) -> usize {
 }
 
 fn widen(sum: i128, power: usize) -> I256 {
-    I256::from_i128(sum)
-        .checked_mul_pow10(power as u8)
-        .expect("values inside the door rule sum up below 2^255")
+    I256::from_i128(sum).checked_mul_pow10(power as u8).expect("values inside the door rule sum up below 2^255")
 }
 
 fn widen_all(sums: &[i128]) -> I256 {

@@ -153,9 +153,7 @@ impl<'a> Reader<'a> {
 
     /// A length, checked against a bound before anything is allocated for it.
     pub(super) fn length(&mut self, most: usize) -> Option<usize> {
-        usize::try_from(self.varint()?)
-            .ok()
-            .filter(|&length| length <= most)
+        usize::try_from(self.varint()?).ok().filter(|&length| length <= most)
     }
 }
 
@@ -168,10 +166,7 @@ mod tests {
     fn numbers_that_are_too_long_are_refused() {
         assert_eq!(Reader::new(&[0x80; 11]).varint(), None);
         assert_eq!(Reader::new(&[0x80; 3]).varint(), None);
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(),
-            None
-        );
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(), None);
         assert_eq!(Reader::new(&[]).varint(), None);
     }
 

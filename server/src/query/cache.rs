@@ -79,22 +79,15 @@ impl ChunkCache {
 
     /// Chunks in the order asked. Those that are not at hand are decoded on the calling task, about 70 microseconds for
     /// a full one, after one read of the store for each batch of them.
-    pub async fn load(
-        &self,
-        wanted: &[(ChunkId, InstrumentId)],
-    ) -> Result<Vec<Arc<Chunk>>, ChunkError> {
-        let mut found: Vec<Option<Arc<Chunk>>> =
-            wanted.iter().map(|(id, _)| self.decoded.get(id)).collect();
-        let missing: Vec<usize> = (0..wanted.len())
-            .filter(|&index| found[index].is_none())
-            .collect();
+    pub async fn load(&self, wanted: &[(ChunkId, InstrumentId)]) -> Result<Vec<Arc<Chunk>>, ChunkError> {
+        let mut found: Vec<Option<Arc<Chunk>>> = wanted.iter().map(|(id, _)| self.decoded.get(id)).collect();
+        let missing: Vec<usize> = (0..wanted.len()).filter(|&index| found[index].is_none()).collect();
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
             let ids: Vec<ChunkId> = batch.iter().map(|&index| wanted[index].0).collect();
             let read = self.bytes(&ids).await?;
             for (&index, bytes) in batch.iter().zip(read) {
                 let (id, instrument) = wanted[index];
-                let chunk =
-                    chunk::decode(&bytes, instrument).map_err(|error| corrupt(id, &error))?;
+                let chunk = chunk::decode(&bytes, instrument).map_err(|error| corrupt(id, &error))?;
                 let chunk = Arc::new(chunk);
                 self.decoded.insert(id, chunk.clone());
                 found[index] = Some(chunk);
@@ -106,35 +99,21 @@ impl ChunkCache {
     /// The bytes of chunks, in the order asked.
     async fn bytes(&self, ids: &[ChunkId]) -> Result<Vec<Bytes>, ChunkError> {
         let mut found: Vec<Option<Bytes>> = ids.iter().map(|id| self.stored.get(id)).collect();
-        let missing: Vec<ChunkId> = ids
-            .iter()
-            .zip(&found)
-            .filter(|(_, found)| found.is_none())
-            .map(|(id, _)| *id)
-            .collect();
+        let missing: Vec<ChunkId> =
+            ids.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(id, _)| *id).collect();
         if !missing.is_empty() {
             for (id, bytes) in self.store.chunk_bytes(&missing).await? {
                 self.stored.insert(id, bytes.clone());
-                for (_, found) in ids
-                    .iter()
-                    .zip(&mut found)
-                    .filter(|(wanted, _)| **wanted == id)
-                {
+                for (_, found) in ids.iter().zip(&mut found).filter(|(wanted, _)| **wanted == id) {
                     *found = Some(bytes.clone());
                 }
             }
         }
         let found = ids.iter().zip(found);
-        found
-            .map(|(&id, bytes)| bytes.ok_or(ChunkError::Gone(id)))
-            .collect()
+        found.map(|(&id, bytes)| bytes.ok_or(ChunkError::Gone(id))).collect()
     }
 }
 
 fn corrupt(id: ChunkId, error: &ChunkCorrupt) -> StoreError {
-    StoreError::Corrupt {
-        table: "chunks",
-        row: id.0.to_string(),
-        problem: error.to_string(),
-    }
+    StoreError::Corrupt { table: "chunks", row: id.0.to_string(), problem: error.to_string() }
 }

@@ -17,8 +17,7 @@ mod sqlite;
 
 pub use memory::MemoryStore;
 pub use run::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress,
-    RunRequest, RunState,
+    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
@@ -66,11 +65,7 @@ pub enum StoreError {
 impl StoreError {
     /// A change drops a chunk that is not there.
     fn not_live(id: ChunkId) -> StoreError {
-        StoreError::Corrupt {
-            table: "chunks",
-            row: format!("id {}", id.0),
-            problem: "is not live".to_owned(),
-        }
+        StoreError::Corrupt { table: "chunks", row: format!("id {}", id.0), problem: "is not live".to_owned() }
     }
 }
 
@@ -391,10 +386,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Registers what is not known yet, in one transaction, and returns all in the order asked. Ids are dense from 1.
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError>;
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError>;
 
     /// All instruments with an id greater than `after`, ascending.
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError>;

@@ -104,18 +104,10 @@ fn every_flipped_bit_and_every_cut_is_detected() {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                decode(&damaged, InstrumentId(1)).is_err(),
-                "bit {bit} of {}",
-                bytes.len()
-            );
+            assert!(decode(&damaged, InstrumentId(1)).is_err(), "bit {bit} of {}", bytes.len());
         }
         for length in 0..bytes.len() {
-            assert!(
-                decode(&bytes[..length], InstrumentId(1)).is_err(),
-                "cut at {length} of {}",
-                bytes.len()
-            );
+            assert!(decode(&bytes[..length], InstrumentId(1)).is_err(), "cut at {length} of {}", bytes.len());
         }
     }
 }
@@ -126,10 +118,7 @@ fn a_full_chunk_with_a_flipped_bit_is_refused() {
     for bit in (0..bytes.len() * 8).step_by(1_009) {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(
-            decode(&damaged, InstrumentId(1)),
-            Err(ChunkCorrupt("the checksum differs"))
-        );
+        assert_eq!(decode(&damaged, InstrumentId(1)), Err(ChunkCorrupt("the checksum differs")));
     }
 }
 
@@ -151,20 +140,13 @@ fn a_count_past_the_bound_is_refused_before_anything_is_allocated() {
     let mut body = vec![1];
     crate::domain::varint::put(&mut body, MAX_CHUNK_TICKS as u64 + 1);
     body.extend_from_slice(&[0; 64]);
-    assert_eq!(
-        decode(&sealed(body), InstrumentId(1)),
-        Err(ChunkCorrupt("the count of ticks is out of range"))
-    );
+    assert_eq!(decode(&sealed(body), InstrumentId(1)), Err(ChunkCorrupt("the count of ticks is out of range")));
 }
 
 #[test]
 fn a_chunk_ends_where_exponents_drift_apart() {
     let mut ticks = history(6);
-    for (tick, text) in
-        ticks
-            .iter_mut()
-            .zip(["1", "0", "100000000000000", "0.0001", "0.000001", "0"])
-    {
+    for (tick, text) in ticks.iter_mut().zip(["1", "0", "100000000000000", "0.0001", "0.000001", "0"]) {
         tick.price = text.parse().unwrap();
     }
     assert_eq!(cuts(&ticks, 100), [0..4, 4..6]);

@@ -10,13 +10,10 @@ use tokio::sync::{Notify, watch};
 use crate::domain::chunk::{self, Chunk};
 use crate::domain::segment::{self, Entries};
 use crate::domain::statistics::Statistics;
-use crate::domain::{
-    Clock, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
-};
+use crate::domain::{Clock, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
 use crate::query::{Query, Subject};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk,
-    Retention, Store,
+    Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk, Retention, Store,
 };
 use crate::tape::builder::Builder;
 use crate::tape::{Hub, Registry, View};
@@ -75,9 +72,7 @@ impl World {
         let clock = Arc::new(ManualClock(AtomicI64::new(now)));
         let epoch = Epoch(77);
         let store = Arc::new(MemoryStore::new(clock.clone(), epoch));
-        let name = |&(venue, symbol): &(&str, &str)| {
-            (Venue::new(venue).unwrap(), Symbol::new(symbol).unwrap())
-        };
+        let name = |&(venue, symbol): &(&str, &str)| (Venue::new(venue).unwrap(), Symbol::new(symbol).unwrap());
         let names: Vec<_> = names.iter().map(name).collect();
         store.register(&names).await.unwrap();
         let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
@@ -102,18 +97,12 @@ impl World {
     /// The nth instrument alone.
     pub(crate) fn one(&self, index: usize) -> Subject {
         let (venue, symbol) = self.names[index].clone();
-        Subject {
-            venue: Some(venue),
-            symbol,
-        }
+        Subject { venue: Some(venue), symbol }
     }
 
     /// The symbol of the nth instrument on all venues.
     pub(crate) fn pooled(&self, index: usize) -> Subject {
-        Subject {
-            venue: None,
-            symbol: self.names[index].1.clone(),
-        }
+        Subject { venue: None, symbol: self.names[index].1.clone() }
     }
 
     /// The ids of a subject's instruments.
@@ -122,9 +111,7 @@ impl World {
         let found = names.filter(|(_, (venue, symbol))| {
             subject.symbol == *symbol && subject.venue.as_ref().is_none_or(|wanted| wanted == venue)
         });
-        found
-            .map(|(index, _)| InstrumentId(index as u32 + 1))
-            .collect()
+        found.map(|(index, _)| InstrumentId(index as u32 + 1)).collect()
     }
 
     /// Commits ticks as one segment.
@@ -195,9 +182,7 @@ impl World {
         let mut dropped = Vec::new();
         for (_, id, ticks) in self.chunks.remove(&id).unwrap_or_default() {
             dropped.push(id);
-            days.entry(ticks[0].event_time.day())
-                .or_default()
-                .extend(ticks);
+            days.entry(ticks[0].event_time.day()).or_default().extend(ticks);
         }
         let mut added = Vec::new();
         for mut ticks in days.into_values() {
@@ -208,26 +193,15 @@ impl World {
         self.commit(id, added, dropped).await;
     }
 
-    async fn commit(
-        &mut self,
-        id: InstrumentId,
-        added: Vec<(bool, Vec<Tick>)>,
-        dropped: Vec<ChunkId>,
-    ) {
+    async fn commit(&mut self, id: InstrumentId, added: Vec<(bool, Vec<Tick>)>, dropped: Vec<ChunkId>) {
         let head = self.store.head().await.unwrap();
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
             expected_version: head.manifest_version,
-            added: added
-                .iter()
-                .map(|(late, ticks)| new_chunk(*late, ticks))
-                .collect(),
+            added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),
             dropped,
             compacted: self.compacted.clone().into_iter().collect(),
-            hot_floor: hot
-                .map(|tick| tick.log_seq)
-                .min()
-                .unwrap_or(head.position + 1),
+            hot_floor: hot.map(|tick| tick.log_seq).min().unwrap_or(head.position + 1),
         };
         let committed = self.store.commit_manifest(change).await.unwrap();
         assert!(matches!(committed, ManifestCommit::Committed { .. }));
@@ -276,10 +250,7 @@ impl World {
     /// The log begins anew under another name, with a view of nothing.
     pub(crate) fn renew(&self, old: Epoch) {
         let epoch = Epoch(old.0 + 1);
-        self.views
-            .lock()
-            .unwrap()
-            .send_replace(Arc::new(View::empty(epoch)));
+        self.views.lock().unwrap().send_replace(Arc::new(View::empty(epoch)));
     }
 
     /// Lets queries see everything in the store.

@@ -24,10 +24,7 @@ pub(super) struct Portion {
 }
 
 impl Writer {
-    pub(super) async fn sweep_portion(
-        &mut self,
-        retention: Retention,
-    ) -> Result<Portion, StoreError> {
+    pub(super) async fn sweep_portion(&mut self, retention: Retention) -> Result<Portion, StoreError> {
         self.begin().await?;
         let swept = self.write_portion(retention).await;
         let portion = self.end(swept).await?;
@@ -45,21 +42,12 @@ impl Writer {
             Some(before) => drop_history(connection, &head, before, now).await?,
             None => 0,
         };
-        let chunks =
-            remove_chunks(connection, &head, now.saturating_sub(retention.chunk_grace)).await?;
+        let chunks = remove_chunks(connection, &head, now.saturating_sub(retention.chunk_grace)).await?;
         let (segments, segments_wait) = remove_segments(connection, &head, retention).await?;
-        let producers =
-            remove_producers(connection, now.saturating_sub(retention.producer_idle)).await?;
+        let producers = remove_producers(connection, now.saturating_sub(retention.producer_idle)).await?;
         self.faults.hit(faults::SWEEP_INSIDE).await?;
         let full = dropped.max(chunks).max(producers) >= PORTION as u64;
-        Ok(Portion {
-            swept: Swept {
-                segments,
-                chunks,
-                producers,
-            },
-            done: !full && !segments_wait,
-        })
+        Ok(Portion { swept: Swept { segments, chunks, producers }, done: !full && !segments_wait })
     }
 }
 
@@ -128,11 +116,7 @@ const MOVE_FLOOR: &str = "
     WHERE partition = 0";
 
 /// Removes chunks that were dropped before an instant.
-async fn remove_chunks(
-    connection: &mut SqliteConnection,
-    head: &Head,
-    before: UnixNanos,
-) -> Result<u64, Failure> {
+async fn remove_chunks(connection: &mut SqliteConnection, head: &Head, before: UnixNanos) -> Result<u64, Failure> {
     let removed = sqlx::query(REMOVE_CHUNKS)
         .bind(before.nanos()) // $1 dropped_time
         .bind(PORTION) // $2 at most
@@ -179,11 +163,7 @@ async fn remove_segments(
     let mut more = oldest.len() as i64 == PORTION;
     for (last_seq, append_time, byte_count) in oldest {
         let append_time = rows::time_from_sql(append_time, "segments", last_seq)?;
-        let age = SegmentAge {
-            last_seq: from_sql(last_seq),
-            append_time,
-            byte_count: from_sql(byte_count),
-        };
+        let age = SegmentAge { last_seq: from_sql(last_seq), append_time, byte_count: from_sql(byte_count) };
         bytes += age.byte_count;
         if bytes > PORTION_BYTES && !ages.is_empty() {
             more = true;
@@ -192,8 +172,7 @@ async fn remove_segments(
         ages.push(age);
     }
     let floor = head.log.hot_floor;
-    let count =
-        retention::segments_to_drop(ages.iter().copied(), retention, floor, head.log.log_bytes);
+    let count = retention::segments_to_drop(ages.iter().copied(), retention, floor, head.log.log_bytes);
     if let Some(last) = ages[..count].last() {
         let bytes: u64 = ages[..count].iter().map(|age| age.byte_count).sum();
         sqlx::query(REMOVE_SEGMENTS)
@@ -216,10 +195,7 @@ const REMOVE_PRODUCERS: &str = "
     )";
 
 /// Forgets producers that were last active before an instant.
-async fn remove_producers(
-    connection: &mut SqliteConnection,
-    before: UnixNanos,
-) -> Result<u64, Failure> {
+async fn remove_producers(connection: &mut SqliteConnection, before: UnixNanos) -> Result<u64, Failure> {
     let removed = sqlx::query(REMOVE_PRODUCERS)
         .bind(before.nanos()) // $1 active_time
         .bind(PORTION) // $2 at most
