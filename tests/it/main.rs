@@ -9,7 +9,6 @@ mod raw;
 mod readme;
 mod recipes;
 mod reflection;
-mod replica;
 mod resume;
 mod shutdown;
 mod values;

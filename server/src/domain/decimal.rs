@@ -231,7 +231,8 @@ mod tests {
 
     #[test]
     fn text_is_read_exactly_or_refused_with_the_reason() {
-        let cases: &[(&str, Result<(i64, i8), DecimalInvalid>)] = &[
+        type Case = (&'static str, Result<(i64, i8), DecimalInvalid>);
+        let cases: &[Case] = &[
             ("61837.63000000", Ok((6183763, -2))),
             ("-0.000", Ok((0, 0))),
             ("+5.970", Ok((597, -2))),
