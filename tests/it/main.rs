@@ -10,5 +10,6 @@ mod raw;
 mod readme;
 mod recipes;
 mod reflection;
+mod resume;
 mod shutdown;
 mod values;

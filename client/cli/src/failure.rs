@@ -61,10 +61,6 @@ fn hint(error: &Error, server: &str) -> String {
         ErrorReason::InstrumentUnknown => {
             "`tapefeed instruments` lists what the server has; names are case-sensitive".into()
         }
-        ErrorReason::NoData => {
-            "nothing lies in this range: without --start, --end and --period everything counts"
-                .into()
-        }
         ErrorReason::CursorExpired => match error.metadata("oldest_cursor") {
             Some(cursor) => format!("the oldest that the server can replay: --from-cursor {cursor}"),
             None => "start without --from-cursor, and read the time between with `tapefeed history`".into(),

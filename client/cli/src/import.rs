@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use tapefeed_client::{
-    Client, Import, ImportFormat, ImportOptions, ImportProgress, RunState, TickField, TimeUnit,
-};
+use tapefeed_client::{Client, Import, ImportFormat, ImportOptions, ImportProgress, RunState, TickField, TimeUnit};
 
 use crate::failure::Failure;
 use crate::output::{Output, count, notice};
 use crate::runs::print_one;
+use crate::time::short_duration;
+use crate::visible;
 
 /// How often progress is told where no bar can be drawn.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
@@ -100,12 +100,13 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     for file in &args.files {
         let name = file.display().to_string();
         let mut progress = Progress::new(&name);
-        let import = client
-            .import_file(file, options.clone(), |now| progress.show(now))
-            .await;
+        let import = client.import_file(file, options.clone(), |now| progress.show(now)).await;
         progress.clear();
         match import {
             Ok(import) => {
+                if let Some(cursor) = &import.run.cursor {
+                    visible::wait(client, cursor).await?;
+                }
                 failed += u64::from(import.run.state != RunState::Succeeded);
                 report(&name, &import, progress.begun.elapsed(), output)?;
             }
@@ -176,9 +177,7 @@ impl From<UnitArg> for TimeUnit {
 }
 
 fn parse_mapping(text: &str) -> Result<(TickField, String), String> {
-    let (field, column) = text
-        .split_once('=')
-        .ok_or("write FIELD=COLUMN, such as time=ts")?;
+    let (field, column) = text.split_once('=').ok_or("write FIELD=COLUMN, such as time=ts")?;
     let field = match field {
         "time" | "event_time" => TickField::EventTime,
         "receive_time" => TickField::ReceiveTime,
@@ -215,6 +214,9 @@ fn report(name: &str, import: &Import, took: Duration, output: &mut Output) -> R
     }
     output.line(&format!("{name}: {}", summary(import, took)))?;
     output.flush()?;
+    if import.duplicate {
+        return Ok(());
+    }
     for reject in &run.first_rejects {
         let (number, message) = (reject.line_number, &reject.message);
         notice(&format!("  line {number}: {message}: {}", reject.text))?;
@@ -234,11 +236,9 @@ fn summary(import: &Import, took: Duration) -> String {
             return format!("imported before, as run {}: {ticks}", run.run_id);
         }
         RunState::Succeeded => {
-            let rate = run.tick_count as u128 * 1_000 / took.as_millis().max(1);
-            format!(
-                "{ticks} in {:.1} s ({rate} ticks/s)",
-                took.as_millis() as f64 / 1_000.0
-            )
+            let rate = u128::from(run.tick_count) * 1_000_000 / took.as_micros().max(1);
+            let took = i64::try_from(took.as_nanos()).unwrap_or(i64::MAX);
+            format!("{ticks} in {} ({rate} ticks/s)", short_duration(took))
         }
         state => format!("{}, with {ticks} stored", state.as_str()),
     };
@@ -246,10 +246,7 @@ fn summary(import: &Import, took: Duration) -> String {
         text += &format!(", {} rejected", count(run.reject_count, "line", "lines"));
     }
     if run.ignored_count > 0 {
-        text += &format!(
-            ", {} without a trade",
-            count(run.ignored_count, "line", "lines")
-        );
+        text += &format!(", {} without a trade", count(run.ignored_count, "line", "lines"));
     }
     if let Some(failure) = &run.failure {
         text += &format!(": {}", failure.message);
@@ -265,6 +262,7 @@ struct Progress {
     told: Instant,
     storing: bool,
     attempt: u32,
+    last_error: Option<String>,
 }
 
 impl Progress {
@@ -277,6 +275,7 @@ impl Progress {
             told: now,
             storing: false,
             attempt: 1,
+            last_error: None,
         }
     }
 
@@ -285,10 +284,14 @@ impl Progress {
         if now.attempt != self.attempt {
             self.attempt = now.attempt;
             let error = now.last_error.as_ref().map(ToString::to_string);
-            self.tell(&format!(
-                "{}; trying again, the server goes on where it was",
-                error.unwrap_or_default()
-            ));
+            // The same error once: attempts come every few seconds.
+            if error != self.last_error {
+                self.tell(&format!(
+                    "{}; trying again, the server goes on where it was",
+                    error.as_deref().unwrap_or_default()
+                ));
+                self.last_error = error;
+            }
         }
         match &self.bar {
             Some(bar) => {
@@ -356,14 +359,8 @@ mod tests {
 
     #[test]
     fn mappings_name_a_field_and_a_column() {
-        assert_eq!(
-            parse_mapping("time=ts"),
-            Ok((TickField::EventTime, "ts".to_owned()))
-        );
-        assert_eq!(
-            parse_mapping("price=Px (USD)"),
-            Ok((TickField::Price, "Px (USD)".to_owned()))
-        );
+        assert_eq!(parse_mapping("time=ts"), Ok((TickField::EventTime, "ts".to_owned())));
+        assert_eq!(parse_mapping("price=Px (USD)"), Ok((TickField::Price, "Px (USD)".to_owned())));
         for text in ["time", "time=", "=ts", "colour=red"] {
             assert!(parse_mapping(text).is_err(), "{text}");
         }

@@ -19,6 +19,7 @@ mod runs;
 mod statistics;
 mod table;
 mod time;
+mod visible;
 mod watch;
 
 use std::process::ExitCode;

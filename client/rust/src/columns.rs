@@ -17,10 +17,7 @@ pub(crate) struct Definitions(HashMap<u32, (Arc<str>, Arc<str>)>);
 impl Definitions {
     pub(crate) fn learn(&mut self, definitions: proto::InstrumentDefinitions) {
         for definition in definitions.definitions {
-            self.0.insert(
-                definition.instrument_id,
-                (definition.venue.into(), definition.symbol.into()),
-            );
+            self.0.insert(definition.instrument_id, (definition.venue.into(), definition.symbol.into()));
         }
     }
 
@@ -47,10 +44,7 @@ struct Entry {
 }
 
 /// Reads the ticks of a message of columns.
-pub(crate) fn decode(
-    columns: proto::TickColumns,
-    definitions: &Definitions,
-) -> Result<Vec<Tick>, Error> {
+pub(crate) fn decode(columns: proto::TickColumns, definitions: &Definitions) -> Result<Vec<Tick>, Error> {
     check_lengths(&columns)?;
     let mut table = Vec::with_capacity(columns.instruments.len());
     for entry in &columns.instruments {
@@ -79,21 +73,13 @@ pub(crate) fn decode(
         let price = if action == Action::Cancel {
             Decimal::ZERO
         } else {
-            number(
-                entry.price_mantissa,
-                entry.price_exponent,
-                "columns.price_mantissa",
-            )?
+            number(entry.price_mantissa, entry.price_exponent, "columns.price_mantissa")?
         };
         let quantity = match columns.quantity.get(i).copied().unwrap_or(0).checked_sub(1) {
             Some(mantissa) => {
-                let mantissa = i64::try_from(mantissa)
-                    .map_err(|_| Error::protocol("columns.quantity lies above 2^63"))?;
-                Some(number(
-                    mantissa,
-                    entry.quantity_exponent,
-                    "columns.quantity",
-                )?)
+                let mantissa =
+                    i64::try_from(mantissa).map_err(|_| Error::protocol("columns.quantity lies above 2^63"))?;
+                Some(number(mantissa, entry.quantity_exponent, "columns.quantity")?)
             }
             None => None,
         };
@@ -138,31 +124,19 @@ fn check_lengths(columns: &proto::TickColumns) -> Result<(), Error> {
         columns.action.len(),
         columns.merged_count.len(),
     ];
-    let complete = required.iter().all(|&length| length == count)
-        && optional
-            .iter()
-            .all(|&length| length == count || length == 0);
-    if complete {
-        Ok(())
-    } else {
-        Err(Error::protocol("columns of different lengths"))
-    }
+    let complete =
+        required.iter().all(|&length| length == count) && optional.iter().all(|&length| length == count || length == 0);
+    if complete { Ok(()) } else { Err(Error::protocol("columns of different lengths")) }
 }
 
-/// The table entry of a tick, as far as its numbers share an exponent.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct EntryKey<'a> {
+/// One instrument of a batch, and what its numbers need.
+struct Scale<'a> {
     venue: &'a str,
     symbol: &'a str,
-    /// `None`: all numbers of the instrument fit its smallest exponents.
-    exponents: Option<(i32, i32)>,
-}
-
-/// What the numbers of one instrument need.
-#[derive(Clone, Copy)]
-struct Scale {
+    /// The smallest exponents of its prices and quantities.
     price: i32,
     quantity: i32,
+    /// Whether all of its numbers fit them. If not, each pair of exponents gets an entry of its own.
     shared: bool,
 }
 
@@ -174,33 +148,28 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
     if with_receive_time != 0 && with_receive_time != ticks.len() {
         return None;
     }
-    let scales = scales(ticks);
+    let (scales, scale_of) = scales(ticks);
     let with_quantity = ticks.iter().any(|tick| tick.quantity.is_some());
     let with_side = ticks.iter().any(|tick| tick.side.is_some());
     let with_trade_id = ticks.iter().any(|tick| !tick.trade_id.is_empty());
     let with_action = ticks.iter().any(|tick| tick.action != Action::New);
 
     let mut columns = proto::TickColumns::default();
-    let mut table: HashMap<EntryKey<'_>, u32> = HashMap::new();
+    let mut table: HashMap<(usize, i32, i32), u32> = HashMap::new();
     let mut last_prices: Vec<i64> = Vec::new();
     let (mut last_event, mut last_receive) = (0i64, 0i64);
-    for tick in ticks {
-        let scale = scales[&(&*tick.venue, &*tick.symbol)];
-        let (price_exponent, quantity_exponent) = if scale.shared {
-            (scale.price, scale.quantity)
-        } else {
-            own_exponents(tick)
+    for (tick, &scale_index) in ticks.iter().zip(&scale_of) {
+        let scale = &scales[scale_index];
+        let (price_exponent, quantity_exponent) = match scale.shared {
+            true => (scale.price, scale.quantity),
+            false => own_exponents(tick),
         };
-        let key = EntryKey {
-            venue: &tick.venue,
-            symbol: &tick.symbol,
-            exponents: (!scale.shared).then_some((price_exponent, quantity_exponent)),
-        };
-        let index = *table.entry(key).or_insert_with(|| {
+        let entry = table.entry((scale_index, price_exponent, quantity_exponent));
+        let index = *entry.or_insert_with(|| {
             columns.instruments.push(proto::ColumnInstrument {
                 instrument_id: 0,
-                venue: tick.venue.as_ref().to_owned(),
-                symbol: tick.symbol.as_ref().to_owned(),
+                venue: scale.venue.to_owned(),
+                symbol: scale.symbol.to_owned(),
                 price_exponent,
                 quantity_exponent,
             });
@@ -209,14 +178,10 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
         });
         columns.instrument_index.push(index);
         let event = tick.event_time.nanos();
-        columns
-            .event_time_unix_nano_delta
-            .push(event.wrapping_sub(last_event));
+        columns.event_time_unix_nano_delta.push(event.wrapping_sub(last_event));
         last_event = event;
         if let Some(receive) = tick.receive_time {
-            columns
-                .receive_time_unix_nano_delta
-                .push(receive.nanos().wrapping_sub(last_receive));
+            columns.receive_time_unix_nano_delta.push(receive.nanos().wrapping_sub(last_receive));
             last_receive = receive.nanos();
         }
         let last_price = &mut last_prices[index as usize];
@@ -249,38 +214,33 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
     Some(columns)
 }
 
-/// The smallest exponents of each instrument, and whether all of its numbers fit them.
-fn scales(ticks: &[NewTick]) -> HashMap<(&str, &str), Scale> {
-    let mut scales: HashMap<(&str, &str), Scale> = HashMap::new();
+/// The instruments of a batch in the order of their first ticks, and which of them each tick belongs to.
+fn scales(ticks: &[NewTick]) -> (Vec<Scale<'_>>, Vec<usize>) {
+    let mut scales: Vec<Scale<'_>> = Vec::new();
+    let mut known: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut scale_of = Vec::with_capacity(ticks.len());
     for tick in ticks {
         let (price, quantity) = own_exponents(tick);
-        let scale = scales
-            .entry((&*tick.venue, &*tick.symbol))
-            .or_insert(Scale {
-                price,
-                quantity,
-                shared: true,
-            });
+        let index = *known.entry((&*tick.venue, &*tick.symbol)).or_insert_with(|| {
+            scales.push(Scale { venue: &tick.venue, symbol: &tick.symbol, price, quantity, shared: true });
+            scales.len() - 1
+        });
+        let scale = &mut scales[index];
         scale.price = scale.price.min(price);
         scale.quantity = scale.quantity.min(quantity);
+        scale_of.push(index);
     }
-    for tick in ticks {
-        if let Some(scale) = scales.get_mut(&(&*tick.venue, &*tick.symbol)) {
-            let price_fits = tick.price.mantissa_at(scale.price).is_some();
-            let quantity_fits = tick
-                .quantity
-                .is_none_or(|quantity| quantity.mantissa_at(scale.quantity).is_some());
-            scale.shared &= price_fits && quantity_fits;
-        }
+    for (tick, &index) in ticks.iter().zip(&scale_of) {
+        let scale = &mut scales[index];
+        let price_fits = tick.price.mantissa_at(scale.price).is_some();
+        let quantity = tick.quantity.unwrap_or_default();
+        scale.shared &= price_fits && quantity.mantissa_at(scale.quantity).is_some();
     }
-    scales
+    (scales, scale_of)
 }
 
 fn own_exponents(tick: &NewTick) -> (i32, i32) {
-    (
-        tick.price.exponent(),
-        tick.quantity.unwrap_or_default().exponent(),
-    )
+    (tick.price.exponent(), tick.quantity.unwrap_or_default().exponent())
 }
 
 #[cfg(test)]
@@ -315,10 +275,7 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_share_an_exponent_get_entries_of_their_own() {
-        let ticks = [
-            tick("A", "999999999999999"),
-            tick("A", "0.000000000000000001"),
-        ];
+        let ticks = [tick("A", "999999999999999"), tick("A", "0.000000000000000001")];
         let columns = encode(&ticks).unwrap();
         assert_eq!(columns.instruments.len(), 2);
         let read = decode(stamped(columns), &Definitions::default()).unwrap();
@@ -336,21 +293,11 @@ mod tests {
     #[test]
     fn names_come_from_definitions_in_subscriptions() {
         let mut columns = stamped(encode(&[tick("A", "1")]).unwrap());
-        columns.instruments[0] = proto::ColumnInstrument {
-            instrument_id: 9,
-            ..proto::ColumnInstrument::default()
-        };
+        columns.instruments[0] = proto::ColumnInstrument { instrument_id: 9, ..proto::ColumnInstrument::default() };
         let mut definitions = Definitions::default();
-        assert!(matches!(
-            decode(columns.clone(), &definitions),
-            Err(Error::Protocol(_))
-        ));
+        assert!(matches!(decode(columns.clone(), &definitions), Err(Error::Protocol(_))));
         definitions.learn(proto::InstrumentDefinitions {
-            definitions: vec![proto::InstrumentDefinition {
-                instrument_id: 9,
-                venue: "X".into(),
-                symbol: "A".into(),
-            }],
+            definitions: vec![proto::InstrumentDefinition { instrument_id: 9, venue: "X".into(), symbol: "A".into() }],
         });
         let ticks = decode(columns, &definitions).unwrap();
         assert_eq!((&*ticks[0].venue, &*ticks[0].symbol), ("X", "A"));
@@ -372,29 +319,19 @@ mod tests {
 
     fn any_tick() -> impl Strategy<Value = NewTick> {
         let number = (any::<i64>(), -18i32..=14)
-            .prop_filter_map("a decimal", |(mantissa, exponent)| {
-                Decimal::new(mantissa, exponent).ok()
-            });
+            .prop_filter_map("a decimal", |(mantissa, exponent)| Decimal::new(mantissa, exponent).ok());
         let quantity = (0..i64::MAX, -18i32..=14)
-            .prop_filter_map("a decimal", |(mantissa, exponent)| {
-                Decimal::new(mantissa, exponent).ok()
-            });
-        (
-            "[A-C]",
-            any::<i64>(),
-            number,
-            proptest::option::of(quantity),
-            0u8..3,
-            "[0-9]{0,3}",
-        )
-            .prop_map(|(symbol, time, price, quantity, side, trade_id)| {
+            .prop_filter_map("a decimal", |(mantissa, exponent)| Decimal::new(mantissa, exponent).ok());
+        ("[A-C]", any::<i64>(), number, proptest::option::of(quantity), 0u8..3, "[0-9]{0,3}").prop_map(
+            |(symbol, time, price, quantity, side, trade_id)| {
                 let mut tick = NewTick::new("X", symbol, UnixNanos(time), price);
                 tick.receive_time = Some(UnixNanos(time.wrapping_add(9)));
                 tick.quantity = quantity;
                 tick.side = [None, Some(Side::Buy), Some(Side::Sell)][usize::from(side)];
                 tick.trade_id = trade_id;
                 tick
-            })
+            },
+        )
     }
 
     proptest! {

@@ -13,9 +13,9 @@ use tapefeed_server::bus::{Announcement, Bus, LocalBus};
 use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId,
-    RunOwner, RunRequest, RunState, Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
+    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
+    Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -47,9 +47,7 @@ impl Stumbling {
                 tokio::time::sleep(span).await;
                 Ok(())
             }
-            FaultAction::Fail | FaultAction::Abort => {
-                Err(StoreError::Unavailable(format!("planned at {point}")))
-            }
+            FaultAction::Fail | FaultAction::Abort => Err(StoreError::Unavailable(format!("planned at {point}"))),
         }
     }
 }
@@ -79,10 +77,7 @@ impl Store for Stumbling {
         self.inner.ping().await
     }
 
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError> {
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         self.inner.register(instruments).await
     }
 
@@ -164,10 +159,7 @@ pub struct LooseBus {
 impl LooseBus {
     /// A bus whose whims come from a seed.
     pub fn new(seed: u64) -> LooseBus {
-        LooseBus {
-            bus: LocalBus::new(),
-            state: Mutex::new((SmallRng::seed_from_u64(seed), None)),
-        }
+        LooseBus { bus: LocalBus::new(), state: Mutex::new((SmallRng::seed_from_u64(seed), None)) }
     }
 }
 
@@ -181,10 +173,7 @@ impl Bus for LooseBus {
                 self.bus.announce(announcement);
             }
             2 => state.1 = Some(announcement),
-            3 => self.bus.announce(Announcement {
-                block: None,
-                ..announcement
-            }),
+            3 => self.bus.announce(Announcement { block: None, ..announcement }),
             _ => self.bus.announce(announcement),
         }
         if state.0.random_bool(0.5)

@@ -44,7 +44,9 @@ pub(super) async fn import_file(
             Some(import_file_request::Message::Start(_)) => {
                 return Err(Refusal::field("start", "a call imports one file, and says so in its first message"));
             }
-            None => return Err(Refusal::field("data", "every message after the first holds bytes of the file")),
+            None => {
+                return Err(Refusal::field("data", "every message after the first holds bytes of the file"));
+            }
         }
     }
     upload.complete().await;
@@ -52,10 +54,7 @@ pub(super) async fn import_file(
 }
 
 /// The next message; a client that stays silent is refused.
-async fn next(
-    requests: &mut Requests,
-    idle: std::time::Duration,
-) -> Result<Option<proto::ImportFileRequest>, Refusal> {
+async fn next(requests: &mut Requests, idle: std::time::Duration) -> Result<Option<proto::ImportFileRequest>, Refusal> {
     match tokio::time::timeout(idle, requests.message()).await {
         Ok(message) => message.map_err(from_transport),
         Err(_) => Err(Refusal::deadline_exceeded(format!(
@@ -69,10 +68,7 @@ fn from_transport(status: Status) -> Refusal {
     Refusal::of_transport(status.code(), status.message(), "tapefeed.v1.IngestService/ImportFile", true)
 }
 
-fn answer(
-    outcome: Result<Imported, ImportError>,
-    run: &RunId,
-) -> Result<proto::ImportFileResponse, Refusal> {
+fn answer(outcome: Result<Imported, ImportError>, run: &RunId) -> Result<proto::ImportFileResponse, Refusal> {
     let Imported { run: status, duplicate } = outcome.map_err(|error| run::refusal(error, run))?;
     Ok(proto::ImportFileResponse { run: Some(status.into()), duplicate })
 }

@@ -102,11 +102,8 @@ mod tests {
     #[test]
     fn tokens_round_trip_and_are_bound_to_their_state() {
         for stored in [None, Some(RunId::new("stored-run").unwrap())] {
-            let position = ListPosition {
-                create_time: UnixNanos::new(17).unwrap(),
-                run: RunId::new("run_1").unwrap(),
-                stored,
-            };
+            let position =
+                ListPosition { create_time: UnixNanos::new(17).unwrap(), run: RunId::new("run_1").unwrap(), stored };
             let text = token(&position, Some(State::Failed));
             assert_eq!(read_token(&text, Some(State::Failed)).unwrap(), position);
             assert!(read_token(&text, None).is_err());

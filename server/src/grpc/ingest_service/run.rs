@@ -10,8 +10,8 @@ use crate::grpc::proto::{self, ErrorReason};
 use crate::grpc::violation::Violations;
 use crate::ingest::IngestError;
 use crate::ingest::import::{
-    DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart,
-    RunStatus, State, TimeUnit,
+    DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart, RunStatus, State,
+    TimeUnit,
 };
 use crate::store::{Reject, RunError, RunId};
 
@@ -48,15 +48,9 @@ pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
     let again = wire.again;
     let options = read_options(wire, &mut violations)?;
     match (run, options) {
-        (Some(run), Some(options)) if violations.is_empty() => Ok(ImportStart {
-            run,
-            file_name,
-            size_bytes,
-            options,
-            max_rejects,
-            again,
-            trace_id: String::new(),
-        }),
+        (Some(run), Some(options)) if violations.is_empty() => {
+            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id: String::new() })
+        }
         _ => Err(violations.refuse()),
     }
 }
@@ -72,10 +66,7 @@ fn check_file_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_options(
-    options: proto::ImportOptions,
-    violations: &mut Violations,
-) -> Result<Option<ImportOptions>, Refusal> {
+fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Result<Option<ImportOptions>, Refusal> {
     let proto::ImportOptions {
         format,
         venue,
@@ -118,8 +109,7 @@ fn read_options(
         }
     }
     read.time_unit = read_unit("start.options.time_unit", time_unit, violations);
-    read.receive_time_unit =
-        read_unit("start.options.receive_time_unit", receive_time_unit, violations);
+    read.receive_time_unit = read_unit("start.options.receive_time_unit", receive_time_unit, violations);
     match ImportOptions::check_delimiter(&delimiter) {
         Ok(delimiter) => read.delimiter = delimiter,
         Err(problem) => violations.add("start.options.delimiter", problem),
@@ -231,20 +221,13 @@ impl From<RunStatus> for proto::IngestionRun {
     }
 }
 
-fn wire_options(
-    options: ImportOptions,
-    max_rejects: Option<u32>,
-    again: bool,
-) -> proto::ImportOptions {
-    let ImportOptions { format, venue, symbol, columns, time_unit, receive_time_unit, delimiter } =
-        options;
+fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -> proto::ImportOptions {
+    let ImportOptions { format, venue, symbol, columns, time_unit, receive_time_unit, delimiter } = options;
     let format = match format {
         None => proto::ImportFormat::Unspecified,
         Some(FileFormat::Csv) => proto::ImportFormat::Csv,
     };
-    let unit = |unit: Option<TimeUnit>| {
-        unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from).into()
-    };
+    let unit = |unit: Option<TimeUnit>| unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from).into();
     proto::ImportOptions {
         format: format.into(),
         venue: venue.map(|venue| venue.as_str().to_owned()).unwrap_or_default(),
@@ -270,12 +253,7 @@ fn wire_error(error: RunError) -> proto::IngestionError {
 fn wire_reject(reject: Reject) -> proto::RejectedLine {
     let Reject { line, mut reason, text } = reject;
     reason.truncate(reason.floor_char_boundary(MAX_REJECT_MESSAGE_BYTES));
-    proto::RejectedLine {
-        line_number: line,
-        reason: ErrorReason::FieldInvalid.into(),
-        message: reason,
-        text,
-    }
+    proto::RejectedLine { line_number: line, reason: ErrorReason::FieldInvalid.into(), message: reason, text }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -301,11 +279,12 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
             refusal
         }
         ImportError::Option { field, problem } => Refusal::field(format_args!("start.{field}"), problem),
-        ImportError::Limit { limit, max, actual, problem: _ } => {
-            Refusal::limit_exceeded(limit, max, actual).with("run_id", run.as_str())
+        ImportError::Limit { limit, max, actual, problem } => {
+            Refusal::limit_exceeded(limit, max, actual).saying(problem).with("run_id", run.as_str())
         }
-        ImportError::TooManyRejects { max, rejected, first } => {
+        ImportError::TooManyRejects { max, rejected, ref first } => {
             let mut refusal = Refusal::limit_exceeded("max_rejects", max, Some(rejected))
+                .saying(error.to_string())
                 .with("run_id", run.as_str());
             if let Some(Reject { line, reason, text: _ }) = first.first() {
                 refusal = refusal.with("line", line).with("first_reject", reason);
@@ -321,8 +300,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
         ImportError::Spool(problem) => {
             tracing::error!(%problem, "an upload cannot be kept on the disk");
             let message = "the server's disk cannot keep the upload now: try again later";
-            Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, message)
-                .retry_after(SPOOL_RETRY)
+            Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, message).retry_after(SPOOL_RETRY)
         }
         ImportError::Ingest(IngestError::QueueFull { .. }) => Refusal::queue_full(),
         ImportError::Ingest(IngestError::ShuttingDown) => Refusal::shutting_down(None),

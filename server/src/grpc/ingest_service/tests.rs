@@ -62,11 +62,7 @@ fn message(message: Message) -> proto::ImportFileRequest {
 }
 
 impl Served {
-    async fn import(
-        &mut self,
-        start: proto::ImportStart,
-        file: &[u8],
-    ) -> Result<proto::ImportFileResponse, Status> {
+    async fn import(&mut self, start: proto::ImportStart, file: &[u8]) -> Result<proto::ImportFileResponse, Status> {
         let mut messages = vec![message(Message::Start(start))];
         for piece in file.chunks(100_000) {
             messages.push(message(Message::Data(Bytes::copy_from_slice(piece))));
@@ -84,6 +80,9 @@ fn metadata(status: &Status, key: &str) -> Option<String> {
     status.get_error_details().error_info()?.metadata.get(key).cloned()
 }
 
+/// Name, options, file, and the expected code, reason and fact.
+type Case = (&'static str, proto::ImportOptions, Vec<u8>, Code, &'static str, Option<(&'static str, &'static str)>);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows() {
     use std::io::Write as _;
@@ -99,12 +98,9 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
     let bomb = bomb.finish().unwrap();
     let latin = [&plain[..], b"V,caf\xE9,1,1000,,1,1,true\n"].concat();
     let strict = proto::ImportOptions { max_rejects: Some(0), ..Default::default() };
-    let captures = proto::ImportOptions {
-        format: proto::ImportFormat::BinanceCapture.into(),
-        ..Default::default()
-    };
+    let captures = proto::ImportOptions { format: proto::ImportFormat::BinanceCapture.into(), ..Default::default() };
     let units = proto::ImportOptions { time_unit: 17, ..Default::default() };
-    let cases: Vec<(&str, proto::ImportOptions, Vec<u8>, Code, &str, Option<(&str, &str)>)> = vec![
+    let cases: Vec<Case> = vec![
         ("empty", Default::default(), vec![], Code::InvalidArgument, "FILE_MALFORMED", None),
         (
             "truncated gzip",
@@ -123,7 +119,14 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
             Some(("line", "1")),
         ),
         ("bomb", Default::default(), bomb, Code::ResourceExhausted, "LIMIT_EXCEEDED", Some(("limit", "import_ratio"))),
-        ("no unit", Default::default(), b"venue,symbol,time,price\n".to_vec(), Code::InvalidArgument, "FIELD_INVALID", None),
+        (
+            "no unit",
+            Default::default(),
+            b"venue,symbol,time,price\n".to_vec(),
+            Code::InvalidArgument,
+            "FIELD_INVALID",
+            None,
+        ),
         (
             "bad symbol",
             strict,

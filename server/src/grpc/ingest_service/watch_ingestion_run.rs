@@ -43,8 +43,7 @@ pub(super) async fn watch_ingestion_run(
 ) -> Result<impl Stream<Item = Result<proto::WatchIngestionRunResponse, Status>> + use<>, Refusal> {
     let id = run::run_id(&request.run_id)?;
     let told = imports.status(&id).await.map_err(|error| run::refusal(error, &id))?;
-    let watch =
-        Watch { imports: imports.clone(), run: id, told, told_at: Instant::now(), state: Step::First };
+    let watch = Watch { imports: imports.clone(), run: id, told, told_at: Instant::now(), state: Step::First };
     Ok(stream::unfold(watch, |mut watch| async move {
         let response = watch.next().await?;
         Some((response.map_err(Status::from), watch))

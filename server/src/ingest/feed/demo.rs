@@ -170,7 +170,9 @@ impl Demo {
     /// Publishes until it is stopped, through outages of the store. Ends early, with an error, when another process
     /// publishes the demo into the same log.
     pub async fn run(mut self) -> Result<(), IngestError> {
-        let Some(mut claim) = self.claim().await else { return Ok(()) };
+        let Some(mut claim) = self.claim().await else {
+            return Ok(());
+        };
         let step = step(self.rate);
         let mut steps = tokio::time::interval(step);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -236,7 +238,9 @@ impl Demo {
                     claim.last_batch_seq += 1;
                     return Ok(());
                 }
-                Err(error @ (IngestError::ShuttingDown | IngestError::Fenced)) => return Err(error),
+                Err(error @ (IngestError::ShuttingDown | IngestError::Fenced)) => {
+                    return Err(error);
+                }
                 // The log does not know us as we know ourselves: a fork, or a long silence.
                 Err(
                     IngestError::Unknown
@@ -277,11 +281,7 @@ impl Demo {
 
 /// How long a step is: batches of some tens of trades at least, and never rarer than ten a second.
 fn step(rate: u32) -> Duration {
-    if rate < 10_000 {
-        Duration::from_millis(100)
-    } else {
-        Duration::from_millis(10)
-    }
+    if rate < 10_000 { Duration::from_millis(100) } else { Duration::from_millis(10) }
 }
 
 /// Counts what a rate owes.

@@ -115,8 +115,7 @@ impl Intake {
         }
         match std::mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Start(start) => {
-                let mut content =
-                    Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
+                let mut content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
                 content.push(&start)?;
                 content.finish()
             }
@@ -134,8 +133,7 @@ impl Intake {
                 })?
                 .finish(),
             Stage::Zip(raw) => {
-                let content =
-                    Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
+                let content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
                 zip::unpack(&raw.finish()?, content, &self.limits)
             }
             Stage::Broken => Err(FileDefect::new("the upload went on after an error").into()),

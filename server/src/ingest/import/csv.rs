@@ -39,10 +39,7 @@ impl CsvTrades {
             // The header is UTF-8 and is cut at ASCII characters only.
             let name = String::from_utf8_lossy(record.field(text.as_bytes(), index)).into_owned();
             if name.len() > MAX_COLUMN_NAME_BYTES {
-                let problem = format!(
-                    "the name of column {} is longer than {MAX_COLUMN_NAME_BYTES} bytes",
-                    index + 1
-                );
+                let problem = format!("the name of column {} is longer than {MAX_COLUMN_NAME_BYTES} bytes", index + 1);
                 return Err(FileDefect::at_line(1, 0, problem).into());
             }
             names.push(name);
@@ -50,12 +47,7 @@ impl CsvTrades {
         let (columns, mut options) = Columns::find(&names, given)?;
         options.format = Some(FileFormat::Csv);
         options.delimiter = Some(delimiter);
-        Ok(CsvTrades {
-            columns,
-            options,
-            delimiter,
-            record,
-        })
+        Ok(CsvTrades { columns, options, delimiter, record })
     }
 
     pub(super) fn options(&self) -> &ImportOptions {
@@ -77,8 +69,7 @@ impl CsvTrades {
     }
 
     fn tick(&self, line: &[u8], batch: &mut BatchBuilder) -> Result<(), String> {
-        let Columns { count, event_time, receive_time, venue, symbol, price, quantity, side, trade_id } =
-            &self.columns;
+        let Columns { count, event_time, receive_time, venue, symbol, price, quantity, side, trade_id } = &self.columns;
         let found = self.record.fields.len();
         if found != *count {
             return Err(format!("has {found} fields, the header has {count}"));
@@ -88,18 +79,16 @@ impl CsvTrades {
         let event_time = value::time(field(event_time.column), event_time.unit)
             .map_err(|problem| format!("event_time: {problem}"))?;
         let receive_time = match receive_time {
-            Some(at) if !field(at.column).is_empty() => Some(
-                value::time(field(at.column), at.unit)
-                    .map_err(|problem| format!("receive_time: {problem}"))?,
-            ),
+            Some(at) if !field(at.column).is_empty() => {
+                Some(value::time(field(at.column), at.unit).map_err(|problem| format!("receive_time: {problem}"))?)
+            }
             _ => None,
         };
-        let price =
-            value::decimal(field(*price)).map_err(|problem| format!("price: {problem}"))?;
+        let price = value::decimal(field(*price)).map_err(|problem| format!("price: {problem}"))?;
         let quantity = match quantity {
-            Some(at) if !field(*at).is_empty() => Some(
-                value::decimal(field(*at)).map_err(|problem| format!("quantity: {problem}"))?,
-            ),
+            Some(at) if !field(*at).is_empty() => {
+                Some(value::decimal(field(*at)).map_err(|problem| format!("quantity: {problem}"))?)
+            }
             _ => None,
         };
         if quantity.is_some_and(|quantity| quantity.is_negative()) {
@@ -113,8 +102,7 @@ impl CsvTrades {
         };
         let trade_id = match trade_id {
             Some(at) => {
-                let text =
-                    std::str::from_utf8(field(*at)).map_err(|_| "trade_id: not UTF-8")?;
+                let text = std::str::from_utf8(field(*at)).map_err(|_| "trade_id: not UTF-8")?;
                 TradeId::new(text).map_err(|problem| format!("trade_id: {problem}"))?
             }
             None => TradeId::None,
@@ -131,15 +119,7 @@ impl CsvTrades {
             NameProblem::Venue(problem) => format!("venue: {problem}"),
             NameProblem::Symbol(problem) => format!("symbol: {problem}"),
         })?;
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-        });
+        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
         Ok(())
     }
 }
@@ -254,10 +234,7 @@ impl Record {
     /// Copies a quoted field, and returns what follows its closing quote.
     fn unquote<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], &'static str> {
         loop {
-            let end = rest
-                .iter()
-                .position(|&byte| byte == b'"')
-                .ok_or("quote is not closed on its line")?;
+            let end = rest.iter().position(|&byte| byte == b'"').ok_or("quote is not closed on its line")?;
             self.plain.extend_from_slice(&rest[..end]);
             rest = &rest[end + 1..];
             match rest {
@@ -301,10 +278,7 @@ mod tests {
         let line = b"BINANCE,BTCUSDT,37,1723161255342,1723161254087896568,61837.63000000,0.02,sell";
         assert_eq!(parser.line(line, &mut builder), Line::Tick);
         let batch = builder.take();
-        assert_eq!(
-            batch.instruments,
-            [(Venue::new("BINANCE").unwrap(), Symbol::new("BTCUSDT").unwrap())]
-        );
+        assert_eq!(batch.instruments, [(Venue::new("BINANCE").unwrap(), Symbol::new("BTCUSDT").unwrap())]);
         assert_eq!(
             batch.ticks,
             [NewTick {
@@ -368,9 +342,7 @@ mod tests {
         let mut parser = open(HEADER);
         for (line, expected) in &cases {
             let (outcome, tick) = read(&mut parser, line.as_bytes());
-            let Line::Rejected(reason) = outcome else {
-                panic!("{line}: {outcome:?}")
-            };
+            let Line::Rejected(reason) = outcome else { panic!("{line}: {outcome:?}") };
             assert!(reason.contains(expected), "{line}: {reason}");
             assert_eq!(tick, None, "{line}");
         }

@@ -2,9 +2,9 @@
 
 use std::cmp::Reverse;
 
+use super::Imports;
 use super::error::ImportError;
 use super::status::{RunStatus, State};
-use super::Imports;
 use crate::domain::UnixNanos;
 use crate::store::RunId;
 
@@ -106,7 +106,9 @@ impl Imports {
     async fn unstored(&self, after: Option<&ListPosition>) -> Result<Vec<RunStatus>, ImportError> {
         let mut found = Vec::new();
         for entry in self.0.registry.all(self.0.clock.now()) {
-            let Some(status) = RunStatus::unstored(&entry) else { continue };
+            let Some(status) = RunStatus::unstored(&entry) else {
+                continue;
+            };
             let is_behind = after.is_none_or(|after| status.rank() > after.rank());
             // An upload that wants to continue a stored run is listed as that.
             if is_behind && self.0.store.run(&status.id).await?.is_none() {

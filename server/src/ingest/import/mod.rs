@@ -9,6 +9,7 @@ mod container;
 mod content;
 mod csv;
 mod error;
+mod field;
 mod format;
 mod limits;
 mod list;
@@ -32,8 +33,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use columns::Field;
 pub use error::{FileDefect, ImportError};
+pub use field::Field;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
@@ -186,8 +187,6 @@ impl Inner {
             let max_rejects = entry.map(|entry| entry.start.max_rejects);
             return Ok(RunStatus::stored(stored, rejects, epoch, max_rejects));
         }
-        entry
-            .and_then(|entry| RunStatus::unstored(&entry))
-            .ok_or_else(|| ImportError::Unknown(run.clone()))
+        entry.and_then(|entry| RunStatus::unstored(&entry)).ok_or_else(|| ImportError::Unknown(run.clone()))
     }
 }

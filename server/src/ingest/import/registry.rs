@@ -36,14 +36,9 @@ pub(super) enum Phase {
     /// It is a run of the store: of its own name, or of the earlier run that it joined.
     Stored(RunId),
     /// It ended before it was stored.
-    Failed {
-        error: RunError,
-        at: UnixNanos,
-    },
+    Failed { error: RunError, at: UnixNanos },
     /// It was cancelled before it was stored.
-    Cancelled {
-        at: UnixNanos,
-    },
+    Cancelled { at: UnixNanos },
 }
 
 impl Entry {
@@ -78,10 +73,10 @@ impl Known {
     /// Forgets what ended long ago.
     fn sweep(&mut self, now: UnixNanos) {
         let before = now.saturating_sub(REMEMBERED);
-        while self.ended.len() > REMEMBERED_RUNS
-            || self.ended.front().is_some_and(|(at, _)| *at < before)
-        {
-            let Some((_, entry)) = self.ended.pop_front() else { return };
+        while self.ended.len() > REMEMBERED_RUNS || self.ended.front().is_some_and(|(at, _)| *at < before) {
+            let Some((_, entry)) = self.ended.pop_front() else {
+                return;
+            };
             let name = &entry.start.run;
             if self.entries.get(name).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
                 self.entries.remove(name);

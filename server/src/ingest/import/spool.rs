@@ -28,11 +28,7 @@ impl Spool {
     pub(super) fn file(&self) -> Result<SpoolWriter, ImportError> {
         let file = tempfile::tempfile_in(&self.folder).map_err(ImportError::Spool)?;
         let share = Share { used: self.used.clone(), bytes: 0 };
-        Ok(SpoolWriter {
-            out: BufWriter::with_capacity(BUFFER_BYTES, file),
-            share,
-            max: self.max,
-        })
+        Ok(SpoolWriter { out: BufWriter::with_capacity(BUFFER_BYTES, file), share, max: self.max })
     }
 }
 
@@ -82,10 +78,7 @@ impl SpoolWriter {
 
     /// The finished file, to be read from its start.
     pub(super) fn finish(self) -> Result<SpoolFile, ImportError> {
-        let mut file = self
-            .out
-            .into_inner()
-            .map_err(|error| ImportError::Spool(error.into_error()))?;
+        let mut file = self.out.into_inner().map_err(|error| ImportError::Spool(error.into_error()))?;
         file.rewind().map_err(ImportError::Spool)?;
         Ok(SpoolFile { file, _share: self.share })
     }

@@ -48,11 +48,7 @@ pub struct Upload {
 
 impl Upload {
     /// Starts the task of an upload.
-    pub(super) fn start(
-        inner: &Arc<Inner>,
-        entry: Arc<Entry>,
-        slot: OwnedSemaphorePermit,
-    ) -> Upload {
+    pub(super) fn start(inner: &Arc<Inner>, entry: Arc<Entry>, slot: OwnedSemaphorePermit) -> Upload {
         let (messages, received) = mpsc::channel(CHANNEL_MESSAGES);
         let (reply, outcome) = oneshot::channel();
         let task = Task { inner: inner.clone(), entry };
@@ -87,11 +83,7 @@ impl Upload {
 }
 
 /// Receives an upload on a blocking thread.
-fn receive(
-    mut intake: Intake,
-    mut messages: mpsc::Receiver<Message>,
-    entry: &Entry,
-) -> Result<Spooled, ImportError> {
+fn receive(mut intake: Intake, mut messages: mpsc::Receiver<Message>, entry: &Entry) -> Result<Spooled, ImportError> {
     loop {
         match messages.blocking_recv() {
             Some(Message::Data(bytes)) => {
@@ -148,11 +140,7 @@ impl Task {
         messages: mpsc::Receiver<Message>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Spooled, ImportError> {
-        let intake = Intake::new(
-            self.inner.limits.clone(),
-            self.entry.start.options.clone(),
-            self.inner.spool.clone(),
-        );
+        let intake = Intake::new(self.inner.limits.clone(), self.entry.start.options.clone(), self.inner.spool.clone());
         let entry = self.entry.clone();
         let receiving = tokio::task::spawn_blocking(move || {
             let received = receive(intake, messages, &entry);
@@ -192,12 +180,7 @@ impl Task {
         }
     }
 
-    async fn work(
-        &self,
-        run: Run,
-        owner: RunOwner,
-        spooled: Spooled,
-    ) -> Result<Imported, ImportError> {
+    async fn work(&self, run: Run, owner: RunOwner, spooled: Spooled) -> Result<Imported, ImportError> {
         let id = run.run.id.clone();
         self.entry.end(Phase::Stored(id.clone()));
         if let Phase::Cancelled { .. } = self.entry.phase() {
@@ -205,12 +188,8 @@ impl Task {
             self.inner.store.cancel_run(&id).await?;
             return Err(ImportError::Cancelled(id));
         }
-        let work = Work {
-            inner: &self.inner,
-            run: id.clone(),
-            owner,
-            max_rejects: u64::from(self.entry.start.max_rejects),
-        };
+        let work =
+            Work { inner: &self.inner, run: id.clone(), owner, max_rejects: u64::from(self.entry.start.max_rejects) };
         work.go(run, Source::new(spooled)).await?;
         Ok(Imported { run: self.inner.status(&id).await?, duplicate: false })
     }

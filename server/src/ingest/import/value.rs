@@ -71,11 +71,7 @@ pub(super) fn time(bytes: &[u8], unit: TimeUnit) -> Result<UnixNanos, TimeProble
 }
 
 /// Digits with an optional point; `scale` is how many decimals of the unit make a nanosecond.
-fn number_time(
-    bytes: &[u8],
-    scale: usize,
-    unit: &'static str,
-) -> Result<UnixNanos, TimeProblem> {
+fn number_time(bytes: &[u8], scale: usize, unit: &'static str) -> Result<UnixNanos, TimeProblem> {
     let (negative, unsigned) = match bytes {
         [b'-', rest @ ..] => (true, rest),
         all => (false, all),

@@ -14,9 +14,7 @@ use super::Inner;
 use super::content::Spooled;
 use super::error::ImportError;
 use super::format::{BatchBuilder, Line, Parser};
-use super::limits::{
-    BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE,
-};
+use super::limits::{BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE};
 use super::spool::SpoolFile;
 use crate::domain::Batch;
 use crate::ingest::{IngestError, Receipt, Sender, Submission};
@@ -245,18 +243,10 @@ impl Work<'_> {
     }
 
     /// Reads on one thread and appends from here, until the file ends or a batch is not stored.
-    async fn pass(
-        &self,
-        run: &Run,
-        mut source: Source,
-    ) -> Result<(Source, Result<(), ImportError>), ImportError> {
+    async fn pass(&self, run: &Run, mut source: Source) -> Result<(Source, Result<(), ImportError>), ImportError> {
         // One batch is read ahead while others are appended.
         let (out, mut parsed) = mpsc::channel(1);
-        let from = From {
-            last_batch: run.last_batch,
-            rejected: run.progress.rejected,
-            max_rejects: self.max_rejects,
-        };
+        let from = From { last_batch: run.last_batch, rejected: run.progress.rejected, max_rejects: self.max_rejects };
         let reading = tokio::task::spawn_blocking(move || {
             let read = source.read(from, &out);
             (source, read)
@@ -321,9 +311,7 @@ impl Work<'_> {
     }
 }
 
-async fn acknowledged(
-    receipt: oneshot::Receiver<Result<Receipt, IngestError>>,
-) -> Result<(), ImportError> {
+async fn acknowledged(receipt: oneshot::Receiver<Result<Receipt, IngestError>>) -> Result<(), ImportError> {
     receipt.await.unwrap_or(Err(IngestError::ShuttingDown))?;
     Ok(())
 }

@@ -53,11 +53,7 @@ struct Entry {
 }
 
 /// Unpacks the data entry of an archive into `content`.
-pub(super) fn unpack(
-    archive: &SpoolFile,
-    mut content: Content,
-    limits: &Limits,
-) -> Result<Spooled, ImportError> {
+pub(super) fn unpack(archive: &SpoolFile, mut content: Content, limits: &Limits) -> Result<Spooled, ImportError> {
     let length = archive.len().map_err(ImportError::Spool)?;
     let mut reader = BufReader::new(archive.file());
     let table = find_table(&mut reader, length).map_err(|error| read_failed(error, length))?;
@@ -98,10 +94,7 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
         })
         .ok_or_else(truncated)?;
     let end = &bytes[at..];
-    let table = Table {
-        entries: u64::from(u16_at(end, 10)),
-        offset: u64::from(u32_at(end, 16)),
-    };
+    let table = Table { entries: u64::from(u16_at(end, 10)), offset: u64::from(u32_at(end, 16)) };
     if table.entries < 0xFFFF && table.offset < 0xFFFF_FFFF {
         return Ok(table);
     }
@@ -125,11 +118,7 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
 /// Reads the table of contents and picks the one entry that holds data.
 fn data_entry(reader: &mut BufReader<&File>, table: Table) -> Result<Entry, ImportError> {
     if table.entries > MAX_ENTRIES {
-        return Err(FileDefect::new(format!(
-            "the zip has {} entries: pack one file alone",
-            table.entries
-        ))
-        .into());
+        return Err(FileDefect::new(format!("the zip has {} entries: pack one file alone", table.entries)).into());
     }
     let broken = |_| damaged("its table of contents is cut off");
     reader.seek(SeekFrom::Start(table.offset)).map_err(broken)?;
@@ -196,10 +185,7 @@ fn widen(entry: &mut Entry, mut extra: &[u8]) {
 /// Folders, and what macOS puts beside a file.
 fn is_no_data(name: &str) -> bool {
     let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    name.ends_with('/')
-        || name.starts_with("__MACOSX/")
-        || last.starts_with("._")
-        || last == ".DS_Store"
+    name.ends_with('/') || name.starts_with("__MACOSX/") || last.starts_with("._") || last == ".DS_Store"
 }
 
 /// Refuses an entry for what its table says, before a byte of it is unpacked.
@@ -257,11 +243,7 @@ impl io::Write for Counted<'_> {
     }
 }
 
-fn inflate(
-    reader: &mut BufReader<&File>,
-    entry: &Entry,
-    content: &mut Content,
-) -> io::Result<Unpacked> {
+fn inflate(reader: &mut BufReader<&File>, entry: &Entry, content: &mut Content) -> io::Result<Unpacked> {
     let counted = Counted { content, crc: Crc::new(), amount: 0, max: entry.unpacked };
     let mut packed = reader.take(entry.packed);
     let mut buffer = vec![0; 64 << 10];
@@ -305,11 +287,9 @@ fn read_failed(error: io::Error, length: u64) -> ImportError {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::InvalidData
-        | io::ErrorKind::WriteZero => FileDefect::at_byte(
-            length,
-            "the zip is truncated or damaged: its end, or an entry, is missing",
-        )
-        .into(),
+        | io::ErrorKind::WriteZero => {
+            FileDefect::at_byte(length, "the zip is truncated or damaged: its end, or an entry, is missing").into()
+        }
         _ => ImportError::Spool(error),
     }
 }

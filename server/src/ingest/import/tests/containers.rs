@@ -2,10 +2,10 @@
 
 use std::io::{Cursor, Write as _};
 
-use flate2::Compression;
-use flate2::write::GzEncoder;
 use ::zip::write::SimpleFileOptions;
 use ::zip::{CompressionMethod, ZipWriter};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use sha2::{Digest as _, Sha256};
 
 use super::super::container::Intake;
@@ -149,7 +149,11 @@ fn defects_are_named() {
         ("zip in gzip", gz(&archive), "archive inside an archive"),
         ("UTF-16", utf16, "UTF-16"),
         ("zstd", b"\x28\xB5\x2F\xFDxxxx".to_vec(), "zstd"),
-        ("two columns", b"DataReferencia;CodigoInstrumento\n2025-05-30;TF583R\n".to_vec(), "no column for event_time, price, venue, symbol; it has \"DataReferencia\", \"CodigoInstrumento\""),
+        (
+            "two columns",
+            b"DataReferencia;CodigoInstrumento\n2025-05-30;TF583R\n".to_vec(),
+            "no column for event_time, price, venue, symbol; it has \"DataReferencia\", \"CodigoInstrumento\"",
+        ),
     ];
     for (name, bytes, expected) in cases {
         for piece in [1, 1_000, 1 << 20] {

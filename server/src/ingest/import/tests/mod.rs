@@ -103,7 +103,9 @@ async fn stored_ticks(store: &dyn Store) -> Result<Vec<Tick>, StoreError> {
     let mut after = 0;
     loop {
         let page = store.segments(after, 1 << 20).await?;
-        let Some(last) = page.segments.last() else { return Ok(ticks) };
+        let Some(last) = page.segments.last() else {
+            return Ok(ticks);
+        };
         after = last.last_seq();
         for stored in &page.segments {
             assert!(stored.backfill);

@@ -33,11 +33,8 @@ async fn other_options_need_again() {
     assert!(matches!(&error, ImportError::Conflict { run, .. } if run.as_str() == "first"), "{error:?}");
 
     // What is evident from the header is no other option.
-    let same = ImportOptions {
-        time_unit: Some(TimeUnit::Milliseconds),
-        delimiter: Some(b','),
-        ..ImportOptions::default()
-    };
+    let same =
+        ImportOptions { time_unit: Some(TimeUnit::Milliseconds), delimiter: Some(b','), ..ImportOptions::default() };
     assert!(status_of(bench.import(ImportStart { options: same, ..start("third") }, &trades(500)).await).1);
 
     let again = ImportStart { again: true, ..start("fourth") };
@@ -209,7 +206,7 @@ async fn a_cancelled_run_keeps_what_it_has_and_the_same_file_continues_it() {
     assert_eq!(cancelled.state, State::Cancelled);
     assert_eq!(upload.outcome().await.unwrap_err().reason(), "RUN_CANCELLED");
     let stored = bench.ticks().await.len();
-    assert!(stored >= 10_000 && stored < 60_000, "{stored}");
+    assert!((10_000..60_000).contains(&stored), "{stored}");
     let (run, _) = status_of(bench.import(start("second"), &file).await);
     assert_eq!((run.id.as_str(), run.state, run.ticks), ("first", State::Succeeded, 60_000));
     assert_eq!(bench.ticks().await.len(), 60_000);
@@ -284,9 +281,7 @@ async fn lists_give_every_run_once_the_newest_first() {
             assert!(bad.is_err());
         }
     }
-    let expected = [
-        "bad-6", "run-6", "run-5", "bad-4", "run-4", "run-3", "bad-2", "run-2", "run-1", "bad-0", "run-0",
-    ];
+    let expected = ["bad-6", "run-6", "run-5", "bad-4", "run-4", "run-3", "bad-2", "run-2", "run-1", "bad-0", "run-0"];
     for (state, expected) in [
         (None, expected.to_vec()),
         (Some(State::Failed), vec!["bad-6", "bad-4", "bad-2", "bad-0"]),

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use super::*;
 
-#[expect(clippy::disallowed_methods, reason = "the folder of real files is told to tests alone, by the environment")]
 fn folder() -> Option<PathBuf> {
     std::env::var_os("TAPEFEED_SAMPLE_DATA").map(PathBuf::from)
 }
@@ -16,12 +15,9 @@ async fn real_trades_are_all_imported() {
         return;
     };
     let bench = Bench::new(Limits::default()).await;
-    for (file, count) in [
-        ("spot_btcusdt", 9_757),
-        ("spot_ethusdt", 6_106),
-        ("usdm_btcusdt", 21_313),
-        ("usdm_ethusdt", 14_076),
-    ] {
+    for (file, count) in
+        [("spot_btcusdt", 9_757), ("spot_ethusdt", 6_106), ("usdm_btcusdt", 21_313), ("usdm_ethusdt", 14_076)]
+    {
         let path = folder.join(format!("binance/{file}_2024-08-08_trades.csv.gz"));
         let run = bench.import(start(file), &std::fs::read(path).unwrap()).await.unwrap().run;
         assert_eq!((run.ticks, run.rejected, run.ignored), (count, 0, 0), "{file}");

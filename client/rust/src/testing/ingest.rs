@@ -1,263 +1,18 @@
-//! In-process servers for tests: real connections, scripted behaviour.
+//! A server that stores batches and takes uploads by the contract's rules, with faults on demand.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt as _, stream};
+use futures_util::stream;
 use tapefeed_proto::v1 as proto;
-use tapefeed_proto::v1::history_service_server::{HistoryService, HistoryServiceServer};
-use tapefeed_proto::v1::ingest_service_server::{IngestService, IngestServiceServer};
-use tapefeed_proto::v1::live_service_server::{LiveService, LiveServiceServer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tapefeed_proto::v1::ingest_service_server::IngestService;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::{Client, ClientBuilder, UnixNanos};
-
-pub(crate) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-/// A status as the server makes it.
-pub(crate) fn refusal(code: Code, reason: &str, metadata: &[(&str, &str)]) -> Status {
-    let metadata = metadata.iter().map(|(k, v)| ((*k).into(), (*v).into()));
-    let metadata: HashMap<String, String> = metadata.collect();
-    let details = ErrorDetails::with_error_info(reason, "tapefeed", metadata);
-    Status::with_error_details(code, reason, details)
-}
-
-/// A client that reconnects fast.
-pub(crate) fn builder(address: &str) -> ClientBuilder {
-    Client::builder(address).reconnect_delays(Duration::from_millis(1), Duration::from_millis(10))
-}
-
-pub(crate) async fn serve_live(live: impl LiveService) -> String {
-    let (listener, address) = listen().await;
-    let router = tonic::transport::Server::builder().add_service(LiveServiceServer::new(live));
-    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
-    address
-}
-
-pub(crate) async fn serve_ingest(ingest: impl IngestService) -> String {
-    let (listener, address) = listen().await;
-    let router = tonic::transport::Server::builder().add_service(IngestServiceServer::new(ingest));
-    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
-    address
-}
-
-pub(crate) async fn serve_history(history: impl HistoryService) -> String {
-    let (listener, address) = listen().await;
-    let router =
-        tonic::transport::Server::builder().add_service(HistoryServiceServer::new(history));
-    tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
-    address
-}
-
-async fn listen() -> (TcpListener, String) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    (listener, address)
-}
-
-/// A proxy in front of a server whose connections can be cut without a word.
-pub(crate) struct Proxy {
-    pub(crate) address: String,
-    generation: watch::Sender<u64>,
-}
-
-impl Proxy {
-    pub(crate) async fn start(server: &str) -> Proxy {
-        let (listener, address) = listen().await;
-        let server = server.strip_prefix("http://").unwrap().to_owned();
-        let (generation, seen) = watch::channel(0);
-        tokio::spawn(async move {
-            while let Ok((mut inside, _)) = listener.accept().await {
-                let (server, mut seen) = (server.clone(), seen.clone());
-                seen.borrow_and_update();
-                tokio::spawn(async move {
-                    let mut outside = TcpStream::connect(server).await.unwrap();
-                    tokio::select! {
-                        _ = tokio::io::copy_bidirectional(&mut inside, &mut outside) => {}
-                        _ = seen.changed() => {}
-                    }
-                });
-            }
-        });
-        Proxy {
-            address,
-            generation,
-        }
-    }
-
-    pub(crate) fn cut(&self) {
-        self.generation.send_modify(|generation| *generation += 1);
-    }
-}
-
-// === live ===
-
-/// What a fake subscription does next.
-#[derive(Clone, Debug)]
-pub(crate) enum Step {
-    Send(Box<proto::SubscribeTicksResponse>),
-    Fail(Status),
-    /// Ends the stream as if all were well, which the contract forbids.
-    End,
-    /// Says nothing for ever.
-    Hang,
-}
-
-/// Plays one list of steps for each subscription, and keeps what was asked.
-#[derive(Clone, Default)]
-pub(crate) struct FakeLive {
-    pub(crate) connections: Arc<Mutex<VecDeque<Vec<Step>>>>,
-    pub(crate) requests: Arc<Mutex<Vec<proto::SubscribeTicksRequest>>>,
-}
-
-impl FakeLive {
-    pub(crate) fn new(connections: impl IntoIterator<Item = Vec<Step>>) -> FakeLive {
-        FakeLive {
-            connections: Arc::new(Mutex::new(connections.into_iter().collect())),
-            requests: Arc::default(),
-        }
-    }
-
-    pub(crate) fn requests(&self) -> Vec<proto::SubscribeTicksRequest> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-#[tonic::async_trait]
-impl LiveService for FakeLive {
-    type SubscribeTicksStream = Answers<proto::SubscribeTicksResponse>;
-    type SubscribeBarsStream = Answers<proto::SubscribeBarsResponse>;
-
-    async fn subscribe_ticks(
-        &self,
-        request: Request<proto::SubscribeTicksRequest>,
-    ) -> Result<Response<Self::SubscribeTicksStream>, Status> {
-        self.requests.lock().unwrap().push(request.into_inner());
-        let steps = self.connections.lock().unwrap().pop_front();
-        let steps = steps.unwrap_or_else(|| vec![Step::Hang]);
-        if let [Step::Fail(status)] = &steps[..] {
-            return Err(status.clone());
-        }
-        let steps = stream::iter(steps).take_while(|step| {
-            let ends = matches!(step, Step::End);
-            async move { !ends }
-        });
-        Ok(Response::new(Box::pin(steps.then(|step| async {
-            match step {
-                Step::Send(message) => Ok(*message),
-                Step::Fail(status) => Err(status),
-                Step::End | Step::Hang => std::future::pending().await,
-            }
-        }))))
-    }
-
-    async fn subscribe_bars(
-        &self,
-        _: Request<proto::SubscribeBarsRequest>,
-    ) -> Result<Response<Self::SubscribeBarsStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_replay_window(
-        &self,
-        _: Request<proto::GetReplayWindowRequest>,
-    ) -> Result<Response<proto::GetReplayWindowResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-/// A tick of a log, at position `log_seq`.
-pub(crate) fn wire_tick(log_seq: u64) -> proto::Tick {
-    proto::Tick {
-        venue: "X".into(),
-        symbol: "A".into(),
-        instrument_id: 1,
-        event_time: Some(UnixNanos(log_seq as i64).to_wire()),
-        receive_time: Some(UnixNanos(log_seq as i64).to_wire()),
-        price: Some(proto::Decimal {
-            mantissa: 1,
-            exponent: 0,
-        }),
-        log_seq,
-        ..proto::Tick::default()
-    }
-}
-
-// === history ===
-
-/// Answers ListTicks from a list; everything else is not served.
-#[derive(Clone, Default)]
-pub(crate) struct FakeHistory {
-    pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
-    pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
-}
-
-#[tonic::async_trait]
-impl HistoryService for FakeHistory {
-    type ReadTicksStream = Answers<proto::ReadTicksResponse>;
-
-    async fn list_ticks(
-        &self,
-        request: Request<proto::ListTicksRequest>,
-    ) -> Result<Response<proto::ListTicksResponse>, Status> {
-        self.requests.lock().unwrap().push(request.into_inner());
-        let answer = self.answers.lock().unwrap().pop_front();
-        match answer {
-            Some(answer) => answer.map(Response::new),
-            None => std::future::pending().await,
-        }
-    }
-
-    async fn read_ticks(
-        &self,
-        _: Request<proto::ReadTicksRequest>,
-    ) -> Result<Response<Self::ReadTicksStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_latest_ticks(
-        &self,
-        _: Request<proto::ListLatestTicksRequest>,
-    ) -> Result<Response<proto::ListLatestTicksResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_average_price(
-        &self,
-        _: Request<proto::GetAveragePriceRequest>,
-    ) -> Result<Response<proto::GetAveragePriceResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_price_statistics(
-        &self,
-        _: Request<proto::GetPriceStatisticsRequest>,
-    ) -> Result<Response<proto::GetPriceStatisticsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_bars(
-        &self,
-        _: Request<proto::ListBarsRequest>,
-    ) -> Result<Response<proto::ListBarsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn list_moving_averages(
-        &self,
-        _: Request<proto::ListMovingAveragesRequest>,
-    ) -> Result<Response<proto::ListMovingAveragesResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-// === ingest ===
+use super::{Answers, refusal};
 
 /// A producer's log as the contract wants it, with faults on demand.
 #[derive(Clone, Default)]
@@ -322,11 +77,7 @@ impl FakeIngest {
 fn ids_of(content: &proto::publish_batch::Content) -> Vec<String> {
     use proto::publish_batch::Content;
     match content {
-        Content::Rows(rows) => rows
-            .ticks
-            .iter()
-            .map(|tick| tick.trade_id.clone())
-            .collect(),
+        Content::Rows(rows) => rows.ticks.iter().map(|tick| tick.trade_id.clone()).collect(),
         Content::Columns(columns) => columns.trade_id.clone(),
         Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_) => {
             vec!["event".to_owned()]
@@ -364,10 +115,8 @@ impl IngestState {
                         ("violation_count".to_owned(), "1".to_owned()),
                     ]
                     .into();
-                    let mut details =
-                        ErrorDetails::with_error_info("BATCH_INVALID", "tapefeed", metadata);
-                    details
-                        .add_bad_request_violation(format!("batch.columns.trade_id[{at}]"), "bad");
+                    let mut details = ErrorDetails::with_error_info("BATCH_INVALID", "tapefeed", metadata);
+                    details.add_bad_request_violation(format!("batch.columns.trade_id[{at}]"), "bad");
                     let code = Code::InvalidArgument;
                     return Err(Status::with_error_details(code, "a bad tick", details));
                 }
@@ -399,19 +148,12 @@ impl IngestService for FakeIngest {
         let (answers, receiver) = mpsc::channel(64);
         let state = self.state.clone();
         tokio::spawn(async move {
-            let answer = |message| proto::PublishTicksResponse {
-                message: Some(message),
-            };
+            let answer = |message| proto::PublishTicksResponse { message: Some(message) };
             let mut unacknowledged = VecDeque::new();
             loop {
                 let (delay, never_ack, credit_batches, credit_bytes) = {
                     let state = state.lock().unwrap();
-                    (
-                        state.ack_delay.unwrap_or_default(),
-                        state.never_ack,
-                        state.credit_batches,
-                        state.credit_bytes,
-                    )
+                    (state.ack_delay.unwrap_or_default(), state.never_ack, state.credit_batches, state.credit_bytes)
                 };
                 tokio::select! {
                     biased;
@@ -507,10 +249,7 @@ impl IngestService for FakeIngest {
             ..proto::IngestionRun::default()
         };
         state.uploads.push((start, bytes));
-        Ok(Response::new(proto::ImportFileResponse {
-            run: Some(run),
-            duplicate,
-        }))
+        Ok(Response::new(proto::ImportFileResponse { run: Some(run), duplicate }))
     }
 
     async fn get_ingestion_run(
@@ -523,9 +262,7 @@ impl IngestService for FakeIngest {
             tick_count: 7,
             ..proto::IngestionRun::default()
         };
-        Ok(Response::new(proto::GetIngestionRunResponse {
-            run: Some(run),
-        }))
+        Ok(Response::new(proto::GetIngestionRunResponse { run: Some(run) }))
     }
 
     async fn list_ingestion_runs(

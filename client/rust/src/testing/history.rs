@@ -1,0 +1,70 @@
+//! A server of scripted history.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tapefeed_proto::v1 as proto;
+use tapefeed_proto::v1::history_service_server::HistoryService;
+use tonic::{Request, Response, Status};
+
+use super::Answers;
+
+/// Answers ListTicks from a list; everything else is not served.
+#[derive(Clone, Default)]
+pub(crate) struct FakeHistory {
+    pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
+    pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
+}
+
+#[tonic::async_trait]
+impl HistoryService for FakeHistory {
+    type ReadTicksStream = Answers<proto::ReadTicksResponse>;
+
+    async fn list_ticks(
+        &self,
+        request: Request<proto::ListTicksRequest>,
+    ) -> Result<Response<proto::ListTicksResponse>, Status> {
+        self.requests.lock().unwrap().push(request.into_inner());
+        let answer = self.answers.lock().unwrap().pop_front();
+        match answer {
+            Some(answer) => answer.map(Response::new),
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_latest_ticks(
+        &self,
+        _: Request<proto::ListLatestTicksRequest>,
+    ) -> Result<Response<proto::ListLatestTicksResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_average_price(
+        &self,
+        _: Request<proto::GetAveragePriceRequest>,
+    ) -> Result<Response<proto::GetAveragePriceResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn get_price_statistics(
+        &self,
+        _: Request<proto::GetPriceStatisticsRequest>,
+    ) -> Result<Response<proto::GetPriceStatisticsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn list_moving_averages(
+        &self,
+        _: Request<proto::ListMovingAveragesRequest>,
+    ) -> Result<Response<proto::ListMovingAveragesResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+}
