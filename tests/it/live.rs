@@ -346,8 +346,8 @@ async fn a_cursor_resumes_after_a_kill_of_the_server() {
 #[tokio::test]
 async fn a_reader_that_lags_goes_on_from_the_log_and_misses_nothing() {
     /// More than the hub keeps in memory, so that the rest has to come from the log.
-    const BATCHES: usize = 90;
-    const BATCH: usize = 5_000;
+    const BATCHES: usize = 70;
+    const BATCH: usize = 15_000;
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let mut slow = Subscription::open(&server.stubs().await, request("*", None))
