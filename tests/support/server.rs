@@ -282,7 +282,8 @@ impl Server {
         Stubs::over(self.channel().await)
     }
 
-    fn endpoint(&self) -> Endpoint {
+    /// How to connect to it.
+    pub fn endpoint(&self) -> Endpoint {
         Endpoint::from_shared(self.url()).expect("an address is a valid URL").connect_timeout(Duration::from_secs(5))
     }
 }
