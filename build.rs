@@ -17,6 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         compiler.open_file(file)?;
     }
 
+    #[expect(clippy::disallowed_methods, reason = "cargo tells a build script its folder this way")]
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     fs::write(out_dir.join("tapefeed.bin"), descriptor_set(&compiler)?)?;
 
@@ -31,14 +32,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 /// without those, tools show details as base64.
 fn descriptor_set(compiler: &protox::Compiler) -> Result<Vec<u8>, Box<dyn Error>> {
     let mut bytes = compiler.encode_file_descriptor_set();
-    let present: Vec<String> = compiler
-        .files()
-        .map(|file| file.name().to_owned())
-        .collect();
+    let present: Vec<String> = compiler.files().map(|file| file.name().to_owned()).collect();
     let mut details = FileDescriptorSet::decode(tonic_types::pb::FILE_DESCRIPTOR_SET)?;
-    details
-        .file
-        .retain(|file| !present.iter().any(|name| name == file.name()));
+    details.file.retain(|file| !present.iter().any(|name| name == file.name()));
     // A set is one repeated field, so two encoded sets in a row are their union.
     details.encode(&mut bytes)?;
     Ok(bytes)
@@ -49,10 +45,7 @@ fn proto_files(folder: &Path) -> Result<Vec<PathBuf>, Box<dyn Error>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "proto")
-        {
+        if path.extension().is_some_and(|extension| extension == "proto") {
             files.push(path);
         }
     }

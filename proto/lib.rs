@@ -4,12 +4,7 @@
 //! values of their own. Start reading at `proto/tapefeed/v1/history_service.proto` and `live_service.proto`.
 
 /// The package `tapefeed.v1`.
-#[allow(
-    clippy::all,
-    clippy::unwrap_used,
-    missing_debug_implementations,
-    rustdoc::all
-)]
+#[allow(clippy::all, clippy::unwrap_used, missing_debug_implementations, rustdoc::all)]
 pub mod v1 {
     tonic::include_proto!("tapefeed.v1");
 }
@@ -34,16 +29,8 @@ mod tests {
         let mut names = Vec::new();
         for file in descriptors().file {
             let package = file.package().to_owned();
-            names.extend(
-                file.service
-                    .iter()
-                    .map(|s| format!("{package}.{}", s.name())),
-            );
-            names.extend(
-                file.message_type
-                    .iter()
-                    .map(|m| format!("{package}.{}", m.name())),
-            );
+            names.extend(file.service.iter().map(|s| format!("{package}.{}", s.name())));
+            names.extend(file.message_type.iter().map(|m| format!("{package}.{}", m.name())));
         }
         for expected in [
             "tapefeed.v1.InstrumentService",
@@ -54,10 +41,7 @@ mod tests {
             "google.rpc.ErrorInfo",
             "google.rpc.Status",
         ] {
-            assert!(
-                names.iter().any(|name| name == expected),
-                "{expected} is missing"
-            );
+            assert!(names.iter().any(|name| name == expected), "{expected} is missing");
         }
     }
 
@@ -71,10 +55,7 @@ mod tests {
         assert_eq!(names.len(), count, "a file is there twice");
         for file in &files {
             for import in &file.dependency {
-                assert!(
-                    names.binary_search(&import.as_str()).is_ok(),
-                    "{import} is missing"
-                );
+                assert!(names.binary_search(&import.as_str()).is_ok(), "{import} is missing");
             }
         }
     }

@@ -153,13 +153,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             continue;
         }
         tracing::debug!(%peer, "a connection is open");
-        connections.spawn(connection(
-            io,
-            router.clone(),
-            builder.clone(),
-            limits,
-            stop.clone(),
-        ));
+        connections.spawn(connection(io, router.clone(), builder.clone(), limits, stop.clone()));
     }
     drop(listener);
     while let Some(closed) = connections.join_next().await {
@@ -169,11 +163,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
 
 fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.opening)
-        .max_buf_size(HTTP1_BUFFER);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.opening).max_buf_size(HTTP1_BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
@@ -196,10 +186,7 @@ async fn connection<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stop: Stop,
 ) {
     let received = Arc::new(AtomicUsize::new(0));
-    let io = TokioIo::new(Counted {
-        io,
-        received: received.clone(),
-    });
+    let io = TokioIo::new(Counted { io, received: received.clone() });
     let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(router)));
     let mut opening = pin!(tokio::time::sleep(limits.opening));
     let (mut opened, mut finishing) = (false, false);
@@ -230,10 +217,7 @@ async fn connection<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 /// Errors of accept that say nothing about the next one.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(
-        error.kind(),
-        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
-    )
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
 }
 
 fn report(closed: Result<(), tokio::task::JoinError>) {
@@ -250,11 +234,7 @@ struct Counted<I> {
 }
 
 impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(cx, buf))?;
         if self.received.load(Ordering::Relaxed) < PREFACE_BYTES {
@@ -266,11 +246,7 @@ impl<I: AsyncRead + Unpin> AsyncRead for Counted<I> {
 }
 
 impl<I: AsyncWrite + Unpin> AsyncWrite for Counted<I> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.io).poll_write(cx, bytes)
     }
 

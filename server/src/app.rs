@@ -25,17 +25,16 @@ use crate::grpc::health::Health;
 use crate::grpc::history_service::HistoryService;
 use crate::grpc::ingest_service::IngestService;
 use crate::grpc::ingest_service::publish_ticks::Publishing;
-use crate::grpc::proto::ingest_service_server::IngestServiceServer;
-use crate::ingest::feed::{self, demo::DemoOptions};
-use crate::ingest::import::{self, Imports, ImportsConfig};
-use std::path::PathBuf;
 use crate::grpc::instrument_service::InstrumentService;
 use crate::grpc::layers::guard::Ends;
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
 use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
+use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::grpc::proto::live_service_server::LiveServiceServer;
+use crate::ingest::feed::{self, demo::DemoOptions};
+use crate::ingest::import::{self, Imports, ImportsConfig};
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
@@ -43,14 +42,13 @@ use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
 use monitor::Monitor;
+use std::path::PathBuf;
 
 /// Why the server does not start. Each message says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// Another program listens there.
-    #[error(
-        "{0} is in use by another program: stop that one, or give another address with --listen"
-    )]
+    #[error("{0} is in use by another program: stop that one, or give another address with --listen")]
     AddressInUse(SocketAddr),
     /// The system does not let us listen there.
     #[error("cannot listen on {address}: {problem}; give another address with --listen")]
@@ -87,15 +85,10 @@ pub enum StartError {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "this is the clock that is passed in everywhere else"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that is passed in everywhere else")]
     fn now(&self) -> UnixNanos {
         // A clock before 1970 or after 2262 is not set: the nearest end keeps the server up, and its ticks say so.
-        let since = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         UnixNanos::MIN.saturating_add(since)
     }
 }
@@ -156,24 +149,11 @@ impl App {
     /// # Errors
     ///
     /// The store does not open, or cannot be read.
-    pub async fn start<L: Listener>(
-        config: &ServeConfig,
-        listener: L,
-        outside: Outside,
-    ) -> Result<App, StartError> {
-        let Outside {
-            clock,
-            seed,
-            times,
-            limits,
-        } = outside;
+    pub async fn start<L: Listener>(config: &ServeConfig, listener: L, outside: Outside) -> Result<App, StartError> {
+        let Outside { clock, seed, times, limits } = outside;
         let mut random = SmallRng::seed_from_u64(seed);
-        let address = listener
-            .local_addr()
-            .map_err(|problem| StartError::Listen {
-                address: config.listen,
-                problem,
-            })?;
+        let address =
+            listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
 
         let sqlite = open_store(&config.store, clock.clone(), &mut random).await?;
         let bytes = sqlite.size_on_disk().await.unwrap_or(0);
@@ -192,12 +172,8 @@ impl App {
             hot_tick_limit: HOT_TICK_LIMIT,
         })
         .await?;
-        let summary = StoreSummary {
-            place,
-            bytes,
-            entries: replica.hub.head().position,
-            instruments: replica.registry.len(),
-        };
+        let summary =
+            StoreSummary { place, bytes, entries: replica.hub.head().position, instruments: replica.registry.len() };
 
         let spool_folder = spool_folder(&config.store)?;
         let imports = Imports::new(ImportsConfig {
@@ -226,19 +202,13 @@ impl App {
             })
         });
 
-        let shutdown = Shutdown {
-            draining: replica.draining.clone(),
-            ..Shutdown::default()
-        };
+        let shutdown = Shutdown { draining: replica.draining.clone(), ..Shutdown::default() };
         let stop = accept::Stop {
             finishing: shutdown.draining.clone(),
             abort: shutdown.abort.clone(),
             ..accept::Stop::default()
         };
-        let ends = Ends {
-            draining: shutdown.draining.clone(),
-            ending: shutdown.ending.clone(),
-        };
+        let ends = Ends { draining: shutdown.draining.clone(), ending: shutdown.ending.clone() };
         let (health, health_server) = Health::new().await;
         let (readiness, ready) = watch::channel(http::Readiness::default());
         let monitor = Monitor {
@@ -269,17 +239,8 @@ impl App {
             imports.finished().await;
             replica.stop().await;
         };
-        let ended = tokio::spawn(
-            shutdown
-                .clone()
-                .run(times, told, disconnected, stopped),
-        );
-        Ok(App {
-            address,
-            shutdown,
-            store: summary,
-            ended,
-        })
+        let ended = tokio::spawn(shutdown.clone().run(times, told, disconnected, stopped));
+        Ok(App { address, shutdown, store: summary, ended })
     }
 
     /// Waits until the server has stopped.
@@ -300,12 +261,8 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr) -> Ro
         server_name: address.to_string().into(),
     };
     Routes::default()
-        .add_service(
-            InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES),
-        )
-        .add_service(
-            HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES),
-        )
+        .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES))
+        .add_service(HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES))
         .add_service(LiveServiceServer::new(live).max_encoding_message_size(MAX_RESPONSE_BYTES))
         .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES))
 }
@@ -335,12 +292,10 @@ fn spool_folder(store: &StoreUrl) -> Result<PathBuf, StartError> {
 
 /// Listens on an address of this machine.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|problem| match problem.kind() {
-            ErrorKind::AddrInUse => StartError::AddressInUse(address),
-            _ => StartError::Listen { address, problem },
-        })
+    TcpListener::bind(address).await.map_err(|problem| match problem.kind() {
+        ErrorKind::AddrInUse => StartError::AddressInUse(address),
+        _ => StartError::Listen { address, problem },
+    })
 }
 
 async fn open_store(
@@ -349,11 +304,7 @@ async fn open_store(
     random: &mut SmallRng,
 ) -> Result<Arc<SqliteStore>, StartError> {
     let StoreUrl::Sqlite(path) = url;
-    let options = SqliteOptions {
-        clock,
-        epoch: new_epoch(random),
-        faults: Faults::default(),
-    };
+    let options = SqliteOptions { clock, epoch: new_epoch(random), faults: Faults::default() };
     Ok(SqliteStore::open(path, options).await?)
 }
 

@@ -13,35 +13,19 @@ pub fn banner(app: &App, config: &ServeConfig) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "  {name:<9} {value}");
     };
-    line(
-        "listening",
-        format!("http://{address}   gRPC, gRPC-Web, a page, /healthz, /readyz"),
-    );
+    line("listening", format!("http://{address}   gRPC, gRPC-Web, a page, /healthz, /readyz"));
     line(
         "store",
-        format!(
-            "{}   {}, {} instruments, log at {}",
-            store.place,
-            size(store.bytes),
-            store.instruments,
-            store.entries
-        ),
+        format!("{}   {}, {} instruments, log at {}", store.place, size(store.bytes), store.instruments, store.entries),
     );
     let history = config.history_retention.map_or("for ever".to_owned(), span);
     line(
         "kept",
-        format!(
-            "log {} or {}, history {history}",
-            span(config.log_retention),
-            size(config.log_retention_bytes)
-        ),
+        format!("log {} or {}, history {history}", span(config.log_retention), size(config.log_retention_bytes)),
     );
     if let Some(demo) = config.demo {
         let rate = demo.ticks_per_second;
-        line(
-            "demo",
-            format!("{rate} invented ticks a second on NASDAQ and NYSE"),
-        );
+        line("demo", format!("{rate} invented ticks a second on NASDAQ and NYSE"));
     }
     let symbol = if config.demo.is_some() { "AAPL" } else { "'*'" };
     format!(
@@ -89,22 +73,11 @@ mod tests {
 
     #[test]
     fn sizes_and_spans_are_readable() {
-        let sizes = [
-            (0, "0 B"),
-            (1_023, "1023 B"),
-            (1_024, "1 KiB"),
-            (1_536, "1.5 KiB"),
-            (8 << 30, "8 GiB"),
-        ];
+        let sizes = [(0, "0 B"), (1_023, "1023 B"), (1_024, "1 KiB"), (1_536, "1.5 KiB"), (8 << 30, "8 GiB")];
         for (bytes, text) in sizes {
             assert_eq!(size(bytes), text);
         }
-        let spans = [
-            (86_400, "24 h"),
-            (604_800, "7 d"),
-            (90, "90 s"),
-            (120, "2 min"),
-        ];
+        let spans = [(86_400, "24 h"), (604_800, "7 d"), (90, "90 s"), (120, "2 min")];
         for (seconds, text) in spans {
             assert_eq!(span(Duration::from_secs(seconds)), text);
         }

@@ -55,11 +55,7 @@ enum Command {
     /// Serve, with synthetic NASDAQ and NYSE feeds into a store of their own.
     Demo {
         /// The demo's store. Never taken from the environment or the file, so that invented ticks do not get into real ones.
-        #[arg(
-            long,
-            value_name = "URL",
-            default_value = "sqlite://./tapefeed-demo.db"
-        )]
+        #[arg(long, value_name = "URL", default_value = "sqlite://./tapefeed-demo.db")]
         store: StoreUrl,
         /// Synthetic ticks each second. [default: 100]
         #[arg(long, value_name = "TICKS/S", env = "TAPEFEED_DEMO_RATE", value_parser = demo_rates())]
@@ -251,12 +247,7 @@ impl CommandLine {
     /// Fills in what the command line and the environment leave open.
     pub fn resolve(self) -> Result<Config, ConfigError> {
         match self.command {
-            Command::Demo {
-                store,
-                demo_rate,
-                demo_seed,
-                options,
-            } => {
+            Command::Demo { store, demo_rate, demo_seed, options } => {
                 let file = File::read(options.common.config.as_deref())?;
                 let demo = Demo {
                     ticks_per_second: demo_rate.or(file.demo_rate).unwrap_or(DEMO_RATE),
@@ -269,9 +260,7 @@ impl CommandLine {
                 let store = store.resolve(&mut file);
                 Ok(Config::Serve(options.resolve(file, store, None)))
             }
-            Command::Epoch {
-                command: EpochCommand::Renew { store, common },
-            } => {
+            Command::Epoch { command: EpochCommand::Renew { store, common } } => {
                 let mut file = File::read(common.config.as_deref())?;
                 Ok(Config::RenewEpoch {
                     store: store.resolve(&mut file),
@@ -284,9 +273,7 @@ impl CommandLine {
 
 impl StoreOption {
     fn resolve(self, file: &mut File) -> StoreUrl {
-        self.store
-            .or_else(|| file.store.take())
-            .unwrap_or_else(|| StoreUrl::Sqlite(STORE_PATH.into()))
+        self.store.or_else(|| file.store.take()).unwrap_or_else(|| StoreUrl::Sqlite(STORE_PATH.into()))
     }
 }
 
@@ -294,33 +281,17 @@ impl ServeOptions {
     fn resolve(self, file: File, store: StoreUrl, demo: Option<Demo>) -> ServeConfig {
         let demo_history = demo.map(|_| Span(DEMO_HISTORY));
         ServeConfig {
-            listen: self
-                .listen
-                .or(file.listen)
-                .map_or(LISTEN, |listen| listen.0),
+            listen: self.listen.or(file.listen).map_or(LISTEN, |listen| listen.0),
             store,
             bus: self.bus.or(file.bus).unwrap_or(BusUrl::Local),
-            log_retention: self
-                .log_retention
-                .or(file.log_retention)
-                .map_or(LOG_RETENTION, |span| span.0),
+            log_retention: self.log_retention.or(file.log_retention).map_or(LOG_RETENTION, |span| span.0),
             log_retention_bytes: self
                 .log_retention_bytes
                 .or(file.log_retention_bytes)
                 .map_or(LOG_RETENTION_BYTES, |count| count.0),
-            history_retention: self
-                .history_retention
-                .or(file.history_retention)
-                .or(demo_history)
-                .map(|span| span.0),
-            compact_age: self
-                .compact_age
-                .or(file.compact_age)
-                .map_or(Policy::default().age_cap, |span| span.0),
-            merge_delay: self
-                .merge_delay
-                .or(file.merge_delay)
-                .map_or(Policy::default().merge_delay, |span| span.0),
+            history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
+            compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
+            merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             demo,
             log: self.common.log.or(file.log).unwrap_or_else(|| LOG.into()),
         }
@@ -331,9 +302,7 @@ impl FromStr for StoreUrl {
     type Err = String;
 
     fn from_str(text: &str) -> Result<StoreUrl, String> {
-        let path = text
-            .strip_prefix("sqlite://")
-            .or_else(|| text.strip_prefix("sqlite:"));
+        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
         match path {
             Some(path) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
             _ if text.starts_with("postgres") => {
@@ -350,9 +319,7 @@ impl FromStr for BusUrl {
     fn from_str(text: &str) -> Result<BusUrl, String> {
         match text {
             "local" => Ok(BusUrl::Local),
-            _ if text.starts_with("redis") => {
-                Err("a Redis bus is not in this version: use local".into())
-            }
+            _ if text.starts_with("redis") => Err("a Redis bus is not in this version: use local".into()),
             _ => Err("write local".into()),
         }
     }
@@ -362,9 +329,8 @@ impl FromStr for Loopback {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Loopback, String> {
-        let address: SocketAddr = text
-            .parse()
-            .map_err(|_| "write an IP address and a port, as in 127.0.0.1:50051".to_owned())?;
+        let address: SocketAddr =
+            text.parse().map_err(|_| "write an IP address and a port, as in 127.0.0.1:50051".to_owned())?;
         if !address.ip().is_loopback() {
             return Err(format!(
                 "{address} is no loopback address, and this version has neither TLS nor authentication: whoever \

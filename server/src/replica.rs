@@ -81,13 +81,11 @@ impl Replica {
         let announcements = bus.subscribe();
         let head = store.head().await?;
         let hub = Arc::new(Hub::new(&head, hub_bytes));
-        let feeder =
-            Feeder { hub: hub.clone(), store: store.clone(), announcements, registry: registry.clone() };
+        let feeder = Feeder { hub: hub.clone(), store: store.clone(), announcements, registry: registry.clone() };
         let manifest_changed = Arc::new(Notify::new());
         let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone()).await?;
         let views = builder.views();
-        let compactor =
-            Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy);
+        let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy);
         let writer = Writer {
             store: store.clone(),
             bus,
@@ -95,10 +93,8 @@ impl Replica {
             random: SmallRng::seed_from_u64(seed),
             epoch: head.epoch,
         };
-        let (ingest, writer) =
-            writer.start(registry.clone(), views.clone(), hot_tick_limit, stop_writing.clone());
-        let query =
-            Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), CHUNK_CACHE_BYTES);
+        let (ingest, writer) = writer.start(registry.clone(), views.clone(), hot_tick_limit, stop_writing.clone());
+        let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), CHUNK_CACHE_BYTES);
         let live = Live::new(hub.clone(), store.clone(), registry.clone(), clock, draining.clone());
         let tasks = vec![
             tokio::spawn(feeder.run(stop.clone())),

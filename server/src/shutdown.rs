@@ -69,11 +69,7 @@ impl Shutdown {
 
         let mut disconnected = std::pin::pin!(disconnected);
         let mut alone = false;
-        for (step, at) in [
-            (&self.draining, times.draining),
-            (&self.ending, times.ending),
-            (&self.abort, times.abort),
-        ] {
+        for (step, at) in [(&self.draining, times.draining), (&self.ending, times.ending), (&self.abort, times.abort)] {
             // With nobody connected there is nothing to wait for.
             alone = alone || timeout_at(start + at, disconnected.as_mut()).await.is_ok();
             step.cancel();

@@ -18,14 +18,8 @@ pub enum TelemetryError {
 
 /// Sets up the log of this process, once.
 pub fn init(filter: &str) -> Result<(), TelemetryError> {
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(filter)?)
-        .with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::try_new(filter)?).with_writer(std::io::stderr);
     // On a terminal the subscriber itself decides, which honours NO_COLOR.
-    let taken = if std::io::stderr().is_terminal() {
-        builder.try_init()
-    } else {
-        builder.with_ansi(false).try_init()
-    };
+    let taken = if std::io::stderr().is_terminal() { builder.try_init() } else { builder.with_ansi(false).try_init() };
     taken.map_err(|_| TelemetryError::Taken)
 }

@@ -42,12 +42,7 @@ const fn case(
     provoke: for<'a> fn(&'a Bench) -> Provoked<'a>,
     expected: Expected,
 ) -> Case {
-    Case {
-        name,
-        door,
-        provoke,
-        expected,
-    }
+    Case { name, door, provoke, expected }
 }
 
 /// A case made ready: what is large is made before the clock runs.
@@ -91,31 +86,17 @@ impl Bench {
         let start = tapefeed_tests::import::start("set-up");
         let file = format!("{}TEST,AAA,1000,1.5\n", files::HEADER);
         let imported = tapefeed_tests::import::bytes(&bench.stubs, start, file).await;
-        assert_eq!(
-            imported
-                .expect("a good file")
-                .run
-                .expect("a run")
-                .tick_count,
-            1
-        );
+        assert_eq!(imported.expect("a good file").run.expect("a run").tick_count, 1);
         bench.normal_call().await;
         bench
     }
 
     async fn publish(&self, producer_id: &str) {
-        let mut publisher = Publisher::claim(&self.stubs, producer_id)
-            .await
-            .expect("a claim");
+        let mut publisher = Publisher::claim(&self.stubs, producer_id).await.expect("a claim");
         let mut ticks = Vec::new();
         for second in 0..5 {
             for symbol in ["AAA", "BBB"] {
-                ticks.push(values::tick(
-                    "TEST",
-                    symbol,
-                    BEGIN + second * SECOND,
-                    "10.25",
-                ));
+                ticks.push(values::tick("TEST", symbol, BEGIN + second * SECOND, "10.25"));
             }
         }
         publisher.rows(ticks).await.expect("good ticks");
@@ -125,15 +106,10 @@ impl Bench {
     /// A query on a new connection, and a batch that is acknowledged.
     async fn normal_call(&self) {
         let mut stubs = self.server.stubs().await;
-        let request = proto::ListLatestTicksRequest {
-            selectors: vec![values::selector("AAA")],
-            min_cursor: bytes::Bytes::new(),
-        };
+        let request =
+            proto::ListLatestTicksRequest { selectors: vec![values::selector("AAA")], min_cursor: bytes::Bytes::new() };
         let answer = stubs.history.list_latest_ticks(request).await;
-        let latest = answer
-            .expect("a normal call works")
-            .into_inner()
-            .latest_ticks;
+        let latest = answer.expect("a normal call works").into_inner().latest_ticks;
         assert_eq!(latest.len(), 1);
         let tick = latest[0].tick.as_ref().expect("it has a tick");
         let time = tick.event_time.as_ref().expect("it has a time");
@@ -143,10 +119,7 @@ impl Bench {
 
     /// How many ticks are stored of a symbol. 0 if it is not known.
     async fn count(&self, symbol: &str) -> u64 {
-        let request = proto::GetPriceStatisticsRequest {
-            symbol: symbol.to_owned(),
-            ..Default::default()
-        };
+        let request = proto::GetPriceStatisticsRequest { symbol: symbol.to_owned(), ..Default::default() };
         let mut history = self.stubs.history.clone();
         match history.get_price_statistics(request).await {
             Ok(answer) => answer.into_inner().tick_count,
@@ -173,12 +146,7 @@ async fn every_bad_input_is_refused_with_its_reason_and_the_server_goes_on() {
 }
 
 async fn run(case: &'static Case) {
-    let Case {
-        name,
-        door,
-        provoke,
-        expected,
-    } = case;
+    let Case { name, door, provoke, expected } = case;
     let bench = Bench::set_up().await;
     let provoked = provoke(&bench);
     let peak = Peak::begin(bench.server.pid());
@@ -187,17 +155,11 @@ async fn run(case: &'static Case) {
     let elapsed = begin.elapsed();
     let growth = peak.growth();
     let kibibytes = growth / 1024;
-    println!(
-        "{name} ({door}): {} ms, +{kibibytes} KiB",
-        elapsed.as_millis()
-    );
+    println!("{name} ({door}): {} ms, +{kibibytes} KiB", elapsed.as_millis());
 
     expected.check(answer);
     assert!(elapsed <= ANSWER, "{name}: answered after {elapsed:?}");
-    assert!(
-        growth <= MEMORY_BYTES,
-        "{name}: memory grew by {kibibytes} KiB"
-    );
+    assert!(growth <= MEMORY_BYTES, "{name}: memory grew by {kibibytes} KiB");
     bench.normal_call().await;
 }
 

@@ -4,6 +4,12 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
+mod oracle;
+mod questions;
+mod replica;
+mod stumbling;
+mod workload;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,11 +20,11 @@ use tapefeed_server::store::faults;
 use tapefeed_server::tape::compactor::Policy;
 use tokio::task::JoinSet;
 
-use crate::oracle::Log;
-use crate::questions::{Answered, Asker};
-use crate::replica::{Sin, Stack, TestClock};
-use crate::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
-use crate::workload::{BUSY, Producer, Shared, THIN, busy, thin};
+use self::oracle::Log;
+use self::questions::{Answered, Asker};
+use self::replica::{Sin, Stack, TestClock};
+use self::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
+use self::workload::{BUSY, Producer, Shared, THIN, busy, thin};
 
 /// 9 August 2024, 12:00 UTC.
 const NOON: i64 = 1_723_204_800_000_000_000;
@@ -54,17 +60,8 @@ impl Test {
         let clock = TestClock::at(NOON);
         let stack = Stack::open(&folder.join("tapefeed.db"), clock.clone(), restless(), seed).await;
         let ledger = Shared::default();
-        let producers = (0..4)
-            .map(|number| Producer::new(number, seed, ledger.clone()))
-            .collect();
-        Test {
-            clock,
-            stack,
-            producers,
-            ledger,
-            random: SmallRng::seed_from_u64(seed),
-            answers: 0,
-        }
+        let producers = (0..4).map(|number| Producer::new(number, seed, ledger.clone())).collect();
+        Test { clock, stack, producers, ledger, random: SmallRng::seed_from_u64(seed), answers: 0 }
     }
 
     /// Every instrument gets a tick, the busy ones more than a chunk.
@@ -72,19 +69,15 @@ impl Test {
         let now = self.clock.unix_nano();
         for (part, producer) in self.producers.iter_mut().enumerate() {
             let share = THIN / 4;
-            let mut ticks: Vec<_> = (part * share..(part + 1) * share)
-                .map(|number| (thin(number), now - 1_000_000))
-                .collect();
+            let mut ticks: Vec<_> =
+                (part * share..(part + 1) * share).map(|number| (thin(number), now - 1_000_000)).collect();
             for number in 0..2 * BUSY {
                 ticks.extend((0..1_100).map(|index| (busy(number), now - index * 1_000_000)));
             }
             for batch in ticks.chunks(2_000) {
                 producer.batch(batch.to_vec());
             }
-            producer
-                .send(&self.stack.replica.ingest, || false)
-                .await
-                .expect("nothing is armed");
+            producer.send(&self.stack.replica.ingest, || false).await.expect("nothing is armed");
         }
     }
 
@@ -103,30 +96,18 @@ impl Test {
         loop {
             self.load().await;
             let plan = &self.stack.plan;
-            let done = if crash {
-                plan.image().is_some()
-            } else {
-                plan.fired() > 0
-            };
+            let done = if crash { plan.image().is_some() } else { plan.fired() > 0 };
             if done {
                 break;
             }
-            assert!(
-                begin.elapsed() < PATIENCE,
-                "{point} is not reached: {:?}",
-                plan.hits()
-            );
+            assert!(begin.elapsed() < PATIENCE, "{point} is not reached: {:?}", plan.hits());
             self.clock.advance(Duration::from_secs(60));
         }
         let mut answers: Vec<Answered> = askers.join_all().await.into_iter().flatten().collect();
         let fired = self.stack.plan.disarm();
         if let Some(image) = self.stack.plan.image() {
-            let next =
-                Stack::open(&image, self.clock.clone(), restless(), self.random.random()).await;
-            std::mem::replace(&mut self.stack, next)
-                .replica
-                .stop()
-                .await;
+            let next = Stack::open(&image, self.clock.clone(), restless(), self.random.random()).await;
+            std::mem::replace(&mut self.stack, next).replica.stop().await;
         }
         // What the dead have answered holds for those who come after them, and the living answer on.
         answers.extend(self.asker().await);
@@ -135,11 +116,7 @@ impl Test {
             answer.check(&log);
         }
         self.answers += answers.len();
-        let (stored, unacknowledged) = self
-            .ledger
-            .lock()
-            .expect("no holder of the lock panics")
-            .check(&log);
+        let (stored, unacknowledged) = self.ledger.lock().expect("no holder of the lock panics").check(&log);
         println!(
             "{point:<18} fired {fired:>2} {:<7} {stored:>5} batches, {unacknowledged:>2} of them unacknowledged, \
              {:>6} ticks, {:>3} answers right",
@@ -168,10 +145,7 @@ impl Test {
 
     /// Asks questions.
     fn asker(&mut self) -> impl Future<Output = Vec<Answered>> + Send + use<> {
-        let asker = Asker {
-            history: self.stack.history.clone(),
-            instruments: self.stack.instruments.clone(),
-        };
+        let asker = Asker { history: self.stack.history.clone(), instruments: self.stack.instruments.clone() };
         let (clock, views) = (self.clock.clone(), self.stack.replica.views.clone());
         let mut random = SmallRng::seed_from_u64(self.random.random());
         async move {
@@ -200,37 +174,20 @@ async fn rounds(points: &[&'static str], seed: u64) {
             test.round(point, sin).await;
         }
     }
-    let acknowledged = test
-        .ledger
-        .lock()
-        .expect("no holder of the lock panics")
-        .acknowledged();
-    println!(
-        "{acknowledged} batches acknowledged, {} answers right",
-        test.answers
-    );
+    let acknowledged = test.ledger.lock().expect("no holder of the lock panics").acknowledged();
+    println!("{acknowledged} batches acknowledged, {} answers right", test.answers);
     test.stack.replica.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_of_appends_tear_no_batch_and_falsify_no_answer() {
-    let points = [
-        faults::APPEND_BEFORE,
-        faults::APPEND_INSIDE,
-        faults::APPEND_BEFORE_SYNC,
-        faults::APPEND_AFTER,
-    ];
+    let points = [faults::APPEND_BEFORE, faults::APPEND_INSIDE, faults::APPEND_BEFORE_SYNC, faults::APPEND_AFTER];
     rounds(&points, 1).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failures_of_compaction_and_sweep_falsify_no_answer() {
-    let points = [
-        faults::MANIFEST_BEFORE,
-        faults::MANIFEST_INSIDE,
-        faults::MANIFEST_AFTER,
-        faults::SWEEP_INSIDE,
-    ];
+    let points = [faults::MANIFEST_BEFORE, faults::MANIFEST_INSIDE, faults::MANIFEST_AFTER, faults::SWEEP_INSIDE];
     rounds(&points, 2).await;
 }
 
@@ -245,9 +202,7 @@ async fn a_sync_that_takes_200_ms_holds_back_every_acknowledgement_of_its_group(
     let folder = tempfile::tempdir().expect("a folder");
     let mut test = Test::begin(folder.path(), 4).await;
     let wait = Duration::from_millis(200);
-    test.stack
-        .plan
-        .arm(faults::APPEND_BEFORE_SYNC, 0, Sin::Delay(wait));
+    test.stack.plan.arm(faults::APPEND_BEFORE_SYNC, 0, Sin::Delay(wait));
     let mut tasks = JoinSet::new();
     for mut producer in test.producers.drain(..) {
         let ingest = test.stack.replica.ingest.clone();
@@ -257,10 +212,7 @@ async fn a_sync_that_takes_200_ms_holds_back_every_acknowledgement_of_its_group(
             for _ in 0..5 {
                 producer.batch(vec![(busy(0), now)]);
                 let begin = std::time::Instant::now();
-                producer
-                    .send(&ingest, || false)
-                    .await
-                    .expect("a wait is no failure");
+                producer.send(&ingest, || false).await.expect("a wait is no failure");
                 waits.push(begin.elapsed());
             }
             waits
@@ -268,21 +220,11 @@ async fn a_sync_that_takes_200_ms_holds_back_every_acknowledgement_of_its_group(
     }
     let waits: Vec<Duration> = tasks.join_all().await.into_iter().flatten().collect();
     let appends = test.stack.plan.disarm();
-    println!(
-        "20 acknowledgements in {appends} appends, after {:?} to {:?}",
-        waits.iter().min(),
-        waits.iter().max()
-    );
+    println!("20 acknowledgements in {appends} appends, after {:?} to {:?}", waits.iter().min(), waits.iter().max());
     assert_eq!(waits.len(), 20);
     assert!(waits.iter().all(|took| *took >= wait), "{waits:?}");
-    assert!(
-        appends < 20,
-        "batches that wait for a sync share the next one"
-    );
+    assert!(appends < 20, "batches that wait for a sync share the next one");
     let log = Log::read(&test.stack.store).await;
-    test.ledger
-        .lock()
-        .expect("no holder of the lock panics")
-        .check(&log);
+    test.ledger.lock().expect("no holder of the lock panics").check(&log);
     test.stack.replica.stop().await;
 }

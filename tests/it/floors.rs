@@ -23,27 +23,14 @@ const FLOORS: &[(&str, usize)] = &[
 ];
 
 /// Words that the ground floor must not know: nothing waits there, and nothing speaks to a wire or a disk.
-const NOT_IN_DOMAIN: &[&str] = &[
-    "async",
-    "await",
-    "tokio",
-    "sqlx",
-    "tonic",
-    "prost",
-    "tapefeed_proto",
-    "SystemTime",
-    "Instant",
-];
+const NOT_IN_DOMAIN: &[&str] =
+    &["async", "await", "tokio", "sqlx", "tonic", "prost", "tapefeed_proto", "SystemTime", "Instant"];
 
 #[test]
 fn imports_of_the_server_go_down_only() {
     let root = repository().join("server/src");
     let files = rust_files(&root);
-    assert!(
-        files.len() > 20,
-        "only {} files: is this the server?",
-        files.len()
-    );
+    assert!(files.len() > 20, "only {} files: is this the server?", files.len());
     let mut violations = Vec::new();
     for file in files {
         let source = fs::read_to_string(&file).expect("a source file is text");
@@ -76,88 +63,36 @@ fn a_planted_import_is_found() {
     let planted = [
         ("domain/tick.rs", "use crate::store::Store;", "upward"),
         ("store/mod.rs", "use crate::bus::Bus;", "sideways"),
-        (
-            "bus/local.rs",
-            "use crate::{domain, store::Store};",
-            "sideways",
-        ),
-        (
-            "bus/local.rs",
-            "use crate::{\n  domain::{a, b},\n  tape,\n};",
-            "upward",
-        ),
+        ("bus/local.rs", "use crate::{domain, store::Store};", "sideways"),
+        ("bus/local.rs", "use crate::{\n  domain::{a, b},\n  tape,\n};", "upward"),
         ("query/plan.rs", "fn f() { crate::live::g(); }", "sideways"),
-        (
-            "query/plan/cut.rs",
-            "use super::super::super::grpc::x;",
-            "upward",
-        ),
+        ("query/plan/cut.rs", "use super::super::super::grpc::x;", "upward"),
         ("live/mod.rs", "use super::ingest::Writer;", "sideways"),
-        (
-            "live/session.rs",
-            "mod tests { use super::super::super::grpc::x; }",
-            "upward",
-        ),
+        ("live/session.rs", "mod tests { use super::super::super::grpc::x; }", "upward"),
         ("tape/hub.rs", "use crate::config::Config;", "upward"),
-        (
-            "tape/hub.rs",
-            "use tapefeed_proto::v1 as proto;",
-            "contract",
-        ),
-        (
-            "ingest/mod.rs",
-            "let a = std::env::var(\"A\");",
-            "environment",
-        ),
-        (
-            "app.rs",
-            "use std::env;\nlet a = env::args();",
-            "environment",
-        ),
+        ("tape/hub.rs", "use tapefeed_proto::v1 as proto;", "contract"),
+        ("ingest/mod.rs", "let a = std::env::var(\"A\");", "environment"),
+        ("app.rs", "use std::env;\nlet a = env::args();", "environment"),
         ("domain/clock.rs", "async fn now() {}", "ground floor"),
     ];
     for (file, source, kind) in planted {
         let found = check(Path::new(file), source);
-        assert!(
-            found.iter().any(|violation| violation.contains(kind)),
-            "{file}: {source}: {found:?}"
-        );
+        assert!(found.iter().any(|violation| violation.contains(kind)), "{file}: {source}: {found:?}");
     }
 }
 
 #[test]
 fn an_honest_import_passes() {
     let honest = [
-        (
-            "domain/tick.rs",
-            "use crate::domain::time::Time;\nuse super::decimal::Decimal;",
-        ),
-        (
-            "tape/hub.rs",
-            "use crate::{bus::Bus, domain::{a, b}, store};",
-        ),
-        (
-            "tape/hub.rs",
-            "// crate::grpc says so\nlet a = \"crate::grpc\";\n/* crate::http /* crate::grpc */ */",
-        ),
-        (
-            "tape/hub.rs",
-            "pub(crate) fn f<'a>(x: &'a str) -> char { '\\'' }",
-        ),
+        ("domain/tick.rs", "use crate::domain::time::Time;\nuse super::decimal::Decimal;"),
+        ("tape/hub.rs", "use crate::{bus::Bus, domain::{a, b}, store};"),
+        ("tape/hub.rs", "// crate::grpc says so\nlet a = \"crate::grpc\";\n/* crate::http /* crate::grpc */ */"),
+        ("tape/hub.rs", "pub(crate) fn f<'a>(x: &'a str) -> char { '\\'' }"),
         ("tape/hub.rs", "let a = r#\"say \"crate::grpc\" twice\"#;"),
-        (
-            "live/session.rs",
-            "mod tests { use super::super::Live; use super::*; }",
-        ),
-        (
-            "grpc/mod.rs",
-            "use crate::query::x;\nuse tapefeed_proto::v1 as proto;",
-        ),
+        ("live/session.rs", "mod tests { use super::super::Live; use super::*; }"),
+        ("grpc/mod.rs", "use crate::query::x;\nuse tapefeed_proto::v1 as proto;"),
         ("config.rs", "let a = std::env::var_os(\"A\");"),
-        (
-            "app.rs",
-            "use crate::{grpc, http, store};\nlet v = env!(\"CARGO_PKG_VERSION\");",
-        ),
+        ("app.rs", "use crate::{grpc, http, store};\nlet v = env!(\"CARGO_PKG_VERSION\");"),
     ];
     for (file, source) in honest {
         let found = check(Path::new(file), source);
@@ -181,9 +116,7 @@ fn rust_files(folder: &Path) -> Vec<PathBuf> {
 
 /// The floor of a top module. `None`: the top floor.
 fn floor(module: &str) -> Option<usize> {
-    FLOORS
-        .iter()
-        .find_map(|(name, floor)| (*name == module).then_some(*floor))
+    FLOORS.iter().find_map(|(name, floor)| (*name == module).then_some(*floor))
 }
 
 /// What one file does that it must not. `file` is relative to `server/src`.
@@ -213,18 +146,11 @@ fn check(file: &Path, source: &str) -> Vec<String> {
         let word = token.text.as_str();
         let next = |ahead: usize| tokens.get(index + ahead).map_or("", |t| t.text.as_str());
         if word == "tapefeed_proto" && floor(top).is_some() && top != "grpc" {
-            report(
-                token.line,
-                format!("{top} knows the contract; only grpc may"),
-            );
+            report(token.line, format!("{top} knows the contract; only grpc may"));
         }
-        let reads = word == "std" && next(1) == "::" && next(2) == "env"
-            || word == "env" && next(1) == "::";
+        let reads = word == "std" && next(1) == "::" && next(2) == "env" || word == "env" && next(1) == "::";
         if reads && file != Path::new("config.rs") {
-            report(
-                token.line,
-                "reads the environment; only config.rs may".to_owned(),
-            );
+            report(token.line, "reads the environment; only config.rs may".to_owned());
         }
         if top == "domain" && NOT_IN_DOMAIN.contains(&word) {
             report(token.line, format!("`{word}` on the ground floor"));
@@ -235,15 +161,9 @@ fn check(file: &Path, source: &str) -> Vec<String> {
 
 /// The module that a file is, from the crate's root.
 fn module_path(file: &Path) -> Vec<String> {
-    let mut modules: Vec<String> = file
-        .with_extension("")
-        .components()
-        .map(|part| part.as_os_str().to_string_lossy().into_owned())
-        .collect();
-    if matches!(
-        modules.last().map(String::as_str),
-        Some("mod" | "lib" | "main")
-    ) {
+    let mut modules: Vec<String> =
+        file.with_extension("").components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect();
+    if matches!(modules.last().map(String::as_str), Some("mod" | "lib" | "main")) {
         modules.pop();
     }
     modules
@@ -345,26 +265,15 @@ fn tokens(source: &str) -> Vec<Token> {
         } else if next == '\'' {
             character_or_lifetime(rest)
         } else if next.is_alphanumeric() || next == '_' {
-            let length = rest
-                .find(|c: char| !c.is_alphanumeric() && c != '_')
-                .unwrap_or(rest.len());
-            tokens.push(Token {
-                line,
-                text: rest[..length].to_owned(),
-            });
+            let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+            tokens.push(Token { line, text: rest[..length].to_owned() });
             length
         } else if rest.starts_with("::") {
-            tokens.push(Token {
-                line,
-                text: "::".to_owned(),
-            });
+            tokens.push(Token { line, text: "::".to_owned() });
             2
         } else {
             if !next.is_whitespace() {
-                tokens.push(Token {
-                    line,
-                    text: next.to_string(),
-                });
+                tokens.push(Token { line, text: next.to_string() });
             }
             next.len_utf8()
         };
@@ -402,9 +311,7 @@ fn raw_string(rest: &str) -> Option<usize> {
     after[hashes..].strip_prefix('"')?;
     let end = format!("\"{}", "#".repeat(hashes));
     let begin = rest.len() - after.len() + hashes + 1;
-    let length = rest[begin..]
-        .find(&end)
-        .map_or(rest.len() - begin, |at| at + end.len());
+    let length = rest[begin..].find(&end).map_or(rest.len() - begin, |at| at + end.len());
     Some(begin + length)
 }
 
@@ -427,9 +334,7 @@ fn character_or_lifetime(rest: &str) -> usize {
         // '\'' and '\u{1f600}'
         (Some((_, '\\')), Some((at, escaped))) => {
             let from = at + escaped.len_utf8();
-            rest[from..]
-                .find('\'')
-                .map_or(rest.len(), |end| from + end + 1)
+            rest[from..].find('\'').map_or(rest.len(), |end| from + end + 1)
         }
         (Some(_), Some((at, '\''))) => at + 1,
         _ => 1,

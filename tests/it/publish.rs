@@ -30,19 +30,13 @@ fn ticks(symbol: &str, first: i64, count: i64) -> Vec<proto::Tick> {
 }
 
 fn rows(ticks: Vec<proto::Tick>) -> Content {
-    Content::Rows(proto::TickBatch {
-        ticks,
-        merged_counts: Vec::new(),
-    })
+    Content::Rows(proto::TickBatch { ticks, merged_counts: Vec::new() })
 }
 
 /// The trade ids of a symbol in the order of the log.
 async fn stored(stubs: &Stubs, symbol: &str) -> Vec<String> {
-    let request = proto::ListTicksRequest {
-        symbol: symbol.to_owned(),
-        page_size: 10_000,
-        ..proto::ListTicksRequest::default()
-    };
+    let request =
+        proto::ListTicksRequest { symbol: symbol.to_owned(), page_size: 10_000, ..proto::ListTicksRequest::default() };
     let answer = stubs.history.clone().list_ticks(request).await;
     let mut ticks = match answer {
         Ok(answer) => answer.into_inner().ticks,
@@ -57,16 +51,9 @@ async fn stored(stubs: &Stubs, symbol: &str) -> Vec<String> {
 
 /// Waits until queries have seen an acknowledged batch.
 async fn seen(stubs: &Stubs, ack: &proto::PublishAck) {
-    let request = proto::ListInstrumentsRequest {
-        min_cursor: ack.cursor.clone(),
-        ..proto::ListInstrumentsRequest::default()
-    };
-    stubs
-        .instruments
-        .clone()
-        .list_instruments(request)
-        .await
-        .expect("the cursor is reached");
+    let request =
+        proto::ListInstrumentsRequest { min_cursor: ack.cursor.clone(), ..proto::ListInstrumentsRequest::default() };
+    stubs.instruments.clone().list_instruments(request).await.expect("the cursor is reached");
 }
 
 fn numbers(range: std::ops::Range<i64>) -> Vec<String> {
@@ -93,38 +80,23 @@ async fn a_claim_tells_where_to_go_on() {
     assert_eq!(first.last_batch_seq, 0);
     assert_eq!((first.credit_batches, first.credit_bytes), (8, 8 << 20));
     for batch in 0..3 {
-        let ack = publisher
-            .rows(ticks("CLAIM", batch * 10, 10))
-            .await
-            .expect("stored");
+        let ack = publisher.rows(ticks("CLAIM", batch * 10, 10)).await.expect("stored");
         assert!(!ack.duplicate);
         assert!(ack.cursor.len() <= 20 && !ack.cursor.is_empty());
         assert_eq!((ack.credit_batches, ack.credit_bytes), (8, 8 << 20));
         seen(&stubs, &ack).await;
     }
-    publisher
-        .close()
-        .await
-        .expect("the stream ends with OK once all is acknowledged");
-    let again = Publisher::claim(&stubs, "feed-1")
-        .await
-        .expect("granted")
-        .grant;
+    publisher.close().await.expect("the stream ends with OK once all is acknowledged");
+    let again = Publisher::claim(&stubs, "feed-1").await.expect("granted").grant;
     assert_eq!(again.last_batch_seq, 3);
     assert!(again.fence > first.fence);
-    let other = Publisher::claim(&stubs, "feed-2")
-        .await
-        .expect("granted")
-        .grant;
+    let other = Publisher::claim(&stubs, "feed-2").await.expect("granted").grant;
     assert_eq!(other.last_batch_seq, 0, "producers number for themselves");
     // What was acknowledged outlives a kill, and so does what the producer knows.
     server.kill9().await;
     server.restart().await;
     let stubs = server.stubs().await;
-    let later = Publisher::claim(&stubs, "feed-1")
-        .await
-        .expect("granted")
-        .grant;
+    let later = Publisher::claim(&stubs, "feed-1").await.expect("granted").grant;
     assert_eq!(later.last_batch_seq, 3);
     assert!(later.fence > again.fence);
     assert_eq!(stored(&stubs, "CLAIM").await, numbers(0..30));
@@ -134,9 +106,7 @@ async fn a_claim_tells_where_to_go_on() {
 async fn a_batch_sent_again_is_acknowledged_and_not_stored_twice() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
-    let batches: Vec<Content> = (0..3)
-        .map(|batch| rows(ticks("AGAIN", batch * 10, 10)))
-        .collect();
+    let batches: Vec<Content> = (0..3).map(|batch| rows(ticks("AGAIN", batch * 10, 10))).collect();
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let mut last = None;
     for batch in &batches {
@@ -146,11 +116,7 @@ async fn a_batch_sent_again_is_acknowledged_and_not_stored_twice() {
     for _ in 0..2 {
         for (index, batch) in batches.iter().enumerate() {
             publisher.send(index as u64 + 1, batch.clone()).await;
-            let ack = publisher
-                .ack()
-                .await
-                .expect("known")
-                .expect("the stream is open");
+            let ack = publisher.ack().await.expect("known").expect("the stream is open");
             assert_eq!((ack.batch_seq, ack.duplicate), (index as u64 + 1, true));
         }
         publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
@@ -165,8 +131,7 @@ fn columns(ticks: &[proto::Tick]) -> proto::TickColumns {
     let mut columns = proto::TickColumns::default();
     let mut last_price: Vec<i64> = Vec::new();
     let (mut last_event, mut last_receive) = (0, 0);
-    let nanos =
-        |time: &prost_types::Timestamp| time.seconds * 1_000_000_000 + i64::from(time.nanos);
+    let nanos = |time: &prost_types::Timestamp| time.seconds * 1_000_000_000 + i64::from(time.nanos);
     for tick in ticks {
         let price = tick.price.expect("a tick has a price");
         let entry = proto::ColumnInstrument {
@@ -187,19 +152,12 @@ fn columns(ticks: &[proto::Tick]) -> proto::TickColumns {
         columns.event_time_unix_nano_delta.push(event - last_event);
         last_event = event;
         if let Some(receive) = tick.receive_time.as_ref().map(nanos) {
-            columns
-                .receive_time_unix_nano_delta
-                .push(receive - last_receive);
+            columns.receive_time_unix_nano_delta.push(receive - last_receive);
             last_receive = receive;
         }
-        columns
-            .price_mantissa
-            .push(price.mantissa - last_price[index]);
+        columns.price_mantissa.push(price.mantissa - last_price[index]);
         last_price[index] = price.mantissa;
-        columns.quantity.push(
-            tick.quantity
-                .map_or(0, |quantity| quantity.mantissa as u64 + 1),
-        );
+        columns.quantity.push(tick.quantity.map_or(0, |quantity| quantity.mantissa as u64 + 1));
         columns.side.push(tick.side);
         columns.trade_id.push(tick.trade_id.clone());
     }
@@ -227,29 +185,15 @@ async fn rows_and_columns_of_the_same_ticks_are_the_same_batch() {
         for (first, second) in [(rows.clone(), columns.clone()), (columns, rows)] {
             seq += 1;
             publisher.send(seq, first).await;
-            ack = publisher
-                .ack()
-                .await
-                .expect("stored")
-                .expect("the stream is open");
+            ack = publisher.ack().await.expect("stored").expect("the stream is open");
             assert_eq!((ack.batch_seq, ack.duplicate), (seq, false));
             publisher.send(seq, second).await;
-            ack = publisher
-                .ack()
-                .await
-                .expect("known")
-                .expect("the stream is open");
+            ack = publisher.ack().await.expect("known").expect("the stream is open");
             assert_eq!((ack.batch_seq, ack.duplicate), (seq, true));
         }
     }
     seen(&stubs, &ack).await;
-    let expected = [
-        numbers(0..50),
-        numbers(0..50),
-        numbers(50..100),
-        numbers(50..100),
-    ]
-    .concat();
+    let expected = [numbers(0..50), numbers(0..50), numbers(50..100), numbers(50..100)].concat();
     assert_eq!(stored(&stubs, "BOTH").await, expected);
 }
 
@@ -261,11 +205,7 @@ async fn a_hole_in_the_numbers_is_refused_and_names_the_next() {
     publisher.rows(ticks("HOLE", 0, 5)).await.expect("stored");
     publisher.send(3, rows(ticks("HOLE", 5, 5))).await;
     let refusal = Refusal::of(&end(&mut publisher).await);
-    refusal.assert(
-        Code::FailedPrecondition,
-        "BATCH_OUT_OF_ORDER",
-        &["expected_batch_seq"],
-    );
+    refusal.assert(Code::FailedPrecondition, "BATCH_OUT_OF_ORDER", &["expected_batch_seq"]);
     assert_eq!(refusal.metadata["expected_batch_seq"], "2");
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     assert_eq!(publisher.grant.last_batch_seq, 1);
@@ -279,9 +219,7 @@ async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
-    let batches: Vec<_> = (0..10)
-        .map(|batch| rows(ticks("OTHER", batch, 1)))
-        .collect();
+    let batches: Vec<_> = (0..10).map(|batch| rows(ticks("OTHER", batch, 1))).collect();
     for batch in &batches {
         publisher.content(batch.clone()).await.expect("stored");
     }
@@ -289,11 +227,7 @@ async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
     for (seq, content) in [(10, rows(ticks("OTHER", 99, 1))), (2, batches[1].clone())] {
         publisher.send(seq, content).await;
         let refusal = Refusal::of(&end(&mut publisher).await);
-        refusal.assert(
-            Code::AlreadyExists,
-            "BATCH_CONFLICT",
-            &["batch_seq", "expected_batch_seq"],
-        );
+        refusal.assert(Code::AlreadyExists, "BATCH_CONFLICT", &["batch_seq", "expected_batch_seq"]);
         assert_eq!(refusal.metadata["batch_seq"], seq.to_string());
         assert_eq!(refusal.metadata["expected_batch_seq"], "11");
         publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
@@ -301,14 +235,7 @@ async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
     }
     // Number 3 is the oldest of the window.
     publisher.send(3, batches[2].clone()).await;
-    assert!(
-        publisher
-            .ack()
-            .await
-            .expect("known")
-            .expect("the stream is open")
-            .duplicate
-    );
+    assert!(publisher.ack().await.expect("known").expect("the stream is open").duplicate);
     assert_eq!(stored(&stubs, "OTHER").await, numbers(0..10));
 }
 
@@ -318,9 +245,7 @@ async fn a_newer_claim_ends_the_older_stream() {
     let stubs = server.stubs().await;
     let mut older = Publisher::claim(&stubs, "feed").await.expect("granted");
     older.rows(ticks("FENCE", 0, 5)).await.expect("stored");
-    let mut newer = Publisher::claim(&server.stubs().await, "feed")
-        .await
-        .expect("granted");
+    let mut newer = Publisher::claim(&server.stubs().await, "feed").await.expect("granted");
     assert_eq!(newer.grant.last_batch_seq, 1);
     older.send(2, rows(ticks("FENCE", 90, 5))).await;
     let refusal = Refusal::of(&end(&mut older).await);
@@ -341,10 +266,7 @@ async fn a_bad_batch_names_its_first_twenty_violations_and_stores_nothing() {
     let good = ticks("BAD", 5, 1_000);
     let mut bad = good.clone();
     for tick in bad.iter_mut().skip(100).take(30) {
-        tick.price = Some(proto::Decimal {
-            mantissa: 1,
-            exponent: 15,
-        });
+        tick.price = Some(proto::Decimal { mantissa: 1, exponent: 15 });
     }
     publisher.send(2, rows(bad)).await;
     let status = end(&mut publisher).await;
@@ -352,17 +274,10 @@ async fn a_bad_batch_names_its_first_twenty_violations_and_stores_nothing() {
     refusal.assert(Code::InvalidArgument, "BATCH_INVALID", &[]);
     assert_eq!(refusal.metadata["violation_count"], "30");
     assert_eq!(refusal.metadata["expected_batch_seq"], "2");
-    let violations = status
-        .get_details_bad_request()
-        .expect("it names fields")
-        .field_violations;
+    let violations = status.get_details_bad_request().expect("it names fields").field_violations;
     assert_eq!(violations.len(), 20);
     assert!(violations[0].field.contains("100"), "{:?}", violations[0]);
-    assert!(
-        status.details().len() <= 4 * 1024,
-        "{} bytes of details",
-        status.details().len()
-    );
+    assert!(status.details().len() <= 4 * 1024, "{} bytes of details", status.details().len());
     // The number is not used up.
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     assert_eq!(publisher.grant.last_batch_seq, 1);
@@ -375,25 +290,14 @@ async fn a_bad_batch_names_its_first_twenty_violations_and_stores_nothing() {
 async fn batches_without_a_tick_are_refused() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
-    let empty = [
-        Some(rows(Vec::new())),
-        Some(Content::Columns(proto::TickColumns::default())),
-        None,
-    ];
+    let empty = [Some(rows(Vec::new())), Some(Content::Columns(proto::TickColumns::default())), None];
     for content in empty {
         let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
         assert_eq!(publisher.grant.last_batch_seq, 0);
-        let batch = proto::PublishBatch {
-            batch_seq: 1,
-            content,
-        };
+        let batch = proto::PublishBatch { batch_seq: 1, content };
         publisher.say(Said::Batch(batch)).await;
         let refusal = Refusal::of(&end(&mut publisher).await);
-        refusal.assert(
-            Code::InvalidArgument,
-            "BATCH_INVALID",
-            &["expected_batch_seq"],
-        );
+        refusal.assert(Code::InvalidArgument, "BATCH_INVALID", &["expected_batch_seq"]);
     }
 }
 
@@ -402,20 +306,12 @@ async fn a_stream_claims_once_and_first() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
-    let claim = proto::ProducerClaim {
-        producer_id: "feed".to_owned(),
-        backfill: false,
-    };
+    let claim = proto::ProducerClaim { producer_id: "feed".to_owned(), backfill: false };
     publisher.say(Said::Claim(claim)).await;
     let refusal = Refusal::of(&end(&mut publisher).await);
     refusal.assert(Code::InvalidArgument, "FIELD_INVALID", &[]);
-    let batch = proto::PublishBatch {
-        batch_seq: 1,
-        content: Some(rows(ticks("FIRST", 0, 1))),
-    };
-    let request = proto::PublishTicksRequest {
-        message: Some(Said::Batch(batch)),
-    };
+    let batch = proto::PublishBatch { batch_seq: 1, content: Some(rows(ticks("FIRST", 0, 1))) };
+    let request = proto::PublishTicksRequest { message: Some(Said::Batch(batch)) };
     let mut ingest = stubs.ingest.clone();
     let outcome = match ingest.publish_ticks(tokio_stream::once(request)).await {
         Ok(answers) => answers.into_inner().message().await.map(|_| ()),
@@ -424,9 +320,7 @@ async fn a_stream_claims_once_and_first() {
     let refusal = Refusal::of(&outcome.expect_err("nothing is claimed"));
     refusal.assert(Code::InvalidArgument, "FIELD_INVALID", &[]);
     for id in ["", "a b", &"x".repeat(65)] {
-        let status = Publisher::claim(&stubs, id)
-            .await
-            .expect_err("no producer id");
+        let status = Publisher::claim(&stubs, id).await.expect_err("no producer id");
         Refusal::of(&status).assert(Code::InvalidArgument, "FIELD_INVALID", &[]);
     }
     assert_eq!(stored(&stubs, "FIRST").await, numbers(0..0));
@@ -456,40 +350,20 @@ async fn more_batches_than_the_credit_end_the_stream_and_lose_nothing() {
     publisher.rows(ticks("CREDIT", 0, 1)).await.expect("stored");
     // The server cannot commit while another program holds the lock, so nothing is acknowledged meanwhile.
     let url = format!("sqlite://{}", server.store().display());
-    let mut other = sqlx::SqliteConnection::connect(&url)
-        .await
-        .expect("the store is a SQLite file");
-    sqlx::query("BEGIN IMMEDIATE")
-        .execute(&mut other)
-        .await
-        .expect("nobody writes");
+    let mut other = sqlx::SqliteConnection::connect(&url).await.expect("the store is a SQLite file");
+    sqlx::query("BEGIN IMMEDIATE").execute(&mut other).await.expect("nobody writes");
     for seq in 2..=10 {
-        publisher
-            .send(seq, rows(ticks("CREDIT", seq as i64 - 1, 1)))
-            .await;
+        publisher.send(seq, rows(ticks("CREDIT", seq as i64 - 1, 1))).await;
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
-    sqlx::query("ROLLBACK")
-        .execute(&mut other)
-        .await
-        .expect("it is ours");
+    sqlx::query("ROLLBACK").execute(&mut other).await.expect("it is ours");
     for seq in 2..=9 {
-        let ack = publisher
-            .ack()
-            .await
-            .expect("inside the credit")
-            .expect("the stream is open");
+        let ack = publisher.ack().await.expect("inside the credit").expect("the stream is open");
         assert_eq!((ack.batch_seq, ack.duplicate), (seq, false));
     }
     let refusal = Refusal::of(&end(&mut publisher).await);
     refusal.assert(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
-    assert_eq!(
-        (
-            refusal.metadata["limit"].as_str(),
-            refusal.metadata["max"].as_str()
-        ),
-        ("credit_batches", "8")
-    );
+    assert_eq!((refusal.metadata["limit"].as_str(), refusal.metadata["max"].as_str()), ("credit_batches", "8"));
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     assert_eq!(publisher.grant.last_batch_seq, 9);
     let ack = publisher.rows(ticks("CREDIT", 9, 1)).await.expect("stored");
@@ -508,27 +382,14 @@ async fn backfill_is_flagged_and_comes_only_to_those_who_ask() {
             ..proto::SubscribeTicksRequest::default()
         };
         let mut live = stubs.live.clone();
-        async move {
-            live.subscribe_ticks(request)
-                .await
-                .expect("granted")
-                .into_inner()
-        }
+        async move { live.subscribe_ticks(request).await.expect("granted").into_inner() }
     };
     let mut without = subscribe(false).await;
     let mut with = subscribe(true).await;
     for stream in [&mut without, &mut with] {
-        within(
-            "the acknowledgement",
-            Duration::from_secs(10),
-            stream.message(),
-        )
-        .await
-        .expect("open");
+        within("the acknowledgement", Duration::from_secs(10), stream.message()).await.expect("open");
     }
-    let mut old = Publisher::claim_as(&stubs, "old", true)
-        .await
-        .expect("granted");
+    let mut old = Publisher::claim_as(&stubs, "old", true).await.expect("granted");
     let mut past = ticks("FILL", 0, 4);
     for (number, tick) in past.iter_mut().enumerate() {
         tick.event_time = Some(timestamp(1_000_000_000 * (number as i64 + 1)));
@@ -547,11 +408,7 @@ async fn backfill_is_flagged_and_comes_only_to_those_who_ask() {
         }
         for tick in &came {
             let number: i64 = tick.trade_id.parse().expect("ids are numbers");
-            let origin = if number < 4 {
-                proto::Origin::Backfill
-            } else {
-                proto::Origin::Live
-            };
+            let origin = if number < 4 { proto::Origin::Backfill } else { proto::Origin::Live };
             assert_eq!(tick.origin(), origin);
             assert_eq!(tick.log_seq, number as u64 + 1);
         }
@@ -563,18 +420,6 @@ async fn backfill_is_flagged_and_comes_only_to_those_who_ask() {
         selectors: vec![tapefeed_tests::values::selector("FILL")],
         ..proto::ListLatestTicksRequest::default()
     };
-    let latest = stubs
-        .history
-        .clone()
-        .list_latest_ticks(request)
-        .await
-        .expect("known")
-        .into_inner();
-    assert_eq!(
-        latest.latest_ticks[0]
-            .tick
-            .as_ref()
-            .map(|tick| tick.trade_id.as_str()),
-        Some("7")
-    );
+    let latest = stubs.history.clone().list_latest_ticks(request).await.expect("known").into_inner();
+    assert_eq!(latest.latest_ticks[0].tick.as_ref().map(|tick| tick.trade_id.as_str()), Some("7"));
 }

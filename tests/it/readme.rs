@@ -31,10 +31,7 @@ pub(crate) fn commands() -> Vec<String> {
             continue;
         }
         // A comment begins after two blanks, which no command here has.
-        let command = line
-            .split_once("  #")
-            .map_or(line, |(command, _)| command)
-            .trim();
+        let command = line.split_once("  #").map_or(line, |(command, _)| command).trim();
         if !in_block || command.is_empty() || command.starts_with('#') {
             continue;
         }
@@ -50,18 +47,10 @@ pub(crate) fn commands() -> Vec<String> {
 fn rows() -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for line in text().lines() {
-        let Some(cells) = line
-            .strip_prefix("| ")
-            .and_then(|line| line.strip_suffix(" |"))
-        else {
+        let Some(cells) = line.strip_prefix("| ").and_then(|line| line.strip_suffix(" |")) else {
             continue;
         };
-        rows.push(
-            cells
-                .split(" | ")
-                .map(|cell| cell.trim().replace('`', ""))
-                .collect(),
-        );
+        rows.push(cells.split(" | ").map(|cell| cell.trim().replace('`', "")).collect());
     }
     rows
 }
@@ -77,40 +66,25 @@ struct OptionRow {
 /// Every option of `tapefeed-server`, by its flag.
 async fn options_of_help() -> BTreeSet<OptionRow> {
     let mut options = BTreeSet::new();
-    for arguments in [
-        &["demo", "--help"][..],
-        &["serve", "--help"],
-        &["epoch", "renew", "--help"],
-    ] {
+    for arguments in [&["demo", "--help"][..], &["serve", "--help"], &["epoch", "renew", "--help"]] {
         let server = process::binary("tapefeed-server");
-        let output = process::command(&server, Path::new("/"))
-            .args(arguments)
-            .output();
+        let output = process::command(&server, Path::new("/")).args(arguments).output();
         let output = within("the help", Duration::from_secs(10), output).await;
         let output = output.expect("the binary can be started");
         assert!(output.status.success(), "{arguments:?}: {output:?}");
         let help = String::from_utf8(output.stdout).expect("help is text");
         for part in entries(&help) {
             let at = part.find("--").expect("every option has a long flag");
-            let flag: String = part[at..]
-                .chars()
-                .take_while(|c| c.is_ascii_lowercase() || *c == '-')
-                .collect();
+            let flag: String = part[at..].chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
             if flag == "--help" || flag == "--version" {
                 continue;
             }
             let inside = |begin: &str| {
                 part.split_once(begin)
                     .and_then(|(_, rest)| rest.split_once(']'))
-                    .map_or(String::new(), |(inside, _)| {
-                        inside.trim_end_matches('=').to_owned()
-                    })
+                    .map_or(String::new(), |(inside, _)| inside.trim_end_matches('=').to_owned())
             };
-            options.insert(OptionRow {
-                flag,
-                variable: inside("[env: "),
-                default: inside("[default: "),
-            });
+            options.insert(OptionRow { flag, variable: inside("[env: "), default: inside("[default: ") });
         }
     }
     options
@@ -147,22 +121,14 @@ async fn option_table_is_that_of_the_help() {
     let options = options_of_help().await;
     let flags: BTreeSet<&String> = options.iter().map(|option| &option.flag).collect();
     assert_eq!(told.keys().collect::<BTreeSet<_>>(), flags);
-    for OptionRow {
-        flag,
-        variable,
-        default,
-    } in &options
-    {
+    for OptionRow { flag, variable, default } in &options {
         let (told_variable, told_default) = &told[flag];
         // The demo's store has no variable; the one of `serve` has.
         assert!(
             variable.is_empty() || told_variable == variable,
             "{flag}: {variable:?}, and the README says {told_variable:?}"
         );
-        assert!(
-            told_default.contains(default.as_str()),
-            "{flag}: {default:?}, and the README says {told_default:?}"
-        );
+        assert!(told_default.contains(default.as_str()), "{flag}: {default:?}, and the README says {told_default:?}");
     }
 }
 
@@ -177,10 +143,7 @@ async fn table_of_calls_is_what_the_server_serves() {
         }
     }
     let methods = methods();
-    assert_eq!(
-        told.keys().collect::<Vec<_>>(),
-        methods.iter().collect::<Vec<_>>()
-    );
+    assert_eq!(told.keys().collect::<Vec<_>>(), methods.iter().collect::<Vec<_>>());
 
     let server = Server::start(Options::serve()).await;
     for method in methods {
@@ -195,11 +158,7 @@ fn methods() -> Vec<String> {
     let set = FileDescriptorSet::decode(tapefeed_proto::FILE_DESCRIPTOR_SET).expect("a descriptor");
     let mut methods = Vec::new();
     for file in &set.file {
-        for service in file
-            .service
-            .iter()
-            .filter(|_| file.package() == "tapefeed.v1")
-        {
+        for service in file.service.iter().filter(|_| file.package() == "tapefeed.v1") {
             for method in &service.method {
                 methods.push(format!("/tapefeed.v1.{}/{}", service.name(), method.name()));
             }

@@ -37,10 +37,7 @@ async fn every_line_of_the_readme_with_the_command_line_works() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn grpcurl_lines_follow_from_the_buf_curl_lines_and_work_where_grpcurl_is() {
     let lines = lines_of("grpcurl ");
-    let expected: Vec<String> = lines_of("buf curl ")
-        .iter()
-        .map(|line| grpcurl(line))
-        .collect();
+    let expected: Vec<String> = lines_of("buf curl ").iter().map(|line| grpcurl(line)).collect();
     assert_eq!(lines, expected);
     if on_path("grpcurl") {
         run_all(lines).await;
@@ -64,8 +61,7 @@ fn every_command_of_the_readme_is_run_or_known() {
         "bench/run",
     ];
     for line in readme::commands() {
-        let known =
-            KNOWN.iter().any(|known| line.starts_with(known)) || line.starts_with("sqlite3 ");
+        let known = KNOWN.iter().any(|known| line.starts_with(known)) || line.starts_with("sqlite3 ");
         assert!(known, "nothing runs this line of the README: {line}");
     }
 }
@@ -100,9 +96,7 @@ async fn run_all(lines: Vec<String>) {
 
 async fn wait_for_ticks(server: &Server) {
     eventually("ticks of the demo", Duration::from_secs(10), || async {
-        let printed = tapefeed_tests::Cli::new(server, ["latest", "*", "--json"])
-            .run()
-            .await;
+        let printed = tapefeed_tests::Cli::new(server, ["latest", "*", "--json"]).run().await;
         (printed.stdout.lines().count() == 6).then_some(())
     })
     .await;
@@ -113,11 +107,7 @@ async fn run(server: &Server, line: &str) {
     let line = line.replace(ADDRESS, &server.address().to_string());
     // A line that streams for ever is run until it has printed something.
     let endless = line.contains("/Subscribe") || line.starts_with("tapefeed watch");
-    let shell = if endless {
-        format!("exec {line}")
-    } else {
-        line.clone()
-    };
+    let shell = if endless { format!("exec {line}") } else { line.clone() };
     let mut command = process::command(Path::new("/bin/bash"), server.folder());
     let mut child = command
         .args(["-euo", "pipefail", "-c", &shell])
@@ -131,23 +121,15 @@ async fn run(server: &Server, line: &str) {
     let output = Output::default();
     output.follow(&mut child);
     if endless {
-        eventually(&line, LINE, || async {
-            output.text().contains("AAPL").then_some(())
-        })
-        .await;
+        eventually(&line, LINE, || async { output.text().contains("AAPL").then_some(()) }).await;
         child.kill().await.expect("it still ran");
     } else {
-        let status = within(&line, LINE, child.wait())
-            .await
-            .expect("a child can be waited for");
+        let status = within(&line, LINE, child.wait()).await.expect("a child can be waited for");
         assert!(status.success(), "{line}: {status}\n{}", output.text());
         // The pipes may hold a last line.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let silent = line.contains(" > ");
-        assert!(
-            silent || !output.text().trim().is_empty(),
-            "{line} prints something"
-        );
+        assert!(silent || !output.text().trim().is_empty(), "{line} prints something");
     }
     println!("{:>6} ms  {line}", begin.elapsed().as_millis());
 }
@@ -155,26 +137,15 @@ async fn run(server: &Server, line: &str) {
 /// The PATH of a reader who has installed everything: our binaries and buf before the caller's.
 fn path() -> String {
     let own = process::binary("tapefeed");
-    let own = own
-        .parent()
-        .expect("a binary lies in a folder")
-        .display()
-        .to_string();
+    let own = own.parent().expect("a binary lies in a folder").display().to_string();
     let inherited = std::env::var_os("PATH").unwrap_or_default();
-    format!(
-        "{own}:{}:{}",
-        buf_folder().display(),
-        inherited.to_string_lossy()
-    )
+    format!("{own}:{}:{}", buf_folder().display(), inherited.to_string_lossy())
 }
 
 /// Where buf is: on the PATH, or where `tests/run` installed it.
 fn buf_folder() -> PathBuf {
     let installed = process::repository().join("target/tools/bin");
-    assert!(
-        on_path("buf") || installed.join("buf").exists(),
-        "buf is missing: `tests/run` installs it"
-    );
+    assert!(on_path("buf") || installed.join("buf").exists(), "buf is missing: `tests/run` installs it");
     installed
 }
 

@@ -26,21 +26,14 @@ struct Seen {
     end: Status,
 }
 
-async fn subscribe(
-    server: &Server,
-    start: Option<Bytes>,
-) -> Streaming<proto::SubscribeTicksResponse> {
+async fn subscribe(server: &Server, start: Option<Bytes>) -> Streaming<proto::SubscribeTicksResponse> {
     let request = proto::SubscribeTicksRequest {
         selectors: vec![values::selector("*")],
         start: start.map(proto::subscribe_ticks_request::Start::Cursor),
         ..Default::default()
     };
     let mut live = server.stubs().await.live;
-    let mut stream = live
-        .subscribe_ticks(request)
-        .await
-        .expect("a stream")
-        .into_inner();
+    let mut stream = live.subscribe_ticks(request).await.expect("a stream").into_inner();
     let first = within("the first event", Duration::from_secs(10), stream.message()).await;
     let first = first.expect("no error").expect("no end");
     assert!(matches!(first.event, Some(Event::Ack(_))), "{first:?}");
@@ -55,11 +48,7 @@ async fn read(mut stream: Streaming<proto::SubscribeTicksResponse>) -> Seen {
         let message = match stream.message().await {
             Ok(message) => message.expect("a subscription never ends with OK"),
             Err(end) => {
-                return Seen {
-                    log_seqs,
-                    cursor,
-                    end,
-                };
+                return Seen { log_seqs, cursor, end };
             }
         };
         if !message.cursor.is_empty() {
@@ -73,9 +62,7 @@ async fn read(mut stream: Streaming<proto::SubscribeTicksResponse>) -> Seen {
 
 /// A client that speaks HTTP/2 as far as its settings, and is mute from there on: it neither reads nor answers.
 async fn mute_h2_client(server: &Server) -> TcpStream {
-    let mut stream = TcpStream::connect(server.address())
-        .await
-        .expect("the server listens");
+    let mut stream = TcpStream::connect(server.address()).await.expect("the server listens");
     // An empty SETTINGS frame: length 0, type 4, no flags, stream 0.
     let hello = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     stream.write_all(hello).await.expect("the server reads");
@@ -90,9 +77,7 @@ async fn sigterm_ends_every_stream_with_its_cursor_and_exits_with_zero() {
         let stream = subscribe(&server, None).await;
         readers.push(tokio::spawn(read(stream)));
     }
-    let silent = TcpStream::connect(server.address())
-        .await
-        .expect("the server listens");
+    let silent = TcpStream::connect(server.address()).await.expect("the server listens");
     let mute = mute_h2_client(&server).await;
     // Open, and never read.
     let unread = subscribe(&server, None).await;
@@ -127,17 +112,11 @@ async fn sigterm_ends_every_stream_with_its_cursor_and_exits_with_zero() {
     let mut cursors = Vec::new();
     for reader in readers {
         let seen = within("a subscriber's end", Duration::from_secs(5), reader).await;
-        let Seen {
-            log_seqs,
-            cursor,
-            end,
-        } = seen.expect("it does not panic");
+        let Seen { log_seqs, cursor, end } = seen.expect("it does not panic");
         let refusal = Refusal::of(&end);
         refusal.assert(Code::Unavailable, "SHUTTING_DOWN", &["cursor"]);
         assert!(Refusal::has_retry_info(&end), "{end:?}");
-        let told = BASE64
-            .decode(&refusal.metadata["cursor"])
-            .expect("base64 with padding");
+        let told = BASE64.decode(&refusal.metadata["cursor"]).expect("base64 with padding");
         assert_eq!(told, cursor, "the cursor of the last message");
         cursors.push((log_seqs.last().copied(), cursor));
     }

@@ -106,17 +106,11 @@ fn columns() -> proto::TickColumns {
             ..Default::default()
         });
         columns.instrument_index.push(index);
-        columns
-            .event_time_unix_nano_delta
-            .push(value.event_unix_nano.wrapping_sub(event));
-        columns
-            .receive_time_unix_nano_delta
-            .push(value.receive_unix_nano.wrapping_sub(receive));
+        columns.event_time_unix_nano_delta.push(value.event_unix_nano.wrapping_sub(event));
+        columns.receive_time_unix_nano_delta.push(value.receive_unix_nano.wrapping_sub(receive));
         (event, receive) = (value.event_unix_nano, value.receive_unix_nano);
         columns.price_mantissa.push(price.mantissa);
-        columns
-            .quantity
-            .push(quantity.map_or(0, |quantity| quantity.mantissa.unsigned_abs() + 1));
+        columns.quantity.push(quantity.map_or(0, |quantity| quantity.mantissa.unsigned_abs() + 1));
         columns.side.push(value.side.into());
         columns.trade_id.push(value.trade_id.to_owned());
     }
@@ -145,30 +139,14 @@ fn bare(tick: &proto::Tick) -> proto::Tick {
 }
 
 async fn history(stubs: &Stubs, symbol: &str) -> Vec<proto::Tick> {
-    let request = proto::ListTicksRequest {
-        symbol: symbol.to_owned(),
-        ..Default::default()
-    };
-    let answer = stubs
-        .history
-        .clone()
-        .list_ticks(request)
-        .await
-        .expect("a list");
+    let request = proto::ListTicksRequest { symbol: symbol.to_owned(), ..Default::default() };
+    let answer = stubs.history.clone().list_ticks(request).await.expect("a list");
     answer.into_inner().ticks
 }
 
 async fn latest(stubs: &Stubs, symbol: &str) -> proto::Tick {
-    let request = proto::ListLatestTicksRequest {
-        selectors: vec![values::selector(symbol)],
-        ..Default::default()
-    };
-    let answer = stubs
-        .history
-        .clone()
-        .list_latest_ticks(request)
-        .await
-        .expect("a latest tick");
+    let request = proto::ListLatestTicksRequest { selectors: vec![values::selector(symbol)], ..Default::default() };
+    let answer = stubs.history.clone().list_latest_ticks(request).await.expect("a latest tick");
     let mut ticks = answer.into_inner().latest_ticks;
     assert_eq!(ticks.len(), 1, "{ticks:?}");
     ticks.remove(0).tick.expect("it has a tick")
@@ -176,17 +154,8 @@ async fn latest(stubs: &Stubs, symbol: &str) -> proto::Tick {
 
 /// The epoch of the log, as a subscription tells it.
 async fn epoch(stubs: &Stubs) -> u64 {
-    let request = proto::SubscribeTicksRequest {
-        selectors: vec![values::selector("*")],
-        ..Default::default()
-    };
-    let mut stream = stubs
-        .live
-        .clone()
-        .subscribe_ticks(request)
-        .await
-        .expect("a stream")
-        .into_inner();
+    let request = proto::SubscribeTicksRequest { selectors: vec![values::selector("*")], ..Default::default() };
+    let mut stream = stubs.live.clone().subscribe_ticks(request).await.expect("a stream").into_inner();
     let first = within("the first event", Duration::from_secs(10), stream.message()).await;
     match first.expect("no error").expect("no end").event {
         Some(Event::Ack(ack)) => ack.epoch,
@@ -197,29 +166,17 @@ async fn epoch(stubs: &Stubs) -> u64 {
 /// All ticks from the beginning of the log, as rows.
 async fn subscription(stubs: &Stubs, count: usize) -> Vec<proto::Tick> {
     let mut live = stubs.live.clone();
-    let start = proto::StartPosition {
-        epoch: epoch(stubs).await,
-        log_seq: 0,
-    };
+    let start = proto::StartPosition { epoch: epoch(stubs).await, log_seq: 0 };
     let request = proto::SubscribeTicksRequest {
         selectors: vec![values::selector("*")],
         include_backfill: true,
         start: Some(proto::subscribe_ticks_request::Start::Position(start)),
         ..Default::default()
     };
-    let mut stream = live
-        .subscribe_ticks(request)
-        .await
-        .expect("a stream")
-        .into_inner();
+    let mut stream = live.subscribe_ticks(request).await.expect("a stream").into_inner();
     let mut ticks = Vec::new();
     while ticks.len() < count {
-        let message = within(
-            "ticks of the log",
-            Duration::from_secs(20),
-            stream.message(),
-        )
-        .await;
+        let message = within("ticks of the log", Duration::from_secs(20), stream.message()).await;
         let message = message.expect("no error").expect("no end");
         if let Some(Event::Rows(rows)) = message.event {
             ticks.extend(rows.ticks);
@@ -234,23 +191,11 @@ async fn assert_unchanged(stubs: &Stubs) {
     logged.sort_by(|a, b| a.symbol.cmp(&b.symbol));
     let mut sent: Vec<proto::Tick> = VALUES.iter().map(|value| bare(&value.tick())).collect();
     sent.sort_by(|a, b| a.symbol.cmp(&b.symbol));
-    assert_eq!(
-        logged.iter().map(bare).collect::<Vec<_>>(),
-        sent,
-        "by subscription"
-    );
+    assert_eq!(logged.iter().map(bare).collect::<Vec<_>>(), sent, "by subscription");
     for tick in sent {
-        let listed: Vec<proto::Tick> = history(stubs, &tick.symbol)
-            .await
-            .iter()
-            .map(bare)
-            .collect();
+        let listed: Vec<proto::Tick> = history(stubs, &tick.symbol).await.iter().map(bare).collect();
         assert_eq!(listed, std::slice::from_ref(&tick), "by ListTicks");
-        assert_eq!(
-            bare(&latest(stubs, &tick.symbol).await),
-            tick,
-            "by ListLatestTicks"
-        );
+        assert_eq!(bare(&latest(stubs, &tick.symbol).await), tick, "by ListLatestTicks");
     }
 }
 
@@ -258,19 +203,14 @@ async fn published(content: proto::publish_batch::Content) -> (Server, Stubs) {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     // As backfill: one of the times lies far ahead.
-    let mut publisher = Publisher::claim_as(&stubs, "values", true)
-        .await
-        .expect("a claim");
+    let mut publisher = Publisher::claim_as(&stubs, "values", true).await.expect("a claim");
     publisher.content(content).await.expect("good ticks");
     publisher.close().await.expect("a good end");
     (server, stubs)
 }
 
 fn rows() -> proto::TickBatch {
-    proto::TickBatch {
-        ticks: VALUES.iter().map(Value::tick).collect(),
-        merged_counts: Vec::new(),
-    }
+    proto::TickBatch { ticks: VALUES.iter().map(Value::tick).collect(), merged_counts: Vec::new() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -293,24 +233,16 @@ async fn history_of_the_command_line_can_be_published_again_unchanged() {
     let (server, _) = published(proto::publish_batch::Content::Rows(rows())).await;
     let mut lines = String::new();
     for value in VALUES {
-        let printed = Cli::new(&server, ["history", value.symbol, "--all", "--json"])
-            .ok()
-            .await;
+        let printed = Cli::new(&server, ["history", value.symbol, "--all", "--json"]).ok().await;
         let json = printed.json();
         assert_eq!(json.len(), 1, "{json:?}");
         assert_eq!(json[0]["price"], value.price, "decimals are strings");
         lines.push_str(&printed.stdout);
     }
-    assert!(
-        lines.contains("\"2024-08-08T00:00:00.123456789Z\""),
-        "nanoseconds: {lines}"
-    );
+    assert!(lines.contains("\"2024-08-08T00:00:00.123456789Z\""), "nanoseconds: {lines}");
 
     let other = Server::start(Options::serve()).await;
-    Cli::new(&other, ["publish", "--backfill"])
-        .stdin(lines.clone())
-        .ok()
-        .await;
+    Cli::new(&other, ["publish", "--backfill"]).stdin(lines.clone()).ok().await;
     assert_unchanged(&other.stubs().await).await;
 }
 
@@ -344,10 +276,7 @@ async fn a_live_subscriber_sees_the_nanoseconds_in_rows_and_in_columns() {
     }
 
     let mut publisher = Publisher::claim(&stubs, "values").await.expect("a claim");
-    let ack = publisher
-        .rows(vec![VALUES[0].tick()])
-        .await
-        .expect("a good tick");
+    let ack = publisher.rows(vec![VALUES[0].tick()]).await.expect("a good tick");
     for mut stream in streams {
         let (cursor, event) = next_ticks(&mut stream).await;
         assert_eq!(cursor, ack.cursor);
@@ -356,10 +285,7 @@ async fn a_live_subscriber_sees_the_nanoseconds_in_rows_and_in_columns() {
             Event::Columns(columns) => {
                 assert_eq!(columns.event_time_unix_nano_delta, [TIME]);
                 let exponent = columns.instruments[0].price_exponent;
-                let price = proto::Decimal {
-                    mantissa: columns.price_mantissa[0],
-                    exponent,
-                };
+                let price = proto::Decimal { mantissa: columns.price_mantissa[0], exponent };
                 assert_eq!(values::decimal_text(price), VALUES[0].price);
             }
             other => panic!("{other:?}"),
@@ -367,9 +293,7 @@ async fn a_live_subscriber_sees_the_nanoseconds_in_rows_and_in_columns() {
     }
 }
 
-async fn next_ticks(
-    stream: &mut tonic::Streaming<proto::SubscribeTicksResponse>,
-) -> (Bytes, Event) {
+async fn next_ticks(stream: &mut tonic::Streaming<proto::SubscribeTicksResponse>) -> (Bytes, Event) {
     loop {
         let message = within("a tick", Duration::from_secs(10), stream.message()).await;
         let message = message.expect("no error").expect("no end");
@@ -394,28 +318,15 @@ async fn read_your_own_write_with_the_cursor_of_its_acknowledgement() {
             page_size: 1,
             ..Default::default()
         };
-        let answer = stubs
-            .history
-            .clone()
-            .list_ticks(request)
-            .await
-            .expect("a list");
+        let answer = stubs.history.clone().list_ticks(request).await.expect("a list");
         let ticks = answer.into_inner().ticks;
         assert_eq!(ticks[0].event_time, Some(values::timestamp(TIME + index)));
     }
     // The registry agrees with what was published.
     eventually("fifty ticks", Duration::from_secs(5), || async {
-        let request = proto::GetInstrumentRequest {
-            venue: "TEST".to_owned(),
-            symbol: "OWN".to_owned(),
-            ..Default::default()
-        };
-        let answer = stubs
-            .instruments
-            .clone()
-            .get_instrument(request)
-            .await
-            .ok()?;
+        let request =
+            proto::GetInstrumentRequest { venue: "TEST".to_owned(), symbol: "OWN".to_owned(), ..Default::default() };
+        let answer = stubs.instruments.clone().get_instrument(request).await.ok()?;
         (answer.into_inner().instrument?.tick_count == 50).then_some(())
     })
     .await;

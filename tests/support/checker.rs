@@ -11,11 +11,7 @@ pub type TradeName = (String, String, String);
 
 /// The name of a trade.
 pub fn name(tick: &proto::Tick) -> TradeName {
-    (
-        tick.venue.clone(),
-        tick.symbol.clone(),
-        tick.trade_id.clone(),
-    )
+    (tick.venue.clone(), tick.symbol.clone(), tick.trade_id.clone())
 }
 
 /// One thing that a subscriber was told, in the order in which it was told, over all its connections.
@@ -60,13 +56,8 @@ pub enum Scope {
 /// Judges a record. `published` holds the trades that the subscription is for.
 pub fn judge(published: &[proto::Tick], seen: &[Seen], scope: Scope) -> Findings {
     let mut findings = Findings::default();
-    let sent: HashMap<TradeName, &proto::Tick> =
-        published.iter().map(|tick| (name(tick), tick)).collect();
-    assert_eq!(
-        sent.len(),
-        published.len(),
-        "the publisher names every trade once"
-    );
+    let sent: HashMap<TradeName, &proto::Tick> = published.iter().map(|tick| (name(tick), tick)).collect();
+    assert_eq!(sent.len(), published.len(), "the publisher names every trade once");
     let mut came: HashSet<TradeName> = HashSet::new();
     let mut announced: Vec<(u64, u64)> = Vec::new();
     let (mut last, mut complete) = (0, 0);
@@ -89,11 +80,7 @@ pub fn judge(published: &[proto::Tick], seen: &[Seen], scope: Scope) -> Findings
             findings.early += 1;
         }
         if scope == Scope::Everything {
-            let told = |position: &u64| {
-                announced
-                    .iter()
-                    .any(|(from, to)| (from..=to).contains(&position))
-            };
+            let told = |position: &u64| announced.iter().any(|(from, to)| (from..=to).contains(&position));
             let passed = last + 1..tick.log_seq;
             findings.unannounced += passed.filter(|position| !told(position)).count();
         }
@@ -130,18 +117,9 @@ mod tests {
         let tick = |number: i64| proto::Tick {
             venue: "V".into(),
             symbol: "S".into(),
-            event_time: Some(prost_types::Timestamp {
-                seconds: number / 3,
-                nanos: 7,
-            }),
-            price: Some(proto::Decimal {
-                mantissa: number,
-                exponent: -2,
-            }),
-            quantity: (number % 2 == 0).then_some(proto::Decimal {
-                mantissa: 1,
-                exponent: 0,
-            }),
+            event_time: Some(prost_types::Timestamp { seconds: number / 3, nanos: 7 }),
+            price: Some(proto::Decimal { mantissa: number, exponent: -2 }),
+            quantity: (number % 2 == 0).then_some(proto::Decimal { mantissa: 1, exponent: 0 }),
             trade_id: number.to_string(),
             ..Default::default()
         };
@@ -153,10 +131,7 @@ mod tests {
             Seen::Tick(proto::Tick {
                 log_seq: index as u64 + 1,
                 instrument_id: 1,
-                receive_time: Some(prost_types::Timestamp {
-                    seconds: 99,
-                    nanos: 0,
-                }),
+                receive_time: Some(prost_types::Timestamp { seconds: 99, nanos: 0 }),
                 origin: proto::Origin::Live.into(),
                 action: proto::Action::New.into(),
                 ..tick
@@ -189,32 +164,13 @@ mod tests {
         let mut seen = faithful();
         seen.remove(4);
         let found = judged(&seen);
-        assert_eq!(
-            found,
-            Findings {
-                lost: 1,
-                unannounced: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(found, Findings { lost: 1, unannounced: 1, ..Default::default() });
         // Without density only the loss shows.
         let found = judge(&published(), &seen, Scope::Some);
-        assert_eq!(
-            found,
-            Findings {
-                lost: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(found, Findings { lost: 1, ..Default::default() });
         // Lost at the end: nothing comes behind it.
         let found = judged(&faithful()[..8]);
-        assert_eq!(
-            found,
-            Findings {
-                lost: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(found, Findings { lost: 1, ..Default::default() });
     }
 
     #[test]
@@ -222,13 +178,7 @@ mod tests {
         let mut seen = faithful();
         seen.remove(4);
         seen.insert(4, Seen::Gap(5, 5));
-        assert_eq!(
-            judged(&seen),
-            Findings {
-                lost: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(judged(&seen), Findings { lost: 1, ..Default::default() });
     }
 
     #[test]
@@ -236,26 +186,13 @@ mod tests {
         let mut seen = faithful();
         seen.insert(5, seen[4].clone());
         let found = judged(&seen);
-        assert_eq!(
-            found,
-            Findings {
-                doubled: 1,
-                reordered: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(found, Findings { doubled: 1, reordered: 1, ..Default::default() });
         // Doubled under a new position.
         let mut seen = faithful();
         let mut again = seen[4].clone();
         tick(&mut again).log_seq = 10;
         seen.push(again);
-        assert_eq!(
-            judged(&seen),
-            Findings {
-                doubled: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(judged(&seen), Findings { doubled: 1, ..Default::default() });
     }
 
     #[test]
@@ -263,31 +200,14 @@ mod tests {
         let mut seen = faithful();
         seen.swap(3, 4);
         let found = judged(&seen);
-        assert_eq!(
-            found,
-            Findings {
-                reordered: 1,
-                unannounced: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(found, Findings { reordered: 1, unannounced: 1, ..Default::default() });
     }
 
     #[test]
     fn changed_content_is_found() {
         let changes: &[fn(&mut proto::Tick)] = &[
-            |tick| {
-                tick.price = Some(proto::Decimal {
-                    mantissa: 0,
-                    exponent: 0,
-                })
-            },
-            |tick| {
-                tick.quantity = Some(proto::Decimal {
-                    mantissa: 9,
-                    exponent: 0,
-                })
-            },
+            |tick| tick.price = Some(proto::Decimal { mantissa: 0, exponent: 0 }),
+            |tick| tick.quantity = Some(proto::Decimal { mantissa: 9, exponent: 0 }),
             |tick| tick.quantity = None,
             |tick| tick.event_time = None,
             |tick| tick.side = proto::Side::Sell.into(),
@@ -295,36 +215,17 @@ mod tests {
         for change in changes {
             let mut seen = faithful();
             change(tick(&mut seen[3]));
-            assert_eq!(
-                judged(&seen),
-                Findings {
-                    changed: 1,
-                    ..Default::default()
-                }
-            );
+            assert_eq!(judged(&seen), Findings { changed: 1, ..Default::default() });
         }
         let mut seen = faithful();
         tick(&mut seen[3]).symbol = "T".into();
-        assert_eq!(
-            judged(&seen),
-            Findings {
-                lost: 1,
-                invented: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(judged(&seen), Findings { lost: 1, invented: 1, ..Default::default() });
     }
 
     #[test]
     fn a_claim_of_completeness_that_comes_too_early_is_found() {
         let mut seen = faithful();
         seen.insert(3, Seen::Complete(4));
-        assert_eq!(
-            judged(&seen),
-            Findings {
-                early: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(judged(&seen), Findings { early: 1, ..Default::default() });
     }
 }

@@ -42,10 +42,7 @@ impl Cli {
         I: IntoIterator<Item = A>,
         A: Into<String>,
     {
-        Self {
-            server: Some(server.url()),
-            ..Self::bare(arguments)
-        }
+        Self { server: Some(server.url()), ..Self::bare(arguments) }
     }
 
     /// `tapefeed` with these arguments alone.
@@ -137,10 +134,7 @@ impl Cli {
         let what = self.arguments.join(" ");
         let printed = self.run().await;
         assert_eq!(printed.code, Some(1), "tapefeed {what}: {printed:?}");
-        assert!(
-            !printed.stderr.trim().is_empty(),
-            "tapefeed {what} says why"
-        );
+        assert!(!printed.stderr.trim().is_empty(), "tapefeed {what} says why");
         printed
     }
 }
@@ -153,8 +147,8 @@ impl Printed {
     /// If a line is no JSON object.
     pub fn json(&self) -> Vec<serde_json::Value> {
         let parse = |line: &str| {
-            let value: serde_json::Value = serde_json::from_str(line)
-                .unwrap_or_else(|error| panic!("{error} in the line {line:?}"));
+            let value: serde_json::Value =
+                serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in the line {line:?}"));
             assert!(value.is_object(), "one object a line: {line:?}");
             value
         };

@@ -19,10 +19,7 @@ pub fn units(text: &str) -> i128 {
     };
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let fraction = fraction.trim_end_matches('0');
-    assert!(
-        fraction.len() <= DECIMALS as usize,
-        "{text} has more decimals than the oracle"
-    );
+    assert!(fraction.len() <= DECIMALS as usize, "{text} has more decimals than the oracle");
     let digits = format!("{whole}{fraction:0<width$}", width = DECIMALS as usize);
     sign * digits.parse::<i128>().expect("the text holds digits")
 }
@@ -37,10 +34,7 @@ pub fn text_at(value: i128, decimals: u32) -> String {
     let sign = if value < 0 { "-" } else { "" };
     let one = 10u128.pow(decimals);
     let (whole, fraction) = (value.unsigned_abs() / one, value.unsigned_abs() % one);
-    plain(&format!(
-        "{sign}{whole}.{fraction:0width$}",
-        width = decimals as usize
-    ))
+    plain(&format!("{sign}{whole}.{fraction:0width$}", width = decimals as usize))
 }
 
 /// A decimal text without trailing zeros after the point: the form in which texts are compared.
@@ -49,11 +43,7 @@ pub fn plain(text: &str) -> String {
         return text.to_owned();
     }
     let trimmed = text.trim_end_matches('0').trim_end_matches('.');
-    if trimmed == "-0" {
-        "0".to_owned()
-    } else {
-        trimmed.to_owned()
-    }
+    if trimmed == "-0" { "0".to_owned() } else { trimmed.to_owned() }
 }
 
 /// Reads a decimal of the contract.
@@ -144,9 +134,7 @@ impl Sums {
 pub fn row_of(answer: &proto::GetPriceStatisticsResponse) -> [String; 6] {
     let price = |point: &Option<proto::PricePoint>| {
         let decimal = point.as_ref().and_then(|point| point.price.as_ref());
-        decimal
-            .map(|decimal| text(of_decimal(decimal)))
-            .unwrap_or_default()
+        decimal.map(|decimal| text(of_decimal(decimal))).unwrap_or_default()
     };
     [
         answer.tick_count.to_string(),
@@ -181,21 +169,10 @@ mod tests {
 
     #[test]
     fn halves_go_to_the_even_neighbour() {
-        for (numerator, denominator, quotient) in [
-            (5, 2, 2),
-            (7, 2, 4),
-            (-5, 2, -2),
-            (-7, 2, -4),
-            (8, 3, 3),
-            (-8, 3, -3),
-            (7, 3, 2),
-            (6, 3, 2),
-        ] {
-            assert_eq!(
-                half_even(numerator, denominator),
-                quotient,
-                "{numerator}/{denominator}"
-            );
+        for (numerator, denominator, quotient) in
+            [(5, 2, 2), (7, 2, 4), (-5, 2, -2), (-7, 2, -4), (8, 3, 3), (-8, 3, -3), (7, 3, 2), (6, 3, 2)]
+        {
+            assert_eq!(half_even(numerator, denominator), quotient, "{numerator}/{denominator}");
         }
     }
 

@@ -20,10 +20,7 @@ done
 for pid in $listed; do kill -9 "$pid" 2>/dev/null; done
 "#;
 
-#[expect(
-    clippy::zombie_processes,
-    reason = "the shell outlives this process on purpose"
-)]
+#[expect(clippy::zombie_processes, reason = "the shell outlives this process on purpose")]
 fn pipe() -> &'static Mutex<ChildStdin> {
     static PIPE: OnceLock<Mutex<ChildStdin>> = OnceLock::new();
     PIPE.get_or_init(|| {

@@ -30,8 +30,7 @@ impl Answer {
 
 /// `GET` of a path.
 pub async fn get(address: SocketAddr, path: &str) -> Answer {
-    let request =
-        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").into_bytes();
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").into_bytes();
     call(address, &request).await
 }
 
@@ -52,15 +51,10 @@ pub async fn grpc_web(address: SocketAddr, path: &str, message: &[u8]) -> Answer
 
 async fn call(address: SocketAddr, request: &[u8]) -> Answer {
     let exchange = async {
-        let mut stream = TcpStream::connect(address)
-            .await
-            .expect("the server listens");
+        let mut stream = TcpStream::connect(address).await.expect("the server listens");
         stream.write_all(request).await.expect("the server reads");
         let mut bytes = Vec::new();
-        stream
-            .read_to_end(&mut bytes)
-            .await
-            .expect("the server answers");
+        stream.read_to_end(&mut bytes).await.expect("the server answers");
         bytes
     };
     let bytes = within("an answer over HTTP/1.1", ANSWER, exchange).await;
@@ -69,14 +63,7 @@ async fn call(address: SocketAddr, request: &[u8]) -> Answer {
         .position(|window| window == b"\r\n\r\n")
         .unwrap_or_else(|| panic!("no HTTP: {}", String::from_utf8_lossy(&bytes)));
     let head = String::from_utf8_lossy(&bytes[..end]).to_lowercase();
-    let status = head
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("no status in {head}"));
-    Answer {
-        status,
-        head,
-        body: bytes[end + 4..].to_vec(),
-    }
+    let status =
+        head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status in {head}"));
+    Answer { status, head, body: bytes[end + 4..].to_vec() }
 }

@@ -43,9 +43,7 @@ pub async fn pieces_of(
 ) -> Result<proto::ImportFileResponse, Status> {
     let start = tokio_stream::once(Said::Start(start));
     let messages = start.chain(pieces.map(Said::Data));
-    let requests = messages.map(|message| proto::ImportFileRequest {
-        message: Some(message),
-    });
+    let requests = messages.map(|message| proto::ImportFileRequest { message: Some(message) });
     let mut ingest = stubs.ingest.clone();
     let answer = within("an import", IMPORT, ingest.import_file(requests)).await?;
     Ok(answer.into_inner())
@@ -72,13 +70,8 @@ pub fn gzip(file: &[u8]) -> Vec<u8> {
 pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, file) in files {
-        writer
-            .start_file(*name, SimpleFileOptions::default())
-            .expect("memory takes everything");
+        writer.start_file(*name, SimpleFileOptions::default()).expect("memory takes everything");
         writer.write_all(file).expect("memory takes everything");
     }
-    writer
-        .finish()
-        .expect("memory takes everything")
-        .into_inner()
+    writer.finish().expect("memory takes everything").into_inner()
 }

@@ -16,12 +16,8 @@ impl Peak {
     ///
     /// If the kernel does not let us: a test of memory that cannot measure must not pass.
     pub fn begin(pid: u32) -> Self {
-        fs::write(format!("/proc/{pid}/clear_refs"), "5")
-            .expect("the peak of a child of ours can be reset");
-        Self {
-            pid,
-            begin: field(pid, "VmHWM:"),
-        }
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("the peak of a child of ours can be reset");
+        Self { pid, begin: field(pid, "VmHWM:") }
     }
 
     /// How many bytes the peak lies above the use at the beginning.
@@ -36,16 +32,11 @@ pub fn resident(pid: u32) -> u64 {
 }
 
 fn field(pid: u32, name: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))
-        .expect("a process that runs has a status");
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs has a status");
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix(name))
         .unwrap_or_else(|| panic!("{name} is missing in\n{status}"));
-    let kibibytes: u64 = line
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .expect("the kernel counts in kB");
+    let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("the kernel counts in kB");
     kibibytes * 1024
 }

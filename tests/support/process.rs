@@ -19,10 +19,7 @@ const OUTPUT_BYTES: usize = 4 * 1024 * 1024;
 pub fn binary(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a process knows its own file");
     // target/<profile>/deps/it-0123456789abcdef
-    let profile = test
-        .ancestors()
-        .nth(2)
-        .expect("a test binary lies two folders deep");
+    let profile = test.ancestors().nth(2).expect("a test binary lies two folders deep");
     let path = profile.join(name);
     assert!(
         path.is_file(),
@@ -35,10 +32,7 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// The root of the repository.
 pub fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("tests/ lies in the repository")
-        .to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the repository").to_owned()
 }
 
 /// The folder of real captures, if the caller has one.
@@ -58,12 +52,7 @@ pub fn command(program: &Path, folder: &Path) -> Command {
             command.env_remove(name);
         }
     }
-    command
-        .current_dir(folder)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     command
 }
 
@@ -110,10 +99,7 @@ impl Output {
 
 /// Sends a signal to one process by its id.
 pub async fn signal(pid: u32, name: &str) {
-    let status = Command::new("sh")
-        .args(["-c", &format!("kill -{name} {pid}")])
-        .kill_on_drop(true)
-        .status();
+    let status = Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).kill_on_drop(true).status();
     let status = tokio::time::timeout(Duration::from_secs(10), status)
         .await
         .expect("kill answers at once")

@@ -35,51 +35,29 @@ impl Publisher {
     }
 
     /// Claims a producer id.
-    pub async fn claim_as(
-        stubs: &Stubs,
-        producer_id: &str,
-        backfill: bool,
-    ) -> Result<Self, Status> {
+    pub async fn claim_as(stubs: &Stubs, producer_id: &str, backfill: bool) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(OUTGOING);
-        let claim = proto::ProducerClaim {
-            producer_id: producer_id.to_owned(),
-            backfill,
-        };
-        let claim = proto::PublishTicksRequest {
-            message: Some(Said::Claim(claim)),
-        };
+        let claim = proto::ProducerClaim { producer_id: producer_id.to_owned(), backfill };
+        let claim = proto::PublishTicksRequest { message: Some(Said::Claim(claim)) };
         requests.send(claim).await.expect("the receiver is ours");
         let mut ingest = stubs.ingest.clone();
         let call = ingest.publish_ticks(ReceiverStream::new(receiver));
-        let mut answers = within("the start of a publish stream", ANSWER, call)
-            .await?
-            .into_inner();
+        let mut answers = within("the start of a publish stream", ANSWER, call).await?.into_inner();
         let first = within("the grant", ANSWER, answers.message()).await?;
         let Some(Heard::Grant(grant)) = first.and_then(|answer| answer.message) else {
             panic!("the first answer is not the grant");
         };
-        Ok(Self {
-            requests,
-            answers,
-            grant,
-            next_batch_seq: grant.last_batch_seq + 1,
-        })
+        Ok(Self { requests, answers, grant, next_batch_seq: grant.last_batch_seq + 1 })
     }
 
     /// Publishes rows under the next number, and waits until they are acknowledged.
     pub async fn rows(&mut self, ticks: Vec<proto::Tick>) -> Result<proto::PublishAck, Status> {
-        let rows = proto::TickBatch {
-            ticks,
-            merged_counts: Vec::new(),
-        };
+        let rows = proto::TickBatch { ticks, merged_counts: Vec::new() };
         self.content(Content::Rows(rows)).await
     }
 
     /// Publishes columns under the next number, and waits until they are acknowledged.
-    pub async fn columns(
-        &mut self,
-        columns: proto::TickColumns,
-    ) -> Result<proto::PublishAck, Status> {
+    pub async fn columns(&mut self, columns: proto::TickColumns) -> Result<proto::PublishAck, Status> {
         self.content(Content::Columns(columns)).await
     }
 
@@ -95,18 +73,13 @@ impl Publisher {
 
     /// Sends a batch under any number, and waits for nothing. If the stream has ended, the answer tells why.
     pub async fn send(&mut self, batch_seq: u64, content: Content) {
-        let batch = proto::PublishBatch {
-            batch_seq,
-            content: Some(content),
-        };
+        let batch = proto::PublishBatch { batch_seq, content: Some(content) };
         self.say(Said::Batch(batch)).await;
     }
 
     /// Sends any message, and waits for nothing.
     pub async fn say(&mut self, message: Said) {
-        let request = proto::PublishTicksRequest {
-            message: Some(message),
-        };
+        let request = proto::PublishTicksRequest { message: Some(message) };
         let _ = self.requests.send(request).await;
     }
 
@@ -122,16 +95,9 @@ impl Publisher {
 
     /// Closes our side, and waits until the server has ended the stream.
     pub async fn close(self) -> Result<(), Status> {
-        let Self {
-            requests,
-            mut answers,
-            ..
-        } = self;
+        let Self { requests, mut answers, .. } = self;
         drop(requests);
-        while within("the end of a publish stream", ANSWER, answers.message())
-            .await?
-            .is_some()
-        {}
+        while within("the end of a publish stream", ANSWER, answers.message()).await?.is_some() {}
         Ok(())
     }
 }

@@ -43,21 +43,12 @@ pub struct Options {
 impl Options {
     /// `tapefeed-server serve`.
     pub fn serve() -> Self {
-        Self {
-            command: "serve",
-            arguments: Vec::new(),
-            environment: Vec::new(),
-            store: None,
-            listen: None,
-        }
+        Self { command: "serve", arguments: Vec::new(), environment: Vec::new(), store: None, listen: None }
     }
 
     /// `tapefeed-server demo`.
     pub fn demo() -> Self {
-        Self {
-            command: "demo",
-            ..Self::serve()
-        }
+        Self { command: "demo", ..Self::serve() }
     }
 
     /// Adds an argument.
@@ -151,10 +142,7 @@ impl Server {
     /// If it still runs, or does not serve.
     pub async fn restart(&mut self) {
         if let Err(refused) = self.try_restart().await {
-            panic!(
-                "the server ended with {} instead of serving:\n{}",
-                refused.status, refused.output
-            );
+            panic!("the server ended with {} instead of serving:\n{}", refused.status, refused.output);
         }
     }
 
@@ -168,19 +156,12 @@ impl Server {
                 // The pipes may hold a last line.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 self.running = None;
-                return Err(Refused {
-                    status,
-                    output: self.output.text(),
-                });
+                return Err(Refused { status, output: self.output.text() });
             }
             if self.is_serving().await {
                 return Ok(());
             }
-            assert!(
-                begin.elapsed() < START,
-                "the server does not serve within {START:?}:\n{}",
-                self.output.text()
-            );
+            assert!(begin.elapsed() < START, "the server does not serve within {START:?}:\n{}", self.output.text());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -189,35 +170,22 @@ impl Server {
     pub fn spawn(&mut self) {
         assert!(self.running.is_none(), "the server still runs");
         let mut command = process::command(&process::binary("tapefeed-server"), self.folder.path());
-        command
-            .arg(self.options.command)
-            .arg("--listen")
-            .arg(self.address.to_string());
+        command.arg(self.options.command).arg("--listen").arg(self.address.to_string());
         if let Some(store) = &self.options.store {
-            command
-                .arg("--store")
-                .arg(format!("sqlite://{}", store.display()));
+            command.arg("--store").arg(format!("sqlite://{}", store.display()));
         }
-        command
-            .args(&self.options.arguments)
-            .envs(self.options.environment.iter().cloned());
+        command.args(&self.options.arguments).envs(self.options.environment.iter().cloned());
         let mut child = command.spawn().expect("the server's binary can be started");
         let pid = child.id().expect("it was not waited for yet");
         self.output.follow(&mut child);
-        self.running = Some(Running {
-            child,
-            pid,
-            _guard: Guard::over(pid),
-        });
+        self.running = Some(Running { child, pid, _guard: Guard::over(pid) });
     }
 
     /// Whether health says so, now. Who takes the connection and says nothing does not serve.
     pub async fn is_serving(&self) -> bool {
         let check = async {
             let channel = self.endpoint().connect().await.ok()?;
-            let request = HealthCheckRequest {
-                service: String::new(),
-            };
+            let request = HealthCheckRequest { service: String::new() };
             let answer = HealthClient::new(channel).check(request).await.ok()?;
             (answer.get_ref().status() == ServingStatus::Serving).then_some(())
         };
@@ -286,10 +254,7 @@ impl Server {
 
     /// A new connection to it.
     pub async fn channel(&self) -> Channel {
-        self.endpoint()
-            .connect()
-            .await
-            .expect("a server that serves takes connections")
+        self.endpoint().connect().await.expect("a server that serves takes connections")
     }
 
     /// Bare stubs over a new connection.
@@ -298,9 +263,7 @@ impl Server {
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::from_shared(self.url())
-            .expect("an address is a valid URL")
-            .connect_timeout(Duration::from_secs(5))
+        Endpoint::from_shared(self.url()).expect("an address is a valid URL").connect_timeout(Duration::from_secs(5))
     }
 }
 

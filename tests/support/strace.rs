@@ -11,7 +11,8 @@ use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::publish_ticks_response::Message as Answer;
 
 /// The calls that have to be recorded: all that write to files and sockets, and those that sync.
-pub const CALLS: &str = "write,pwrite64,writev,pwritev,pwritev2,sendmsg,sendmmsg,sendto,fsync,fdatasync,sync_file_range";
+pub const CALLS: &str =
+    "write,pwrite64,writev,pwritev,pwritev2,sendmsg,sendmmsg,sendto,fsync,fdatasync,sync_file_range";
 
 /// One finished call.
 #[derive(Clone, Debug)]
@@ -57,9 +58,8 @@ pub fn check(trace: &str, log: &str) -> Finding {
     let mut finding = Finding::default();
     let sent = acknowledgements(&calls, &mut finding.problems);
     let of_log = |names: &[&str]| -> Vec<&Call> {
-        let matches = |call: &&Call| {
-            call.file.ends_with(log) && names.contains(&call.name.as_str()) && call.result >= 0
-        };
+        let matches =
+            |call: &&Call| call.file.ends_with(log) && names.contains(&call.name.as_str()) && call.result >= 0;
         calls.iter().filter(matches).collect()
     };
     let writes = of_log(&["write", "pwrite64", "writev", "pwritev", "pwritev2"]);
@@ -68,33 +68,21 @@ pub fn check(trace: &str, log: &str) -> Finding {
     for ack in &sent {
         finding.acknowledged.push(ack.batch_seq);
         let number = ack.batch_seq;
-        let own: Vec<_> = writes
-            .iter()
-            .filter(|write| (after..ack.begin).contains(&write.begin))
-            .collect();
+        let own: Vec<_> = writes.iter().filter(|write| (after..ack.begin).contains(&write.begin)).collect();
         after = ack.begin;
         finding.writes += own.len();
         let Some(last) = own.iter().map(|write| write.end).max() else {
-            finding
-                .problems
-                .push(format!("batch {number}: acknowledged without a write"));
+            finding.problems.push(format!("batch {number}: acknowledged without a write"));
             continue;
         };
         if last > ack.begin {
-            finding
-                .problems
-                .push(format!("batch {number}: acknowledged during a write"));
+            finding.problems.push(format!("batch {number}: acknowledged during a write"));
             continue;
         }
-        let own = syncs
-            .iter()
-            .filter(|sync| sync.begin > last && sync.end < ack.begin)
-            .count();
+        let own = syncs.iter().filter(|sync| sync.begin > last && sync.end < ack.begin).count();
         finding.syncs += own;
         if own == 0 {
-            finding
-                .problems
-                .push(format!("batch {number}: acknowledged without a sync"));
+            finding.problems.push(format!("batch {number}: acknowledged without a sync"));
         }
     }
     finding
@@ -138,20 +126,10 @@ fn call(text: &str, begin: usize, end: usize) -> Option<Call> {
         return None;
     }
     // The ends of a connection hold `->`, so the description ends at the bracket before the next argument.
-    let end_of_file = [">, ", ">)"]
-        .into_iter()
-        .filter_map(|mark| rest.find(mark))
-        .min()?;
+    let end_of_file = [">, ", ">)"].into_iter().filter_map(|mark| rest.find(mark)).min()?;
     let (file, arguments) = rest.split_at(end_of_file);
     let bytes = strings(arguments);
-    Some(Call {
-        name: name.to_owned(),
-        file: file.to_owned(),
-        bytes,
-        result,
-        begin,
-        end,
-    })
+    Some(Call { name: name.to_owned(), file: file.to_owned(), bytes, result, begin, end })
 }
 
 /// The bytes of all quoted strings.
@@ -184,11 +162,7 @@ fn unescape<'a>(text: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
         let digits = std::str::from_utf8(digits).expect("digits are text");
         u8::from_str_radix(digits, base).expect("strace writes bytes")
     };
-    let octal = text
-        .iter()
-        .take(3)
-        .take_while(|byte| (b'0'..=b'7').contains(byte))
-        .count();
+    let octal = text.iter().take(3).take_while(|byte| (b'0'..=b'7').contains(byte)).count();
     if octal > 0 {
         bytes.push(number(&text[..octal], 8));
         return &text[octal..];
@@ -216,25 +190,16 @@ fn unescape<'a>(text: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
 /// The acknowledgements in all that was sent: connections are put together, HTTP/2 and gRPC taken apart.
 fn acknowledgements(calls: &[Call], problems: &mut Vec<String>) -> Vec<Sent> {
     let mut connections: BTreeMap<&str, Vec<(u8, usize)>> = BTreeMap::new();
-    for call in calls
-        .iter()
-        .filter(|call| call.file.starts_with("TCP") && call.result > 0)
-    {
+    for call in calls.iter().filter(|call| call.file.starts_with("TCP") && call.result > 0) {
         let sent = call.result as usize;
         if call.bytes.len() < sent {
-            problems.push(format!(
-                "line {}: a send was not recorded as a whole",
-                call.begin + 1
-            ));
+            problems.push(format!("line {}: a send was not recorded as a whole", call.begin + 1));
             continue;
         }
         let stream = connections.entry(&call.file).or_default();
         stream.extend(call.bytes[..sent].iter().map(|&byte| (byte, call.begin)));
     }
-    let mut found: Vec<Sent> = connections
-        .into_values()
-        .flat_map(|stream| taken_apart(&stream))
-        .collect();
+    let mut found: Vec<Sent> = connections.into_values().flat_map(|stream| taken_apart(&stream)).collect();
     found.sort_by_key(|sent| sent.begin);
     found
 }
@@ -271,14 +236,9 @@ fn first_message(body: &[(u8, usize)]) -> Option<(Option<Sent>, usize)> {
     let prefix: [u8; 4] = plain.get(1..5)?.try_into().ok()?;
     let length = 5 + u32::from_be_bytes(prefix) as usize;
     let message = plain.get(5..length)?;
-    let answer = proto::PublishTicksResponse::decode(message)
-        .ok()
-        .and_then(|it| it.message);
+    let answer = proto::PublishTicksResponse::decode(message).ok().and_then(|it| it.message);
     let sent = match answer {
-        Some(Answer::Ack(ack)) => Some(Sent {
-            batch_seq: ack.batch_seq,
-            begin: body[0].1,
-        }),
+        Some(Answer::Ack(ack)) => Some(Sent { batch_seq: ack.batch_seq, begin: body[0].1 }),
         _ => None,
     };
     Some((sent, length))
@@ -292,23 +252,14 @@ mod tests {
 
     /// The text of a send of an acknowledgement, without thread and time.
     fn send(batch_seq: u64) -> String {
-        let ack = proto::PublishAck {
-            batch_seq,
-            ..Default::default()
-        };
-        let message = proto::PublishTicksResponse {
-            message: Some(Answer::Ack(ack)),
-        }
-        .encode_to_vec();
+        let ack = proto::PublishAck { batch_seq, ..Default::default() };
+        let message = proto::PublishTicksResponse { message: Some(Answer::Ack(ack)) }.encode_to_vec();
         let mut frame = vec![0, 0, message.len() as u8 + 5, 0, 0, 0, 0, 0, 1];
         frame.extend([0, 0, 0, 0, message.len() as u8]);
         frame.extend(&message);
         let text: String = frame.iter().map(|byte| format!("\\{byte:o}")).collect();
         // Octal escapes are only unambiguous here because no digit follows one.
-        format!(
-            "sendto(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, \"{text}\", {0}, 0, NULL, 0) = {0}",
-            frame.len()
-        )
+        format!("sendto(9<TCP:[127.0.0.1:1->127.0.0.1:2]>, \"{text}\", {0}, 0, NULL, 0) = {0}", frame.len())
     }
 
     fn write() -> String {
@@ -350,20 +301,14 @@ mod tests {
         // The send begins before the sync has returned, and returns after it.
         let mut wrong = right.clone();
         wrong.swap(4, 5);
-        assert_eq!(
-            found(&wrong).problems,
-            ["batch 1: acknowledged without a sync"]
-        );
+        assert_eq!(found(&wrong).problems, ["batch 1: acknowledged without a sync"]);
         // The sync begins before the write has returned.
         let mut wrong = right;
         wrong.swap(2, 3);
         wrong[3].0 = 7;
         wrong[2].0 = 6;
         wrong[4].0 = 6;
-        assert_eq!(
-            found(&wrong).problems,
-            ["batch 1: acknowledged without a sync"]
-        );
+        assert_eq!(found(&wrong).problems, ["batch 1: acknowledged without a sync"]);
     }
 
     #[test]
@@ -378,10 +323,7 @@ mod tests {
             (&[write(), elsewhere, send(1)], no_sync),
             (&[write(), failed, send(1)], no_sync),
             (&[sync(), send(1)], "batch 1: acknowledged without a write"),
-            (
-                &[write(), sync(), send(1), send(2)],
-                "batch 2: acknowledged without a write",
-            ),
+            (&[write(), sync(), send(1), send(2)], "batch 2: acknowledged without a write"),
         ];
         for (lines, problem) in cases {
             let lines: Vec<_> = lines.iter().map(|line| (7, line.clone())).collect();
@@ -392,10 +334,7 @@ mod tests {
             (8, send(1)),
             (7, "<... pwrite64 resumed>) = 4096".to_owned()),
         ];
-        assert_eq!(
-            found(&during).problems,
-            ["batch 1: acknowledged during a write"]
-        );
+        assert_eq!(found(&during).problems, ["batch 1: acknowledged during a write"]);
     }
 
     #[test]
@@ -408,9 +347,7 @@ mod tests {
 
     #[test]
     fn escapes_are_read_as_strace_writes_them() {
-        let bytes = strings(
-            r#"[{iov_base="\0\1\"\\12345\n\0077", iov_len=2}, {iov_base="\x41b", iov_len=5}], 2"#,
-        );
+        let bytes = strings(r#"[{iov_base="\0\1\"\\12345\n\0077", iov_len=2}, {iov_base="\x41b", iov_len=5}], 2"#);
         assert_eq!(bytes, b"\x00\x01\"\\12345\n\x077Ab");
     }
 }

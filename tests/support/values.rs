@@ -12,9 +12,7 @@ pub fn decimal(text: &str) -> proto::Decimal {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let mantissa = format!("{whole}{fraction}");
     proto::Decimal {
-        mantissa: mantissa
-            .parse()
-            .unwrap_or_else(|_| panic!("{text} is no decimal")),
+        mantissa: mantissa.parse().unwrap_or_else(|_| panic!("{text} is no decimal")),
         exponent: -i32::try_from(fraction.len()).expect("a short text"),
     }
 }
@@ -61,10 +59,7 @@ pub fn tick(venue: &str, symbol: &str, event_unix_nano: i64, price: &str) -> pro
 
 /// A selector of one symbol over all venues; `*` is every symbol.
 pub fn selector(symbol: &str) -> proto::Selector {
-    proto::Selector {
-        venue: String::new(),
-        symbol: symbol.to_owned(),
-    }
+    proto::Selector { venue: String::new(), symbol: symbol.to_owned() }
 }
 
 #[cfg(test)]
@@ -76,10 +71,7 @@ mod tests {
         for text in ["0.000000000000000001", "-1.5", "0.25", "42", "0", "-0.001"] {
             assert_eq!(decimal_text(decimal(text)), text);
         }
-        let millions = tapefeed_proto::v1::Decimal {
-            mantissa: -3,
-            exponent: 6,
-        };
+        let millions = tapefeed_proto::v1::Decimal { mantissa: -3, exponent: 6 };
         assert_eq!(decimal_text(millions), "-3000000");
     }
 }

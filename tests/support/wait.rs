@@ -41,13 +41,8 @@ pub async fn within<T>(what: &str, limit: Duration, future: impl Future<Output =
 }
 
 /// Now, in nanoseconds since 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a test outside the server has no other clock to share with it"
-)]
+#[expect(clippy::disallowed_methods, reason = "a test outside the server has no other clock to share with it")]
 pub fn now_unix_nano() -> i64 {
-    let elapsed = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("the clock is set");
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).expect("the clock is set");
     i64::try_from(elapsed.as_nanos()).expect("the year is below 2262")
 }

@@ -79,8 +79,7 @@ pub(super) async fn publish(
         .chunks(BATCH)
         .enumerate()
         .map(|(index, chunk)| {
-            let content =
-                if in_columns { Content::Columns(columns(chunk)) } else { Content::Rows(rows(chunk)) };
+            let content = if in_columns { Content::Columns(columns(chunk)) } else { Content::Rows(rows(chunk)) };
             let batch = proto::PublishBatch { batch_seq: index as u64 + 1, content: Some(content) };
             proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Batch(batch)) }
         })
@@ -88,9 +87,7 @@ pub(super) async fn publish(
     let batches = requests.len();
     let (sender, receiver) = tokio::sync::mpsc::channel(OUTSTANDING);
     let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: true };
-    sender
-        .send(proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) })
-        .await?;
+    sender.send(proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) }).await?;
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut responses = client.publish_ticks(stream).await?.into_inner();
     let cpu = server.cpu_seconds();
@@ -132,9 +129,11 @@ async fn insert(path: &Path, trades: &[Trade]) -> Result<(f64, f64), Box<dyn std
         .synchronous(sqlx::sqlite::SqliteSynchronous::Full)
         .connect()
         .await?;
-    sqlx::query("CREATE TABLE ticks (symbol TEXT, time INTEGER, price TEXT, quantity TEXT, side INTEGER, trade_id TEXT)")
-        .execute(&mut connection)
-        .await?;
+    sqlx::query(
+        "CREATE TABLE ticks (symbol TEXT, time INTEGER, price TEXT, quantity TEXT, side INTEGER, trade_id TEXT)",
+    )
+    .execute(&mut connection)
+    .await?;
     sqlx::query("CREATE INDEX by_time ON ticks (symbol, time)").execute(&mut connection).await?;
     let cpu = cpu_seconds("self");
     let start = Instant::now();

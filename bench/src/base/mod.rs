@@ -9,11 +9,7 @@ use std::path::Path;
 use crate::process::Server;
 
 /// Runs all parts.
-pub async fn run(
-    binary: &Path,
-    quick: bool,
-    sample_data: Option<&Path>,
-) -> Result<(), Box<dyn std::error::Error>> {
+pub async fn run(binary: &Path, quick: bool, sample_data: Option<&Path>) -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     bytes::run(sample_data);
     let server = Server::start(binary, &folder.path().join("ingest.db")).await?;

@@ -62,7 +62,8 @@ pub(super) async fn run(server: &Server, folder: &Path, quick: bool) -> Result<(
     let index_p50 = quantile(&mut index, 0.5);
     let (average_p50, average_p99) = (quantile(&mut average, 0.5), quantile(&mut average, 0.99));
     let (latest_p50, latest_p99) = (quantile(&mut latest, 0.5), quantile(&mut latest, 0.99));
-    let average_case = format!("GetAveragePrice, a random half or more of {count} ticks over {INSTRUMENTS} instruments");
+    let average_case =
+        format!("GetAveragePrice, a random half or more of {count} ticks over {INSTRUMENTS} instruments");
     let latest_case = format!("ListLatestTicks, one of {INSTRUMENTS} instruments");
     let in_server = average_p50 - empty_p50;
     let figure = |case, metric, value, peer, goal| Figure { case, metric, unit: "us", value, peer: Some(peer), goal };

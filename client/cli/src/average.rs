@@ -65,9 +65,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     });
     let averaging = averaging.decimals(args.decimals);
     let average = client.average(&args.range.query(), averaging).await?;
-    let time_weight_nanos = average
-        .time_weight
-        .map(|weight| u64::try_from(weight.as_nanos()).unwrap_or(u64::MAX));
+    let time_weight_nanos = average.time_weight.map(|weight| u64::try_from(weight.as_nanos()).unwrap_or(u64::MAX));
     if output.is_json() {
         output.object(&Line {
             symbol: args.range.symbol(),

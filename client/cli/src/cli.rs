@@ -8,9 +8,7 @@ use tapefeed_client::Client;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{
-    average, health, history, import, instruments, latest, publish, runs, statistics, watch,
-};
+use crate::{average, health, history, import, instruments, latest, publish, runs, statistics, watch};
 
 /// Read, watch, publish and import market data of a Tapefeed server.
 ///
@@ -23,13 +21,7 @@ use crate::{
 #[command(name = "tapefeed", version, max_term_width = 100)]
 pub(crate) struct Cli {
     /// The address of the server
-    #[arg(
-        long,
-        global = true,
-        env = "TAPEFEED_SERVER",
-        default_value = "http://127.0.0.1:50051",
-        value_name = "URL"
-    )]
+    #[arg(long, global = true, env = "TAPEFEED_SERVER", default_value = "http://127.0.0.1:50051", value_name = "URL")]
     server: String,
 
     /// Print JSON, one object a line: decimals as text, times as RFC 3339 with nanoseconds
@@ -80,10 +72,8 @@ pub(crate) fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<(), Failure> {
-    let client = Client::builder(cli.server)
-        .user_agent(concat!("tapefeed-cli/", env!("CARGO_PKG_VERSION")))
-        .connect()
-        .await?;
+    let client =
+        Client::builder(cli.server).user_agent(concat!("tapefeed-cli/", env!("CARGO_PKG_VERSION"))).connect().await?;
     let mut output = Output::stdout(cli.json);
     match cli.command {
         Command::Instruments(args) => instruments::run(&client, args, &mut output).await?,

@@ -34,11 +34,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
     let query = TickQuery::from(args.range.query());
-    let mut printer = Printer {
-        output,
-        table: tick_table(),
-        headed: false,
-    };
+    let mut printer = Printer { output, table: tick_table(), headed: false };
     if args.all {
         return all(client, query.page_size(PAGE_SIZE), &mut printer).await;
     }

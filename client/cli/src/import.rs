@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use tapefeed_client::{
-    Client, Import, ImportFormat, ImportOptions, ImportProgress, RunState, TickField, TimeUnit,
-};
+use tapefeed_client::{Client, Import, ImportFormat, ImportOptions, ImportProgress, RunState, TickField, TimeUnit};
 
 use crate::failure::Failure;
 use crate::output::{Output, count, notice};
@@ -102,9 +100,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     for file in &args.files {
         let name = file.display().to_string();
         let mut progress = Progress::new(&name);
-        let import = client
-            .import_file(file, options.clone(), |now| progress.show(now))
-            .await;
+        let import = client.import_file(file, options.clone(), |now| progress.show(now)).await;
         progress.clear();
         match import {
             Ok(import) => {
@@ -181,9 +177,7 @@ impl From<UnitArg> for TimeUnit {
 }
 
 fn parse_mapping(text: &str) -> Result<(TickField, String), String> {
-    let (field, column) = text
-        .split_once('=')
-        .ok_or("write FIELD=COLUMN, such as time=ts")?;
+    let (field, column) = text.split_once('=').ok_or("write FIELD=COLUMN, such as time=ts")?;
     let field = match field {
         "time" | "event_time" => TickField::EventTime,
         "receive_time" => TickField::ReceiveTime,
@@ -252,10 +246,7 @@ fn summary(import: &Import, took: Duration) -> String {
         text += &format!(", {} rejected", count(run.reject_count, "line", "lines"));
     }
     if run.ignored_count > 0 {
-        text += &format!(
-            ", {} without a trade",
-            count(run.ignored_count, "line", "lines")
-        );
+        text += &format!(", {} without a trade", count(run.ignored_count, "line", "lines"));
     }
     if let Some(failure) = &run.failure {
         text += &format!(": {}", failure.message);
@@ -368,14 +359,8 @@ mod tests {
 
     #[test]
     fn mappings_name_a_field_and_a_column() {
-        assert_eq!(
-            parse_mapping("time=ts"),
-            Ok((TickField::EventTime, "ts".to_owned()))
-        );
-        assert_eq!(
-            parse_mapping("price=Px (USD)"),
-            Ok((TickField::Price, "Px (USD)".to_owned()))
-        );
+        assert_eq!(parse_mapping("time=ts"), Ok((TickField::EventTime, "ts".to_owned())));
+        assert_eq!(parse_mapping("price=Px (USD)"), Ok((TickField::Price, "Px (USD)".to_owned())));
         for text in ["time", "time=", "=ts", "colour=red"] {
             assert!(parse_mapping(text).is_err(), "{text}");
         }

@@ -64,10 +64,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
         }
     }
     if !output.is_json() {
-        output.table(
-            table,
-            "no instruments: publish or import ticks, and they are created",
-        )?;
+        output.table(table, "no instruments: publish or import ticks, and they are created")?;
     }
     Ok(())
 }
@@ -99,8 +96,6 @@ fn row(instrument: &Instrument) -> Vec<String> {
         instrument.tick_count.to_string(),
         time(first),
         time(last),
-        last.as_ref()
-            .map(|tick| tick.price.to_string())
-            .unwrap_or_default(),
+        last.as_ref().map(|tick| tick.price.to_string()).unwrap_or_default(),
     ]
 }

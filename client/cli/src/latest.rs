@@ -32,20 +32,15 @@ struct Line<'a> {
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
     let venue = args.venue.unwrap_or_default();
-    let selectors: Vec<Selector> = args
-        .symbols
-        .into_iter()
-        .map(|symbol| Selector::symbol(symbol).on(venue.clone()))
-        .collect();
+    let selectors: Vec<Selector> =
+        args.symbols.into_iter().map(|symbol| Selector::symbol(symbol).on(venue.clone())).collect();
     let latest = client.latest(&selectors).await?;
     if output.is_json() {
         let count = latest.ticks.len();
         for (index, latest_tick) in latest.ticks.iter().enumerate() {
             let cursor = latest.as_of.as_ref().filter(|_| index + 1 == count);
-            output.object(&Line {
-                tick: TickLine::new(&latest_tick.tick, cursor),
-                age_nanos: latest_tick.age_nanos,
-            })?;
+            output
+                .object(&Line { tick: TickLine::new(&latest_tick.tick, cursor), age_nanos: latest_tick.age_nanos })?;
         }
         return Ok(());
     }
@@ -64,9 +59,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
             tick.venue.to_string(),
             tick.symbol.to_string(),
             tick.price.to_string(),
-            tick.quantity
-                .map(|quantity| quantity.to_string())
-                .unwrap_or_default(),
+            tick.quantity.map(|quantity| quantity.to_string()).unwrap_or_default(),
             tick.side.map(|side| side.to_string()).unwrap_or_default(),
             short(tick.event_time),
             short_duration(latest_tick.age_nanos),

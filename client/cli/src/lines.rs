@@ -99,13 +99,9 @@ pub(crate) fn read_tick(line: &str) -> Result<Option<NewTick>, String> {
     }
     let missing = |field: &str| format!("{field} is missing");
     let in_field = |field: &'static str| move |why: String| format!("{field}: {why}");
-    let time =
-        |time: Text, field: &'static str| parse_time(&time.read(field)?).map_err(in_field(field));
+    let time = |time: Text, field: &'static str| parse_time(&time.read(field)?).map_err(in_field(field));
     let number = |number: Text, field: &'static str| {
-        number
-            .read(field)?
-            .parse()
-            .map_err(|why: tapefeed_client::DecimalInvalid| format!("{field}: {why}"))
+        number.read(field)?.parse().map_err(|why: tapefeed_client::DecimalInvalid| format!("{field}: {why}"))
     };
     let event_time = line.event_time.ok_or_else(|| missing("event_time"))?;
     let mut tick = NewTick::new(
@@ -151,9 +147,7 @@ pub(crate) fn tick_row(tick: &Tick) -> Vec<String> {
         tick.venue.to_string(),
         tick.symbol.to_string(),
         tick.price.to_string(),
-        tick.quantity
-            .map(|quantity| quantity.to_string())
-            .unwrap_or_default(),
+        tick.quantity.map(|quantity| quantity.to_string()).unwrap_or_default(),
         tick.side.map(|side| side.to_string()).unwrap_or_default(),
         tick.trade_id.clone(),
     ]
@@ -214,14 +208,9 @@ mod tests {
     fn lines_by_hand_may_be_short() {
         let line = r#"{"venue":"X","symbol":"A","event_time":1723161255342,"price":"1.50","side":"buy","trade_id":7}"#;
         let read = read_tick(line).unwrap().unwrap();
-        let expected = NewTick::new(
-            "X",
-            "A",
-            UnixNanos(1_723_161_255_342_000_000),
-            "1.5".parse().unwrap(),
-        )
-        .side(Side::Buy)
-        .trade_id("7");
+        let expected = NewTick::new("X", "A", UnixNanos(1_723_161_255_342_000_000), "1.5".parse().unwrap())
+            .side(Side::Buy)
+            .trade_id("7");
         assert_eq!(read, expected);
     }
 
@@ -236,30 +225,12 @@ mod tests {
             ("", "EOF"),
             ("[]", "expected struct"),
             (r#"{"symbol":"A"}"#, "event_time is missing"),
-            (
-                r#"{"event_time":"2024-08-09","price":"1","symbol":"A"}"#,
-                "venue is missing",
-            ),
-            (
-                r#"{"venue":"X","symbol":"A","event_time":"soon","price":"1"}"#,
-                "event_time: write",
-            ),
-            (
-                r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":1.5}"#,
-                "price: write decimals as text",
-            ),
-            (
-                r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"NaN"}"#,
-                "price: not a decimal",
-            ),
-            (
-                r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"1","side":"up"}"#,
-                "side: ",
-            ),
-            (
-                r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"1","action":"undo"}"#,
-                "action: ",
-            ),
+            (r#"{"event_time":"2024-08-09","price":"1","symbol":"A"}"#, "venue is missing"),
+            (r#"{"venue":"X","symbol":"A","event_time":"soon","price":"1"}"#, "event_time: write"),
+            (r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":1.5}"#, "price: write decimals as text"),
+            (r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"NaN"}"#, "price: not a decimal"),
+            (r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"1","side":"up"}"#, "side: "),
+            (r#"{"venue":"X","symbol":"A","event_time":"2024-08-09","price":"1","action":"undo"}"#, "action: "),
         ] {
             let error = read_tick(line).unwrap_err();
             assert!(error.contains(part), "{line}: {error}");

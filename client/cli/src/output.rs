@@ -15,10 +15,7 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn stdout(json: bool) -> Output {
-        Output {
-            json,
-            out: BufWriter::new(io::stdout().lock()),
-        }
+        Output { json, out: BufWriter::new(io::stdout().lock()) }
     }
 
     /// Whether programs read this.

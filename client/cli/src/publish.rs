@@ -37,11 +37,7 @@ struct Summary {
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
     let producer = args.producer.unwrap_or_else(random_producer);
-    let publisher = client
-        .publisher(producer)
-        .backfill(args.backfill)
-        .start()
-        .await?;
+    let publisher = client.publisher(producer).backfill(args.backfill).start().await?;
     let mut passed_over = 0;
     let input = read(&publisher, &mut passed_over).await;
     let flushed = publisher.flush().await;
@@ -79,10 +75,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
 fn random_producer() -> String {
     // The standard library seeds each hasher from the system's randomness.
     use std::hash::{BuildHasher as _, RandomState};
-    format!(
-        "cli-{:016x}",
-        RandomState::new().hash_one(std::process::id())
-    )
+    format!("cli-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// Sends standard input, up to its end or the first line that is no tick.
@@ -113,10 +106,7 @@ fn explain(refused: &RefusedBatches) -> Result<(), Failure> {
         for violation in &batch.violations {
             let tick = violation.index.and_then(|index| batch.ticks.get(index));
             let what = match tick {
-                Some(tick) => format!(
-                    "{} {} at {} for {}",
-                    tick.venue, tick.symbol, tick.event_time, tick.price
-                ),
+                Some(tick) => format!("{} {} at {} for {}", tick.venue, tick.symbol, tick.event_time, tick.price),
                 None => violation.field.clone(),
             };
             notice(&format!("refused: {what}: {}", violation.description))?;

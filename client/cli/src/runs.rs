@@ -102,12 +102,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     }
 }
 
-async fn list(
-    client: &Client,
-    state: Option<StateArg>,
-    limit: u64,
-    output: &mut Output,
-) -> Result<(), Failure> {
+async fn list(client: &Client, state: Option<StateArg>, limit: u64, output: &mut Output) -> Result<(), Failure> {
     let mut query = RunQuery::all().page_size(u32::try_from(limit).unwrap_or(u32::MAX));
     if let Some(state) = state {
         query = query.state(match state {
@@ -131,11 +126,7 @@ async fn list(
     while left > 0
         && let Some(page) = pages.next().await
     {
-        for run in page?
-            .items
-            .iter()
-            .take(usize::try_from(left).unwrap_or(usize::MAX))
-        {
+        for run in page?.items.iter().take(usize::try_from(left).unwrap_or(usize::MAX)) {
             left -= 1;
             if output.is_json() {
                 output.object(&line(run))?;
@@ -163,11 +154,8 @@ pub(crate) fn print_one(run: &Run, output: &mut Output) -> Result<(), Failure> {
         output.object(&line(run))?;
         return Ok(());
     }
-    let mut pairs = vec![
-        ("run", run.run_id.clone()),
-        ("state", run.state.as_str().to_owned()),
-        ("file", run.file_name.clone()),
-    ];
+    let mut pairs =
+        vec![("run", run.run_id.clone()), ("state", run.state.as_str().to_owned()), ("file", run.file_name.clone())];
     if let Some(size) = run.size_bytes {
         pairs.push(("size", format!("{size} bytes")));
     }
@@ -207,10 +195,10 @@ fn line(run: &Run) -> Line<'_> {
         tick_count: run.tick_count,
         reject_count: run.reject_count,
         ignored_count: run.ignored_count,
-        error: run.failure.as_ref().map(|failure| RunError {
-            reason: reason_name(failure.reason),
-            message: &failure.message,
-        }),
+        error: run
+            .failure
+            .as_ref()
+            .map(|failure| RunError { reason: reason_name(failure.reason), message: &failure.message }),
         create_time: time(run.create_time),
         start_time: time(run.start_time),
         finish_time: time(run.finish_time),

@@ -19,10 +19,7 @@ impl Table {
     pub(crate) fn new(columns: &[(&'static str, Align)]) -> Table {
         Table {
             columns: columns.to_vec(),
-            widths: columns
-                .iter()
-                .map(|(name, _)| name.chars().count())
-                .collect(),
+            widths: columns.iter().map(|(name, _)| name.chars().count()).collect(),
             rows: Vec::new(),
         }
     }
@@ -41,11 +38,7 @@ impl Table {
 
     /// The header line.
     pub(crate) fn header(&self) -> String {
-        let names: Vec<String> = self
-            .columns
-            .iter()
-            .map(|(name, _)| (*name).to_owned())
-            .collect();
+        let names: Vec<String> = self.columns.iter().map(|(name, _)| (*name).to_owned()).collect();
         self.line(&names)
     }
 
@@ -76,9 +69,7 @@ impl Table {
 pub(crate) fn pairs(pairs: &[(&str, String)]) -> Vec<String> {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     let lines = pairs.iter();
-    lines
-        .map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned())
-        .collect()
+    lines.map(|(name, value)| format!("{name:<width$}  {value}").trim_end().to_owned()).collect()
 }
 
 #[cfg(test)]

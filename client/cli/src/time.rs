@@ -12,26 +12,20 @@ pub(crate) fn parse_time(text: &str) -> Result<UnixNanos, String> {
     }
     let timestamp = match text.parse::<civil::Date>() {
         // A date's parser also takes a date and time without an offset, which would be a guess.
-        Ok(date) if !text.contains(['T', 't', ' ', ':']) => date
-            .at(0, 0, 0, 0)
-            .to_zoned(jiff::tz::TimeZone::UTC)
-            .map(|zoned| zoned.timestamp()),
+        Ok(date) if !text.contains(['T', 't', ' ', ':']) => {
+            date.at(0, 0, 0, 0).to_zoned(jiff::tz::TimeZone::UTC).map(|zoned| zoned.timestamp())
+        }
         _ => text.parse::<Timestamp>(),
     };
     let timestamp = timestamp.map_err(|_| {
-        "write a time as 2024-08-09T12:00:00Z, as 2024-08-09, or as 1723161255s (or ms, us, ns)"
-            .to_owned()
+        "write a time as 2024-08-09T12:00:00Z, as 2024-08-09, or as 1723161255s (or ms, us, ns)".to_owned()
     })?;
-    i64::try_from(timestamp.as_nanosecond())
-        .map(UnixNanos)
-        .map_err(|_| "times lie between 1677 and 2262".to_owned())
+    i64::try_from(timestamp.as_nanosecond()).map(UnixNanos).map_err(|_| "times lie between 1677 and 2262".to_owned())
 }
 
 /// Reads digits with an optional unit and decimals; `None` if the text is something else.
 fn unix_time(text: &str) -> Result<Option<UnixNanos>, String> {
-    let digits_end = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits_end);
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
     if whole.is_empty() {
@@ -152,11 +146,7 @@ mod tests {
     #[test]
     fn periods_are_read_or_refused() {
         for (text, seconds) in [("90s", 90), ("5m", 300), ("1h30m", 5_400), ("2d", 172_800)] {
-            assert_eq!(
-                parse_period(text),
-                Ok(Duration::from_secs(seconds)),
-                "{text}"
-            );
+            assert_eq!(parse_period(text), Ok(Duration::from_secs(seconds)), "{text}");
         }
         assert_eq!(parse_period("250ms"), Ok(Duration::from_millis(250)));
         for text in ["", "5", "0s", "-5m", "1mo", "1y", "five"] {

@@ -15,9 +15,7 @@ pub(crate) async fn wait(client: &Client, cursor: &Cursor) -> Result<(), Failure
             Ok(()) => return Ok(()),
             Err(error) if error.code() == Some(Code::DeadlineExceeded) => {}
             Err(error) => {
-                notice(&format!(
-                    "stored, but the server cannot show it yet: {error}"
-                ))?;
+                notice(&format!("stored, but the server cannot show it yet: {error}"))?;
                 return Ok(());
             }
         }

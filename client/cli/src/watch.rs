@@ -2,9 +2,7 @@
 
 use clap::Args as ClapArgs;
 use serde::Serialize;
-use tapefeed_client::{
-    Client, Cursor, Event, SelectorStatus, Subscription, SubscriptionStream, Tick, UnixNanos,
-};
+use tapefeed_client::{Client, Cursor, Event, SelectorStatus, Subscription, SubscriptionStream, Tick, UnixNanos};
 
 use crate::failure::Failure;
 use crate::lines::{TickLine, tick_row, tick_table};
@@ -155,9 +153,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
 async fn stop_signal() {
     let terminate = async {
         #[cfg(unix)]
-        if let Ok(mut signal) =
-            tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
-        {
+        if let Ok(mut signal) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
             signal.recv().await;
             return;
         }
@@ -234,11 +230,7 @@ impl Watch<'_> {
                 head_log_seq: ack.head_log_seq,
                 cursor,
             },
-            Event::Progress {
-                log_seq,
-                server_time,
-                cursor,
-            } => EventLine::Progress {
+            Event::Progress { log_seq, server_time, cursor } => EventLine::Progress {
                 log_seq: *log_seq,
                 server_time: server_time.to_string(),
                 cursor: cursor.as_ref().map(Cursor::to_string),
@@ -275,34 +267,18 @@ impl Watch<'_> {
                 detail: &status.detail,
                 log_seq: status.log_seq,
             },
-            Event::StreamGap {
-                from_log_seq,
-                to_log_seq,
-                cause,
-            } => EventLine::StreamGap {
-                from_log_seq: *from_log_seq,
-                to_log_seq: *to_log_seq,
-                cause: cause.as_str(),
-            },
-            Event::SlowConsumer {
-                catching_up,
-                lag_ticks,
-                ..
-            } => EventLine::SlowConsumer {
-                catching_up: *catching_up,
-                lag_ticks: *lag_ticks,
-            },
-            Event::Disconnected { error, attempt, .. } => EventLine::Disconnected {
-                error: error.to_string(),
-                attempt: *attempt,
-            },
-            Event::Reconnected {
-                attempts,
-                resumed_after,
-            } => EventLine::Reconnected {
-                attempts: *attempts,
-                cursor: resumed_after.as_ref().map(Cursor::to_string),
-            },
+            Event::StreamGap { from_log_seq, to_log_seq, cause } => {
+                EventLine::StreamGap { from_log_seq: *from_log_seq, to_log_seq: *to_log_seq, cause: cause.as_str() }
+            }
+            Event::SlowConsumer { catching_up, lag_ticks, .. } => {
+                EventLine::SlowConsumer { catching_up: *catching_up, lag_ticks: *lag_ticks }
+            }
+            Event::Disconnected { error, attempt, .. } => {
+                EventLine::Disconnected { error: error.to_string(), attempt: *attempt }
+            }
+            Event::Reconnected { attempts, resumed_after } => {
+                EventLine::Reconnected { attempts: *attempts, cursor: resumed_after.as_ref().map(Cursor::to_string) }
+            }
             _ => return Ok(()),
         };
         self.output.object(&line)?;
@@ -325,9 +301,7 @@ impl Watch<'_> {
                             notice(&format!("{symbol}: not permitted"))?;
                         }
                         SelectorStatus::Limit => {
-                            notice(&format!(
-                                "{symbol}: left out, a limit of the server is reached"
-                            ))?;
+                            notice(&format!("{symbol}: left out, a limit of the server is reached"))?;
                         }
                         _ => {}
                     }
@@ -341,11 +315,7 @@ impl Watch<'_> {
                 time(&gap.start_time),
                 time(&gap.end_time),
                 gap.cause.as_str(),
-                if gap.recoverable {
-                    ", may come back"
-                } else {
-                    ""
-                },
+                if gap.recoverable { ", may come back" } else { "" },
             ),
             Event::SourceGapFilled(filled) => format!(
                 "{} got lost data on {} back, from {} to {}",
@@ -358,29 +328,19 @@ impl Watch<'_> {
                 let state = if status.up { "up" } else { "down" };
                 format!("{} on {} is {state}", status.source, status.venue)
             }
-            Event::StreamGap {
-                from_log_seq,
-                to_log_seq,
-                cause,
-            } => {
+            Event::StreamGap { from_log_seq, to_log_seq, cause } => {
                 let cause = cause.as_str();
                 format!("positions {from_log_seq} to {to_log_seq} are missing: {cause}")
             }
-            Event::SlowConsumer {
-                catching_up: true,
-                lag_ticks,
-                lag,
-            } => {
+            Event::SlowConsumer { catching_up: true, lag_ticks, lag } => {
                 let lag = i64::try_from(lag.as_nanos()).unwrap_or(i64::MAX);
                 let ticks = count(*lag_ticks, "tick", "ticks");
                 format!("catching up: {ticks}, {} behind", short_duration(lag))
             }
-            Event::SlowConsumer {
-                catching_up: false, ..
-            } => "caught up".to_owned(),
-            Event::Disconnected {
-                error, attempt: 1, ..
-            } => format!("disconnected: {error}; trying again until the server is back"),
+            Event::SlowConsumer { catching_up: false, .. } => "caught up".to_owned(),
+            Event::Disconnected { error, attempt: 1, .. } => {
+                format!("disconnected: {error}; trying again until the server is back")
+            }
             Event::Reconnected { .. } => "connected again, nothing is lost".to_owned(),
             _ => return Ok(()),
         };

@@ -30,11 +30,7 @@ impl Backoff {
     }
 
     fn with_random(delays: Delays, random: SmallRng) -> Backoff {
-        Backoff {
-            delays,
-            step: delays.first,
-            random,
-        }
+        Backoff { delays, step: delays.first, random }
     }
 
     /// The next delay; `asked` is the server's RetryInfo.
@@ -61,10 +57,7 @@ mod tests {
     use super::*;
 
     fn backoff() -> Backoff {
-        let delays = Delays {
-            first: Duration::from_millis(50),
-            longest: Duration::from_secs(5),
-        };
+        let delays = Delays { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
         Backoff::with_random(delays, SmallRng::seed_from_u64(7))
     }
 
@@ -74,10 +67,7 @@ mod tests {
         for step in [50, 100, 200, 400, 800, 1_600, 3_200, 5_000, 5_000] {
             let delay = backoff.next(None);
             let step = Duration::from_millis(step);
-            assert!(
-                delay >= step / 2 && delay <= step,
-                "{delay:?} is outside of {step:?}"
-            );
+            assert!(delay >= step / 2 && delay <= step, "{delay:?} is outside of {step:?}");
         }
         backoff.reset();
         assert!(backoff.next(None) <= Duration::from_millis(50));

@@ -47,16 +47,10 @@ const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 const READ_ATTEMPTS: u32 = 4;
 
 /// The delays between those attempts.
-const READ_DELAYS: Delays = Delays {
-    first: Duration::from_millis(100),
-    longest: Duration::from_secs(2),
-};
+const READ_DELAYS: Delays = Delays { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
 
 /// The delays between attempts to reconnect a stream, unless the builder says otherwise.
-const STREAM_DELAYS: Delays = Delays {
-    first: Duration::from_millis(50),
-    longest: Duration::from_secs(5),
-};
+const STREAM_DELAYS: Delays = Delays { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
 
 /// A client of one server. Clones share its connection; cloning is cheap.
 ///
@@ -133,10 +127,8 @@ impl ClientBuilder {
     /// [`Error::Invalid`] if the address is not a `http://host:port`, [`Error::Transport`] if nothing answers there.
     pub async fn connect(self) -> Result<Client, Error> {
         let endpoint = self.endpoint()?;
-        let calls = endpoint
-            .connect()
-            .await
-            .map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
+        let calls =
+            endpoint.connect().await.map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
         Ok(self.client(endpoint, calls))
     }
 
@@ -155,9 +147,7 @@ impl ClientBuilder {
     fn endpoint(&self) -> Result<Endpoint, Error> {
         let invalid = |why: &str| {
             let address = &self.address;
-            Error::Invalid(format!(
-                "{address:?} is not a server address: {why}; write it as http://127.0.0.1:50051"
-            ))
+            Error::Invalid(format!("{address:?} is not a server address: {why}; write it as http://127.0.0.1:50051"))
         };
         if self.address.starts_with("https://") {
             return Err(invalid("this client speaks plain HTTP/2, without TLS"));
@@ -235,11 +225,7 @@ impl Client {
     }
 
     /// Makes a call that may be repeated, and repeats it while the server is unavailable. The deadline covers all of it.
-    pub(crate) async fn call<Q, A, F>(
-        &self,
-        request: Q,
-        call: impl Fn(Channel, Request<Q>) -> F,
-    ) -> Result<A, Error>
+    pub(crate) async fn call<Q, A, F>(&self, request: Q, call: impl Fn(Channel, Request<Q>) -> F) -> Result<A, Error>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
@@ -258,10 +244,7 @@ impl Client {
                 Err(_) => Error::deadline_exceeded(self.shared.deadline),
             };
             let delay = backoff.next(error.retry_delay());
-            if !error.is_unavailable()
-                || attempt == READ_ATTEMPTS
-                || Instant::now() + delay >= deadline
-            {
+            if !error.is_unavailable() || attempt == READ_ATTEMPTS || Instant::now() + delay >= deadline {
                 return Err(error);
             }
             tracing::debug!(%error, attempt, ?delay, "call failed, trying again");
@@ -273,9 +256,7 @@ impl Client {
 
 impl fmt::Debug for Client {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Client")
-            .field("address", &self.shared.address)
-            .finish_non_exhaustive()
+        out.debug_struct("Client").field("address", &self.shared.address).finish_non_exhaustive()
     }
 }
 
@@ -331,8 +312,7 @@ mod tests {
     async fn reads_are_repeated_only_while_the_server_is_unavailable() {
         let unavailable = || Err(Status::unavailable("later"));
         let good = || Ok(proto::ListTicksResponse::default());
-        let (answer, calls) =
-            calls_of(vec![unavailable(), unavailable(), unavailable(), good()]).await;
+        let (answer, calls) = calls_of(vec![unavailable(), unavailable(), unavailable(), good()]).await;
         assert!(answer.is_ok());
         assert_eq!(calls, 4);
         let (answer, calls) = calls_of(vec![unavailable(); 9]).await;
@@ -379,13 +359,7 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_checked() {
-        for address in [
-            "",
-            "127.0.0.1:50051",
-            "https://127.0.0.1:1",
-            "http://",
-            "http:// x",
-        ] {
+        for address in ["", "127.0.0.1:50051", "https://127.0.0.1:1", "http://", "http:// x"] {
             let client = Client::lazy(address);
             assert!(matches!(client, Err(Error::Invalid(_))), "{address:?}");
         }

@@ -17,10 +17,7 @@ pub(crate) struct Definitions(HashMap<u32, (Arc<str>, Arc<str>)>);
 impl Definitions {
     pub(crate) fn learn(&mut self, definitions: proto::InstrumentDefinitions) {
         for definition in definitions.definitions {
-            self.0.insert(
-                definition.instrument_id,
-                (definition.venue.into(), definition.symbol.into()),
-            );
+            self.0.insert(definition.instrument_id, (definition.venue.into(), definition.symbol.into()));
         }
     }
 
@@ -47,10 +44,7 @@ struct Entry {
 }
 
 /// Reads the ticks of a message of columns.
-pub(crate) fn decode(
-    columns: proto::TickColumns,
-    definitions: &Definitions,
-) -> Result<Vec<Tick>, Error> {
+pub(crate) fn decode(columns: proto::TickColumns, definitions: &Definitions) -> Result<Vec<Tick>, Error> {
     check_lengths(&columns)?;
     let mut table = Vec::with_capacity(columns.instruments.len());
     for entry in &columns.instruments {
@@ -79,21 +73,13 @@ pub(crate) fn decode(
         let price = if action == Action::Cancel {
             Decimal::ZERO
         } else {
-            number(
-                entry.price_mantissa,
-                entry.price_exponent,
-                "columns.price_mantissa",
-            )?
+            number(entry.price_mantissa, entry.price_exponent, "columns.price_mantissa")?
         };
         let quantity = match columns.quantity.get(i).copied().unwrap_or(0).checked_sub(1) {
             Some(mantissa) => {
-                let mantissa = i64::try_from(mantissa)
-                    .map_err(|_| Error::protocol("columns.quantity lies above 2^63"))?;
-                Some(number(
-                    mantissa,
-                    entry.quantity_exponent,
-                    "columns.quantity",
-                )?)
+                let mantissa =
+                    i64::try_from(mantissa).map_err(|_| Error::protocol("columns.quantity lies above 2^63"))?;
+                Some(number(mantissa, entry.quantity_exponent, "columns.quantity")?)
             }
             None => None,
         };
@@ -138,15 +124,9 @@ fn check_lengths(columns: &proto::TickColumns) -> Result<(), Error> {
         columns.action.len(),
         columns.merged_count.len(),
     ];
-    let complete = required.iter().all(|&length| length == count)
-        && optional
-            .iter()
-            .all(|&length| length == count || length == 0);
-    if complete {
-        Ok(())
-    } else {
-        Err(Error::protocol("columns of different lengths"))
-    }
+    let complete =
+        required.iter().all(|&length| length == count) && optional.iter().all(|&length| length == count || length == 0);
+    if complete { Ok(()) } else { Err(Error::protocol("columns of different lengths")) }
 }
 
 /// One instrument of a batch, and what its numbers need.
@@ -198,14 +178,10 @@ pub(crate) fn encode(ticks: &[NewTick]) -> Option<proto::TickColumns> {
         });
         columns.instrument_index.push(index);
         let event = tick.event_time.nanos();
-        columns
-            .event_time_unix_nano_delta
-            .push(event.wrapping_sub(last_event));
+        columns.event_time_unix_nano_delta.push(event.wrapping_sub(last_event));
         last_event = event;
         if let Some(receive) = tick.receive_time {
-            columns
-                .receive_time_unix_nano_delta
-                .push(receive.nanos().wrapping_sub(last_receive));
+            columns.receive_time_unix_nano_delta.push(receive.nanos().wrapping_sub(last_receive));
             last_receive = receive.nanos();
         }
         let last_price = &mut last_prices[index as usize];
@@ -245,18 +221,10 @@ fn scales(ticks: &[NewTick]) -> (Vec<Scale<'_>>, Vec<usize>) {
     let mut scale_of = Vec::with_capacity(ticks.len());
     for tick in ticks {
         let (price, quantity) = own_exponents(tick);
-        let index = *known
-            .entry((&*tick.venue, &*tick.symbol))
-            .or_insert_with(|| {
-                scales.push(Scale {
-                    venue: &tick.venue,
-                    symbol: &tick.symbol,
-                    price,
-                    quantity,
-                    shared: true,
-                });
-                scales.len() - 1
-            });
+        let index = *known.entry((&*tick.venue, &*tick.symbol)).or_insert_with(|| {
+            scales.push(Scale { venue: &tick.venue, symbol: &tick.symbol, price, quantity, shared: true });
+            scales.len() - 1
+        });
         let scale = &mut scales[index];
         scale.price = scale.price.min(price);
         scale.quantity = scale.quantity.min(quantity);
@@ -272,10 +240,7 @@ fn scales(ticks: &[NewTick]) -> (Vec<Scale<'_>>, Vec<usize>) {
 }
 
 fn own_exponents(tick: &NewTick) -> (i32, i32) {
-    (
-        tick.price.exponent(),
-        tick.quantity.unwrap_or_default().exponent(),
-    )
+    (tick.price.exponent(), tick.quantity.unwrap_or_default().exponent())
 }
 
 #[cfg(test)]
@@ -310,10 +275,7 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_share_an_exponent_get_entries_of_their_own() {
-        let ticks = [
-            tick("A", "999999999999999"),
-            tick("A", "0.000000000000000001"),
-        ];
+        let ticks = [tick("A", "999999999999999"), tick("A", "0.000000000000000001")];
         let columns = encode(&ticks).unwrap();
         assert_eq!(columns.instruments.len(), 2);
         let read = decode(stamped(columns), &Definitions::default()).unwrap();
@@ -331,21 +293,11 @@ mod tests {
     #[test]
     fn names_come_from_definitions_in_subscriptions() {
         let mut columns = stamped(encode(&[tick("A", "1")]).unwrap());
-        columns.instruments[0] = proto::ColumnInstrument {
-            instrument_id: 9,
-            ..proto::ColumnInstrument::default()
-        };
+        columns.instruments[0] = proto::ColumnInstrument { instrument_id: 9, ..proto::ColumnInstrument::default() };
         let mut definitions = Definitions::default();
-        assert!(matches!(
-            decode(columns.clone(), &definitions),
-            Err(Error::Protocol(_))
-        ));
+        assert!(matches!(decode(columns.clone(), &definitions), Err(Error::Protocol(_))));
         definitions.learn(proto::InstrumentDefinitions {
-            definitions: vec![proto::InstrumentDefinition {
-                instrument_id: 9,
-                venue: "X".into(),
-                symbol: "A".into(),
-            }],
+            definitions: vec![proto::InstrumentDefinition { instrument_id: 9, venue: "X".into(), symbol: "A".into() }],
         });
         let ticks = decode(columns, &definitions).unwrap();
         assert_eq!((&*ticks[0].venue, &*ticks[0].symbol), ("X", "A"));
@@ -367,29 +319,19 @@ mod tests {
 
     fn any_tick() -> impl Strategy<Value = NewTick> {
         let number = (any::<i64>(), -18i32..=14)
-            .prop_filter_map("a decimal", |(mantissa, exponent)| {
-                Decimal::new(mantissa, exponent).ok()
-            });
+            .prop_filter_map("a decimal", |(mantissa, exponent)| Decimal::new(mantissa, exponent).ok());
         let quantity = (0..i64::MAX, -18i32..=14)
-            .prop_filter_map("a decimal", |(mantissa, exponent)| {
-                Decimal::new(mantissa, exponent).ok()
-            });
-        (
-            "[A-C]",
-            any::<i64>(),
-            number,
-            proptest::option::of(quantity),
-            0u8..3,
-            "[0-9]{0,3}",
-        )
-            .prop_map(|(symbol, time, price, quantity, side, trade_id)| {
+            .prop_filter_map("a decimal", |(mantissa, exponent)| Decimal::new(mantissa, exponent).ok());
+        ("[A-C]", any::<i64>(), number, proptest::option::of(quantity), 0u8..3, "[0-9]{0,3}").prop_map(
+            |(symbol, time, price, quantity, side, trade_id)| {
                 let mut tick = NewTick::new("X", symbol, UnixNanos(time), price);
                 tick.receive_time = Some(UnixNanos(time.wrapping_add(9)));
                 tick.quantity = quantity;
                 tick.side = [None, Some(Side::Buy), Some(Side::Sell)][usize::from(side)];
                 tick.trade_id = trade_id;
                 tick
-            })
+            },
+        )
     }
 
     proptest! {

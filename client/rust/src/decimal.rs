@@ -42,9 +42,7 @@ pub struct Decimal {
 #[non_exhaustive]
 pub enum DecimalInvalid {
     /// Not digits with an optional sign and point; also `NaN`, infinities, exponents and empty text.
-    #[error(
-        "not a decimal number: write digits with an optional sign and point, such as -61837.63"
-    )]
+    #[error("not a decimal number: write digits with an optional sign and point, such as -61837.63")]
     Syntax,
     /// The text is longer than 64 bytes.
     #[error("a number has at most 64 characters")]
@@ -62,10 +60,7 @@ pub enum DecimalInvalid {
 
 impl Decimal {
     /// Zero.
-    pub const ZERO: Decimal = Decimal {
-        mantissa: 0,
-        exponent: 0,
-    };
+    pub const ZERO: Decimal = Decimal { mantissa: 0, exponent: 0 };
 
     /// Makes `mantissa * 10^exponent` canonical.
     ///
@@ -87,10 +82,7 @@ impl Decimal {
         if exponent > MAX_MAGNITUDE - digits {
             return Err(DecimalInvalid::TooLarge);
         }
-        Ok(Decimal {
-            mantissa,
-            exponent: exponent as i8,
-        })
+        Ok(Decimal { mantissa, exponent: exponent as i8 })
     }
 
     /// The digits with their sign.
@@ -128,16 +120,12 @@ impl Decimal {
     }
 
     pub(crate) fn to_wire(self) -> proto::Decimal {
-        proto::Decimal {
-            mantissa: self.mantissa,
-            exponent: self.exponent(),
-        }
+        proto::Decimal { mantissa: self.mantissa, exponent: self.exponent() }
     }
 
     /// Reads a number of an answer; `field` names it in the error.
     pub(crate) fn from_wire(number: &proto::Decimal, field: &str) -> Result<Decimal, Error> {
-        Decimal::new(number.mantissa, number.exponent)
-            .map_err(|why| Error::protocol(format!("{field}: {why}")))
+        Decimal::new(number.mantissa, number.exponent).map_err(|why| Error::protocol(format!("{field}: {why}")))
     }
 }
 
@@ -338,24 +326,16 @@ mod tests {
             ("1.2.3", Err(DecimalInvalid::Syntax)),
             (" 1", Err(DecimalInvalid::Syntax)),
         ] {
-            let read = text
-                .parse::<Decimal>()
-                .map(|number| (number.mantissa(), number.exponent()));
+            let read = text.parse::<Decimal>().map(|number| (number.mantissa(), number.exponent()));
             assert_eq!(read, expected, "{text:?}");
         }
-        assert_eq!(
-            "1".repeat(400).parse::<Decimal>(),
-            Err(DecimalInvalid::TooLong)
-        );
+        assert_eq!("1".repeat(400).parse::<Decimal>(), Err(DecimalInvalid::TooLong));
     }
 
     #[test]
     fn bounds_hold_at_their_edges() {
         assert_eq!(Decimal::new(1, 15), Err(DecimalInvalid::TooLarge));
-        assert_eq!(
-            Decimal::new(1, 14).map(|n| n.to_string()),
-            Ok("100000000000000".into())
-        );
+        assert_eq!(Decimal::new(1, 14).map(|n| n.to_string()), Ok("100000000000000".into()));
         assert_eq!(Decimal::new(1, -19), Err(DecimalInvalid::TooFine));
         assert_eq!(Decimal::new(1, i32::MAX), Err(DecimalInvalid::TooLarge));
         assert_eq!(Decimal::new(10, i32::MAX), Err(DecimalInvalid::TooLarge));
@@ -372,22 +352,13 @@ mod tests {
     #[test]
     fn wide_numbers_are_checked_and_convert_where_they_fit() {
         let wide = WideDecimal::from_wire("-61837.630000000".into(), "mean").unwrap();
-        assert_eq!(
-            Decimal::try_from(&wide),
-            Ok("-61837.63".parse::<Decimal>().unwrap())
-        );
-        assert_eq!(
-            rust_decimal::Decimal::try_from(&wide).unwrap().to_string(),
-            "-61837.630000000"
-        );
+        assert_eq!(Decimal::try_from(&wide), Ok("-61837.63".parse::<Decimal>().unwrap()));
+        assert_eq!(rust_decimal::Decimal::try_from(&wide).unwrap().to_string(), "-61837.630000000");
         let huge = WideDecimal::from_wire("9".repeat(80), "sum").unwrap();
         assert!(Decimal::try_from(&huge).is_err());
         assert!(rust_decimal::Decimal::try_from(&huge).is_err());
         for text in ["", "-", "1.", ".1", "1e3", "NaN", "1.2.3", "--1"] {
-            assert!(
-                WideDecimal::from_wire(text.into(), "sum").is_err(),
-                "{text:?}"
-            );
+            assert!(WideDecimal::from_wire(text.into(), "sum").is_err(), "{text:?}");
         }
     }
 

@@ -104,17 +104,12 @@ impl Error {
     }
 
     pub(crate) fn io(path: impl Into<String>, source: io::Error) -> Error {
-        Error::Io {
-            path: path.into(),
-            source: Arc::new(source),
-        }
+        Error::Io { path: path.into(), source: Arc::new(source) }
     }
 
     /// Sorts a status: what the server said, or what happened to the connection.
     pub(crate) fn from_status(status: Status) -> Error {
-        let info = status
-            .get_details_error_info()
-            .filter(|info| info.domain == DOMAIN);
+        let info = status.get_details_error_info().filter(|info| info.domain == DOMAIN);
         if info.is_none() {
             // Both sides of the transport watch the deadline, and say so by this text alone.
             if status.message() == TimeoutExpired(()).to_string() {
@@ -131,10 +126,8 @@ impl Error {
         };
         let violations = status.get_details_bad_request().map(|bad| {
             let violations = bad.field_violations.into_iter();
-            let violations = violations.map(|violation| Violation {
-                field: violation.field,
-                description: violation.description,
-            });
+            let violations =
+                violations.map(|violation| Violation { field: violation.field, description: violation.description });
             violations.collect()
         });
         Error::Refused(Box::new(Refusal {
@@ -143,9 +136,7 @@ impl Error {
             message: status.message().to_owned(),
             metadata: metadata.into_iter().collect(),
             violations: violations.unwrap_or_default(),
-            retry_delay: status
-                .get_details_retry_info()
-                .and_then(|info| info.retry_delay),
+            retry_delay: status.get_details_retry_info().and_then(|info| info.retry_delay),
         }))
     }
 
@@ -160,8 +151,7 @@ impl Error {
 
     /// The server's reason; [`ErrorReason::Unspecified`] if it gave none, or if the error is not the server's.
     pub fn reason(&self) -> ErrorReason {
-        self.refusal()
-            .map_or(ErrorReason::Unspecified, |refusal| refusal.reason)
+        self.refusal().map_or(ErrorReason::Unspecified, |refusal| refusal.reason)
     }
 
     /// The gRPC code of the server's answer, if there was one.
@@ -176,8 +166,7 @@ impl Error {
 
     /// The violated fields of a refused request.
     pub fn violations(&self) -> &[Violation] {
-        self.refusal()
-            .map_or(&[], |refusal| refusal.violations.as_slice())
+        self.refusal().map_or(&[], |refusal| refusal.violations.as_slice())
     }
 
     /// How long the server asks to wait before the next attempt.
@@ -200,9 +189,7 @@ impl Error {
         match refusal.code {
             Code::Unavailable | Code::DeadlineExceeded => true,
             Code::ResourceExhausted => {
-                refusal.retry_delay.is_some()
-                    || without_reason
-                    || refusal.reason == ErrorReason::QueueFull
+                refusal.retry_delay.is_some() || without_reason || refusal.reason == ErrorReason::QueueFull
             }
             Code::FailedPrecondition => refusal.reason == ErrorReason::ProducerUnknown,
             Code::Internal | Code::Unknown | Code::Cancelled => without_reason,
@@ -283,18 +270,11 @@ mod tests {
         details
             .set_error_info("RANGE_INVERTED", DOMAIN, HashMap::new())
             .add_bad_request_violation("end_time", "lies before start_time");
-        let error = Error::from(Status::with_error_details(
-            Code::InvalidArgument,
-            "swap start and end",
-            details,
-        ));
+        let error = Error::from(Status::with_error_details(Code::InvalidArgument, "swap start and end", details));
         assert_eq!(error.reason(), ErrorReason::RangeInverted);
         assert_eq!(error.code(), Some(Code::InvalidArgument));
         assert_eq!(error.violations()[0].field, "end_time");
-        assert_eq!(
-            error.to_string(),
-            "swap start and end; end_time: lies before start_time"
-        );
+        assert_eq!(error.to_string(), "swap start and end; end_time: lies before start_time");
         let limit = refused(Code::ResourceExhausted, Some("LIMIT_EXCEEDED"), None);
         assert_eq!(limit.metadata("limit"), Some("7"));
         assert_eq!(limit.metadata("max"), None);
@@ -302,10 +282,7 @@ mod tests {
 
     #[test]
     fn unknown_reasons_and_foreign_domains_are_unspecified() {
-        assert_eq!(
-            refused(Code::Aborted, Some("FROM_THE_FUTURE"), None).reason(),
-            ErrorReason::Unspecified
-        );
+        assert_eq!(refused(Code::Aborted, Some("FROM_THE_FUTURE"), None).reason(), ErrorReason::Unspecified);
         let details = ErrorDetails::with_error_info("NO_DATA", "elsewhere", HashMap::new());
         let error = Error::from(Status::with_error_details(Code::NotFound, "no", details));
         assert_eq!(error.reason(), ErrorReason::Unspecified);
@@ -319,52 +296,22 @@ mod tests {
             (Error::Protocol("odd".into()), false),
             (Error::Closed, false),
             (refused(Code::Unavailable, None, None), true),
-            (
-                refused(Code::Unavailable, Some("SHUTTING_DOWN"), second),
-                true,
-            ),
-            (
-                refused(Code::ResourceExhausted, Some("QUEUE_FULL"), None),
-                true,
-            ),
-            (
-                refused(Code::ResourceExhausted, Some("LIMIT_EXCEEDED"), None),
-                false,
-            ),
-            (
-                refused(Code::ResourceExhausted, Some("LIMIT_EXCEEDED"), second),
-                true,
-            ),
+            (refused(Code::Unavailable, Some("SHUTTING_DOWN"), second), true),
+            (refused(Code::ResourceExhausted, Some("QUEUE_FULL"), None), true),
+            (refused(Code::ResourceExhausted, Some("LIMIT_EXCEEDED"), None), false),
+            (refused(Code::ResourceExhausted, Some("LIMIT_EXCEEDED"), second), true),
             (refused(Code::ResourceExhausted, None, None), true),
             (refused(Code::Internal, None, None), true),
             (refused(Code::Internal, Some("INTERNAL"), None), false),
             (refused(Code::Cancelled, None, None), true),
             (refused(Code::Unknown, None, None), true),
-            (
-                refused(Code::DeadlineExceeded, Some("DEADLINE_EXCEEDED"), None),
-                true,
-            ),
-            (
-                refused(Code::OutOfRange, Some("CURSOR_EXPIRED"), None),
-                false,
-            ),
-            (
-                refused(Code::FailedPrecondition, Some("EPOCH_CHANGED"), None),
-                false,
-            ),
-            (
-                refused(Code::FailedPrecondition, Some("PRODUCER_UNKNOWN"), None),
-                true,
-            ),
+            (refused(Code::DeadlineExceeded, Some("DEADLINE_EXCEEDED"), None), true),
+            (refused(Code::OutOfRange, Some("CURSOR_EXPIRED"), None), false),
+            (refused(Code::FailedPrecondition, Some("EPOCH_CHANGED"), None), false),
+            (refused(Code::FailedPrecondition, Some("PRODUCER_UNKNOWN"), None), true),
             (refused(Code::Aborted, Some("PRODUCER_FENCED"), None), false),
-            (
-                refused(Code::InvalidArgument, Some("CURSOR_INVALID"), None),
-                false,
-            ),
-            (
-                refused(Code::Unimplemented, Some("NOT_SERVED"), None),
-                false,
-            ),
+            (refused(Code::InvalidArgument, Some("CURSOR_INVALID"), None), false),
+            (refused(Code::Unimplemented, Some("NOT_SERVED"), None), false),
             (refused(Code::PermissionDenied, None, None), false),
         ] {
             assert_eq!(error.is_retryable(), retryable, "{error:?}");

@@ -35,13 +35,9 @@ impl Client {
     ///
     /// NOT_FOUND for a service that the server does not know.
     pub async fn health(&self, service: &str) -> Result<Health, Error> {
-        let request = HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = HealthCheckRequest { service: service.to_owned() };
         let answer = self
-            .call(request, |channel, request| async move {
-                HealthClient::new(channel).check(request).await
-            })
+            .call(request, |channel, request| async move { HealthClient::new(channel).check(request).await })
             .await?;
         Ok(match ServingStatus::try_from(answer.status) {
             Ok(ServingStatus::Serving) => Health::Serving,

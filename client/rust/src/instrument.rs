@@ -57,10 +57,7 @@ impl Selector {
 
     /// A symbol, exactly, on all venues. `*` stands for all symbols.
     pub fn symbol(symbol: impl Into<String>) -> Selector {
-        Selector {
-            venue: String::new(),
-            symbol: symbol.into(),
-        }
+        Selector { venue: String::new(), symbol: symbol.into() }
     }
 
     /// The same on one venue only. Empty: all venues.
@@ -80,17 +77,11 @@ impl Selector {
     }
 
     pub(crate) fn to_wire(&self) -> proto::Selector {
-        proto::Selector {
-            venue: self.venue.clone(),
-            symbol: self.symbol.clone(),
-        }
+        proto::Selector { venue: self.venue.clone(), symbol: self.symbol.clone() }
     }
 
     pub(crate) fn from_wire(selector: proto::Selector) -> Selector {
-        Selector {
-            venue: selector.venue,
-            symbol: selector.symbol,
-        }
+        Selector { venue: selector.venue, symbol: selector.symbol }
     }
 }
 
@@ -136,10 +127,7 @@ impl InstrumentQuery {
 impl Instrument {
     fn from_wire(instrument: proto::Instrument) -> Result<Instrument, Error> {
         let mut names = Names::default();
-        let mut tick = |tick: Option<proto::Tick>| {
-            tick.map(|tick| Tick::from_wire(tick, 1, &mut names))
-                .transpose()
-        };
+        let mut tick = |tick: Option<proto::Tick>| tick.map(|tick| Tick::from_wire(tick, 1, &mut names)).transpose();
         Ok(Instrument {
             instrument_id: instrument.instrument_id,
             first_tick: tick(instrument.first_tick)?,
@@ -166,9 +154,7 @@ impl Client {
             min_cursor: Default::default(),
         };
         let answer = self
-            .call(request, |channel, request| async move {
-                instrument_service(channel).get_instrument(request).await
-            })
+            .call(request, |channel, request| async move { instrument_service(channel).get_instrument(request).await })
             .await?;
         let instrument = answer.instrument;
         Instrument::from_wire(instrument.ok_or_else(|| Error::protocol("instrument is missing"))?)
@@ -190,23 +176,16 @@ impl Client {
     /// # Errors
     ///
     /// Whatever the server refuses; an empty page is not an error.
-    pub async fn list_instruments(
-        &self,
-        query: &InstrumentQuery,
-    ) -> Result<Page<Instrument>, Error> {
+    pub async fn list_instruments(&self, query: &InstrumentQuery) -> Result<Page<Instrument>, Error> {
         let request = proto::ListInstrumentsRequest {
             venue: query.venue.clone(),
             symbol: query.symbol.clone(),
             page_size: query.page_size,
             page_token: query.page_token.clone(),
-            min_cursor: query
-                .min_cursor
-                .as_ref()
-                .map(Cursor::to_wire)
-                .unwrap_or_default(),
+            min_cursor: query.min_cursor.as_ref().map(Cursor::to_wire).unwrap_or_default(),
         };
-        let answer = self
-            .call(request, |channel, request| async move {
+        let answer =
+            self.call(request, |channel, request| async move {
                 instrument_service(channel).list_instruments(request).await
             })
             .await?;

@@ -62,23 +62,18 @@ pub use cursor::{Cursor, CursorInvalid};
 pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
 pub use health::Health;
-pub use history::{
-    Average, Averaging, Latest, LatestTick, Method, PricePoint, Query, Statistics, TickQuery,
-};
+pub use history::{Average, Averaging, Latest, LatestTick, Method, PricePoint, Query, Statistics, TickQuery};
 pub use import::{
-    Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectedLine, Run,
-    RunQuery, RunState, TickField, TimeUnit,
+    Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectedLine, Run, RunQuery, RunState,
+    TickField, TimeUnit,
 };
 pub use instrument::{Instrument, InstrumentQuery, Selector};
 pub use live::{
-    Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus,
-    StreamGapCause, Subscription, SubscriptionAck, SubscriptionStream,
+    Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus, StreamGapCause,
+    Subscription, SubscriptionAck, SubscriptionStream,
 };
 pub use page::Page;
-pub use publish::{
-    Publisher, PublisherBuilder, PublisherStatus, Receipt, RefusedBatch, RefusedBatches,
-    TickViolation,
-};
+pub use publish::{Publisher, PublisherBuilder, PublisherStatus, Receipt, RefusedBatch, RefusedBatches, TickViolation};
 pub use source_event::{SourceEvent, SourceGap, SourceGapCause, SourceGapFilled, SourceStatus};
 pub use tick::{Action, NameUnknown, NewTick, Origin, Side, Tick};
 pub use time::{TimeOutOfRange, UnixNanos};

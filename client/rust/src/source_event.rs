@@ -192,15 +192,7 @@ impl SourceGapFilled {
 
 impl SourceStatus {
     pub(crate) fn from_wire(status: proto::SourceStatus) -> Result<SourceStatus, Error> {
-        let proto::SourceStatus {
-            source,
-            venue,
-            symbols,
-            state,
-            change_time,
-            detail,
-            log_seq,
-        } = status;
+        let proto::SourceStatus { source, venue, symbols, state, change_time, detail, log_seq } = status;
         Ok(SourceStatus {
             source,
             venue,

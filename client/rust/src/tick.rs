@@ -115,11 +115,7 @@ pub struct NameUnknown {
 // === impl Tick ===
 
 impl Tick {
-    pub(crate) fn from_wire(
-        tick: proto::Tick,
-        merged_count: u32,
-        last: &mut Names,
-    ) -> Result<Tick, Error> {
+    pub(crate) fn from_wire(tick: proto::Tick, merged_count: u32, last: &mut Names) -> Result<Tick, Error> {
         let action = Action::from_wire(tick.action)?;
         let price = match &tick.price {
             Some(price) => Decimal::from_wire(price, "tick.price")?,
@@ -296,10 +292,7 @@ impl FromStr for Side {
         match text {
             "buy" => Ok(Side::Buy),
             "sell" => Ok(Side::Sell),
-            _ => Err(NameUnknown {
-                found: text.to_owned(),
-                expected: "buy, sell",
-            }),
+            _ => Err(NameUnknown { found: text.to_owned(), expected: "buy, sell" }),
         }
     }
 }
@@ -349,9 +342,7 @@ impl Action {
             Ok(proto::Action::New | proto::Action::Unspecified) => Ok(Action::New),
             Ok(proto::Action::Correct) => Ok(Action::Correct),
             Ok(proto::Action::Cancel) => Ok(Action::Cancel),
-            Err(_) => Err(Error::protocol(format!(
-                "tick.action {action} is not known"
-            ))),
+            Err(_) => Err(Error::protocol(format!("tick.action {action} is not known"))),
         }
     }
 
@@ -373,10 +364,7 @@ impl FromStr for Action {
             "new" => Ok(Action::New),
             "correct" => Ok(Action::Correct),
             "cancel" => Ok(Action::Cancel),
-            _ => Err(NameUnknown {
-                found: text.to_owned(),
-                expected: "new, correct, cancel",
-            }),
+            _ => Err(NameUnknown { found: text.to_owned(), expected: "new, correct, cancel" }),
         }
     }
 }

@@ -34,13 +34,9 @@ impl UnixNanos {
     }
 
     /// Reads a required time of an answer; `field` names it in the error.
-    pub(crate) fn from_wire(
-        time: Option<prost_types::Timestamp>,
-        field: &str,
-    ) -> Result<UnixNanos, Error> {
+    pub(crate) fn from_wire(time: Option<prost_types::Timestamp>, field: &str) -> Result<UnixNanos, Error> {
         let time = time.ok_or_else(|| Error::protocol(format!("{field} is missing")))?;
-        UnixNanos::from_timestamp(time)
-            .ok_or_else(|| Error::protocol(format!("{field} lies outside of 1677 to 2262")))
+        UnixNanos::from_timestamp(time).ok_or_else(|| Error::protocol(format!("{field} lies outside of 1677 to 2262")))
     }
 
     /// Reads a time that may be absent.
@@ -55,10 +51,7 @@ impl UnixNanos {
     }
 
     fn from_timestamp(time: prost_types::Timestamp) -> Option<UnixNanos> {
-        time.seconds
-            .checked_mul(NANOS_PER_SECOND)?
-            .checked_add(i64::from(time.nanos))
-            .map(UnixNanos)
+        time.seconds.checked_mul(NANOS_PER_SECOND)?.checked_add(i64::from(time.nanos)).map(UnixNanos)
     }
 }
 
@@ -69,10 +62,7 @@ impl fmt::Display for UnixNanos {
         let (year, month, day) = civil_date(seconds.div_euclid(86_400));
         let second = seconds.rem_euclid(86_400);
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        write!(
-            out,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z"
-        )
+        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
     }
 }
 
@@ -111,8 +101,7 @@ fn civil_date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_from_march = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
@@ -131,9 +120,7 @@ pub(crate) fn duration_to_wire(duration: Duration) -> prost_types::Duration {
 
 /// A duration of an answer; absent, negative and malformed ones count as zero.
 pub(crate) fn duration_from_wire(duration: Option<prost_types::Duration>) -> Duration {
-    duration
-        .and_then(|duration| Duration::try_from(duration).ok())
-        .unwrap_or_default()
+    duration.and_then(|duration| Duration::try_from(duration).ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

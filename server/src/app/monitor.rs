@@ -59,16 +59,11 @@ impl Monitor {
         let shown = self.views.borrow().position();
         let newest = head.as_ref().map_or(self.hub.head().position, |head| *head);
         // A view is always a little behind; one that is behind and stands still is stuck.
-        let stuck =
-            shown < newest && last.is_some_and(|last| last.shown == shown && last.newest > shown);
+        let stuck = shown < newest && last.is_some_and(|last| last.shown == shown && last.newest > shown);
         let hub = Dependency {
             name: "hub",
             state: if stuck { State::Degraded } else { State::Up },
-            detail: if stuck {
-                "answers stand still while the log grows".into()
-            } else {
-                String::new()
-            },
+            detail: if stuck { "answers stand still while the log grows".into() } else { String::new() },
         };
         let store = match &head {
             Ok(_) => Dependency::up("store", ""),
@@ -84,12 +79,7 @@ impl Monitor {
             lag: newest.saturating_sub(shown),
             dependencies: vec![store, Dependency::up("bus", "local"), hub],
         };
-        Seen {
-            readiness,
-            shown,
-            newest,
-            problem: head.err(),
-        }
+        Seen { readiness, shown, newest, problem: head.err() }
     }
 
     async fn tell(&self, seen: &Seen) {

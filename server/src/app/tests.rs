@@ -47,18 +47,10 @@ impl Fixture {
             demo: None,
             log: "info".into(),
         };
-        let outside = Outside {
-            clock: Arc::new(SystemClock),
-            seed: 7,
-            times: QUICK,
-            limits,
-        };
+        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits };
         let listener = bind(config.listen).await.unwrap();
         let app = App::start(&config, listener, outside).await.unwrap();
-        Fixture {
-            app,
-            _folder: folder,
-        }
+        Fixture { app, _folder: folder }
     }
 
     async fn channel(&self) -> Channel {
@@ -80,17 +72,13 @@ impl Fixture {
     }
 
     async fn get(&self, path: &str) -> String {
-        let request =
-            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         self.exchange(request.as_bytes()).await
     }
 
     async fn subscribe(&self) -> Streaming<proto::SubscribeTicksResponse> {
         let request = proto::SubscribeTicksRequest {
-            selectors: vec![proto::Selector {
-                venue: String::new(),
-                symbol: "*".into(),
-            }],
+            selectors: vec![proto::Selector { venue: String::new(), symbol: "*".into() }],
             ..proto::SubscribeTicksRequest::default()
         };
         let mut client = LiveServiceClient::new(self.channel().await);
@@ -109,10 +97,7 @@ fn reason(status: &Status) -> String {
 async fn mute_client(fixture: &Fixture) -> TcpStream {
     let mut stream = fixture.connect().await;
     let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
-        .await
-        .unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
     stream.write_all(&settings).await.unwrap();
     stream
 }
@@ -124,37 +109,18 @@ async fn one_port_serves_pages_probes_and_calls() {
     assert!(page.starts_with("HTTP/1.1 200 OK"), "{page}");
     assert!(page.contains(&fixture.app.address.to_string()), "{page}");
     assert!(!page.contains("{{"), "{page}");
-    assert!(
-        fixture
-            .get("/healthz")
-            .await
-            .contains("{\"status\":\"alive\"}")
-    );
+    assert!(fixture.get("/healthz").await.contains("{\"status\":\"alive\"}"));
     let ready = fixture.get("/readyz").await;
     assert!(ready.contains("\"ready\":true"), "{ready}");
-    assert!(
-        ready.contains("\"name\":\"store\",\"state\":\"up\""),
-        "{ready}"
-    );
+    assert!(ready.contains("\"name\":\"store\",\"state\":\"up\""), "{ready}");
     let missing = fixture.get("/nope").await;
     assert!(missing.starts_with("HTTP/1.1 404"), "{missing}");
     assert!(missing.contains("application/json"), "{missing}");
 
     let channel = fixture.channel().await;
-    for service in [
-        "",
-        "tapefeed.v1.LiveService",
-        "tapefeed.store",
-        "tapefeed.bus",
-        "tapefeed.hub",
-    ] {
-        let request = HealthCheckRequest {
-            service: service.into(),
-        };
-        let answer = HealthClient::new(channel.clone())
-            .check(request)
-            .await
-            .unwrap();
+    for service in ["", "tapefeed.v1.LiveService", "tapefeed.store", "tapefeed.bus", "tapefeed.hub"] {
+        let request = HealthCheckRequest { service: service.into() };
+        let answer = HealthClient::new(channel.clone()).check(request).await.unwrap();
         assert_eq!(answer.get_ref().status, 1, "{service}");
     }
 }
@@ -166,21 +132,13 @@ async fn grpc_web_works_over_http_1() {
                 origin: http://localhost:5173\r\ncontent-type: application/grpc-web+proto\r\ncontent-length: 5\r\n\r\n";
     let answer = fixture.exchange(&[head.as_bytes(), &[0; 5]].concat()).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
-    assert!(
-        answer.contains("access-control-allow-origin: http://localhost:5173"),
-        "{answer}"
-    );
+    assert!(answer.contains("access-control-allow-origin: http://localhost:5173"), "{answer}");
     assert!(answer.contains("grpc-status-details-bin"), "{answer}");
-    assert!(
-        answer.contains("\u{8}\u{1}"),
-        "the message says SERVING: {answer:?}"
-    );
+    assert!(answer.contains("\u{8}\u{1}"), "the message says SERVING: {answer:?}");
     assert!(answer.contains("grpc-status:0"), "{answer}");
 
     let unknown = head.replace("Health/Check", "Health/Nope");
-    let answer = fixture
-        .exchange(&[unknown.as_bytes(), &[0; 5]].concat())
-        .await;
+    let answer = fixture.exchange(&[unknown.as_bytes(), &[0; 5]].concat()).await;
     assert!(answer.contains("grpc-status: 12"), "{answer}");
 
     let preflight = "OPTIONS /tapefeed.v1.HistoryService/ListTicks HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -196,110 +154,57 @@ async fn statuses_of_the_transport_have_reasons() {
     let mut raw = tonic::client::Grpc::new(fixture.channel().await);
     for path in ["/tapefeed.v1.HistoryService/Nope", "/foo.Bar/Baz"] {
         raw.ready().await.unwrap();
-        let codec =
-            tonic_prost::ProstCodec::<proto::ListTicksRequest, proto::ListTicksResponse>::default();
+        let codec = tonic_prost::ProstCodec::<proto::ListTicksRequest, proto::ListTicksResponse>::default();
         let request = tonic::Request::new(proto::ListTicksRequest::default());
-        let status = raw
-            .unary(request, path.parse().unwrap(), codec)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (status.code(), reason(&status).as_str()),
-            (Code::Unimplemented, "METHOD_UNKNOWN")
-        );
+        let status = raw.unary(request, path.parse().unwrap(), codec).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::Unimplemented, "METHOD_UNKNOWN"));
     }
 
     let mut history = HistoryServiceClient::new(fixture.channel().await);
-    let oversized = proto::ListTicksRequest {
-        page_token: "x".repeat(5 << 20),
-        ..proto::ListTicksRequest::default()
-    };
+    let oversized = proto::ListTicksRequest { page_token: "x".repeat(5 << 20), ..proto::ListTicksRequest::default() };
     let status = history.list_ticks(oversized).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::ResourceExhausted, "LIMIT_EXCEEDED")
-    );
-    let status = history
-        .list_bars(proto::ListBarsRequest::default())
-        .await
-        .unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"));
+    let status = history.list_bars(proto::ListBarsRequest::default()).await.unwrap_err();
     assert_eq!(reason(&status), "NOT_SERVED");
-    let status = history
-        .list_ticks(proto::ListTicksRequest::default())
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::InvalidArgument, "FIELD_INVALID")
-    );
+    let status = history.list_ticks(proto::ListTicksRequest::default()).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
 }
 
 #[tokio::test]
 async fn both_versions_of_reflection_know_the_contract_and_its_details() {
     let fixture = Fixture::start(accept::Limits::default()).await;
-    let symbol = |name: &str| {
-        v1::server_reflection_request::MessageRequest::FileContainingSymbol(name.into())
-    };
-    let mut client =
-        v1::server_reflection_client::ServerReflectionClient::new(fixture.channel().await);
-    for name in [
-        "tapefeed.v1.LiveService",
-        "google.rpc.ErrorInfo",
-        "grpc.health.v1.Health",
-    ] {
-        let request = v1::ServerReflectionRequest {
-            host: String::new(),
-            message_request: Some(symbol(name)),
-        };
-        let answers = client
-            .server_reflection_info(tokio_stream::once(request))
-            .await
-            .unwrap();
+    let symbol = |name: &str| v1::server_reflection_request::MessageRequest::FileContainingSymbol(name.into());
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(fixture.channel().await);
+    for name in ["tapefeed.v1.LiveService", "google.rpc.ErrorInfo", "grpc.health.v1.Health"] {
+        let request = v1::ServerReflectionRequest { host: String::new(), message_request: Some(symbol(name)) };
+        let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
         let answer = answers.into_inner().message().await.unwrap().unwrap();
-        let Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(_)) =
-            answer.message_response
+        let Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(_)) = answer.message_response
         else {
             panic!("{name} is not known");
         };
     }
-    let mut client =
-        v1alpha::server_reflection_client::ServerReflectionClient::new(fixture.channel().await);
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(fixture.channel().await);
     let request = v1alpha::ServerReflectionRequest {
         host: String::new(),
-        message_request: Some(
-            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
-        ),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::ListServices(String::new())),
     };
-    let answers = client
-        .server_reflection_info(tokio_stream::once(request))
-        .await
-        .unwrap();
+    let answers = client.server_reflection_info(tokio_stream::once(request)).await.unwrap();
     let answer = answers.into_inner().message().await.unwrap().unwrap();
     let Some(v1alpha::server_reflection_response::MessageResponse::ListServicesResponse(list)) =
         answer.message_response
     else {
         panic!("no list of services");
     };
-    let names: Vec<_> = list
-        .service
-        .iter()
-        .map(|service| service.name.as_str())
-        .collect();
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert!(names.contains(&"tapefeed.v1.IngestService"), "{names:?}");
 }
 
 #[tokio::test]
 async fn connections_that_never_begin_are_closed() {
-    let limits = accept::Limits {
-        opening: Duration::from_millis(200),
-        ..accept::Limits::default()
-    };
+    let limits = accept::Limits { opening: Duration::from_millis(200), ..accept::Limits::default() };
     let fixture = Fixture::start(limits).await;
-    for begun in [
-        &b""[..],
-        b"PRI * HTTP/2.0\r\n",
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: ",
-    ] {
+    for begun in [&b""[..], b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\nhost: localhost\r\nx-slow: "] {
         let start = Instant::now();
         let mut stream = fixture.connect().await;
         stream.write_all(begun).await.unwrap();
@@ -307,27 +212,17 @@ async fn connections_that_never_begin_are_closed() {
         let _ = tokio::time::timeout(Duration::from_secs(5), stream.read_to_end(&mut rest))
             .await
             .expect("the server closes it");
-        assert!(
-            start.elapsed() >= Duration::from_millis(150),
-            "{begun:?}: {:?}",
-            start.elapsed()
-        );
+        assert!(start.elapsed() >= Duration::from_millis(150), "{begun:?}: {:?}", start.elapsed());
     }
     let stream = fixture.subscribe().await;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut stream = stream;
-    assert!(
-        stream.message().await.unwrap().is_some(),
-        "a stream that has begun goes on"
-    );
+    assert!(stream.message().await.unwrap().is_some(), "a stream that has begun goes on");
 }
 
 #[tokio::test]
 async fn connections_over_the_limit_are_refused_and_others_go_on() {
-    let limits = accept::Limits {
-        connections: 2,
-        ..accept::Limits::default()
-    };
+    let limits = accept::Limits { connections: 2, ..accept::Limits::default() };
     let fixture = Fixture::start(limits).await;
     let (_first, _second) = (fixture.connect().await, mute_client(&fixture).await);
     tokio::time::sleep(Duration::from_millis(100)).await;
@@ -348,11 +243,8 @@ async fn stopping_is_bounded_whatever_clients_do() {
     let mut stream = fixture.subscribe().await;
     let first = stream.message().await.unwrap().unwrap();
     assert!(!first.cursor.is_empty());
-    let mut watch = HealthClient::new(fixture.channel().await)
-        .watch(HealthCheckRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    let mut watch =
+        HealthClient::new(fixture.channel().await).watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status, 1);
 
     let address = fixture.app.address;
@@ -361,10 +253,7 @@ async fn stopping_is_bounded_whatever_clients_do() {
     let ended = tokio::spawn(fixture.app.ended());
 
     let told = watch.message().await.unwrap().unwrap();
-    assert_eq!(
-        told.status, 2,
-        "health says NOT_SERVING before anything else"
-    );
+    assert_eq!(told.status, 2, "health says NOT_SERVING before anything else");
     let status = loop {
         match stream.message().await {
             Ok(Some(_)) => {}
@@ -372,38 +261,19 @@ async fn stopping_is_bounded_whatever_clients_do() {
             Err(status) => break status,
         }
     };
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::Unavailable, "SHUTTING_DOWN")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "SHUTTING_DOWN"));
     let details = status.get_error_details();
     assert!(details.retry_info().is_some());
-    assert!(
-        details
-            .error_info()
-            .unwrap()
-            .metadata
-            .contains_key("cursor")
-    );
-    assert!(
-        start.elapsed() < QUICK.ending,
-        "the stream ended itself: {:?}",
-        start.elapsed()
-    );
+    assert!(details.error_info().unwrap().metadata.contains_key("cursor"));
+    assert!(start.elapsed() < QUICK.ending, "the stream ended itself: {:?}", start.elapsed());
 
     // The watch does not end itself, so it is ended.
     let status = watch.message().await.unwrap_err();
     assert_eq!(reason(&status), "SHUTTING_DOWN");
-    assert!(
-        TcpStream::connect(address).await.is_err(),
-        "the port is free"
-    );
+    assert!(TcpStream::connect(address).await.is_err(), "the port is free");
     ended.await.unwrap();
     let took = start.elapsed();
-    assert!(
-        took >= QUICK.abort - Duration::from_millis(50),
-        "the mute client was waited for: {took:?}"
-    );
+    assert!(took >= QUICK.abort - Duration::from_millis(50), "the mute client was waited for: {took:?}");
     assert!(took < QUICK.exit, "{took:?}");
 }
 
@@ -424,15 +294,9 @@ async fn what_stands_in_the_way_of_a_start_is_named() {
     assert!(taken.contains("--listen"), "{taken}");
 
     let store = StoreUrl::Sqlite(fixture.app.store.place.clone().into());
-    let locked = renew_epoch(&store, &Outside::system())
-        .await
-        .unwrap_err()
-        .to_string();
+    let locked = renew_epoch(&store, &Outside::system()).await.unwrap_err().to_string();
     assert!(locked.contains("--store"), "{locked}");
     let missing = StoreUrl::Sqlite("no/such/file.db".into());
-    let missing = renew_epoch(&missing, &Outside::system())
-        .await
-        .unwrap_err()
-        .to_string();
+    let missing = renew_epoch(&missing, &Outside::system()).await.unwrap_err().to_string();
     assert!(missing.contains("no/such/file.db"), "{missing}");
 }

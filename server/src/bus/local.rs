@@ -17,9 +17,7 @@ pub struct LocalBus {
 impl LocalBus {
     /// A bus without listeners.
     pub fn new() -> LocalBus {
-        LocalBus {
-            sender: broadcast::Sender::new(KEPT),
-        }
+        LocalBus { sender: broadcast::Sender::new(KEPT) }
     }
 }
 

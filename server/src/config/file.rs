@@ -35,21 +35,13 @@ impl File {
         let path = named.unwrap_or(Path::new(DEFAULT_PATH));
         match std::fs::read_to_string(path) {
             Ok(text) => File::parse(path.to_owned(), &text),
-            Err(problem) if named.is_none() && problem.kind() == ErrorKind::NotFound => {
-                Ok(File::default())
-            }
-            Err(problem) => Err(ConfigError::Unreadable {
-                path: path.to_owned(),
-                problem,
-            }),
+            Err(problem) if named.is_none() && problem.kind() == ErrorKind::NotFound => Ok(File::default()),
+            Err(problem) => Err(ConfigError::Unreadable { path: path.to_owned(), problem }),
         }
     }
 
     pub(super) fn parse(path: PathBuf, text: &str) -> Result<File, ConfigError> {
-        toml::from_str(text).map_err(|error| ConfigError::Malformed {
-            path,
-            problem: error.to_string(),
-        })
+        toml::from_str(text).map_err(|error| ConfigError::Malformed { path, problem: error.to_string() })
     }
 }
 
@@ -63,8 +55,7 @@ mod tests {
 
     #[test]
     fn files_are_read_with_the_names_of_the_flags() {
-        let file =
-            parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\n").unwrap();
+        let file = parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\n").unwrap();
         assert_eq!(file.listen, "[::1]:4000".parse().ok());
         assert_eq!(file.log_retention, "2h".parse().ok());
         assert_eq!(file.demo_rate, Some(5));

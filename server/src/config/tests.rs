@@ -27,10 +27,7 @@ fn the_demo_has_a_store_of_its_own_that_does_not_grow_for_ever() {
     let demo = read(&["demo", "--demo-rate", "7"]).unwrap();
     assert_eq!(demo.store, StoreUrl::Sqlite("./tapefeed-demo.db".into()));
     assert_eq!(demo.history_retention, Some(Duration::from_secs(86_400)));
-    let expected = Demo {
-        ticks_per_second: 7,
-        seed: 1,
-    };
+    let expected = Demo { ticks_per_second: 7, seed: 1 };
     assert_eq!(demo.demo, Some(expected));
     let kept = read(&["demo", "--history-retention", "7d"]).unwrap();
     assert_eq!(kept.history_retention, Some(Duration::from_secs(604_800)));
@@ -57,15 +54,9 @@ fn a_flag_is_stronger_than_the_file() {
 #[test]
 fn wrong_options_say_what_to_write() {
     for (arguments, told) in [
-        (
-            ["--listen", "0.0.0.0:50051"],
-            "neither TLS nor authentication",
-        ),
+        (["--listen", "0.0.0.0:50051"], "neither TLS nor authentication"),
         (["--listen", "localhost"], "127.0.0.1:50051"),
-        (
-            ["--store", "postgres://localhost/db"],
-            "not in this version",
-        ),
+        (["--store", "postgres://localhost/db"], "not in this version"),
         (["--store", "tapefeed.db"], "sqlite://"),
         (["--bus", "redis://localhost"], "not in this version"),
         (["--log-retention", "a day"], "24h"),
@@ -78,20 +69,8 @@ fn wrong_options_say_what_to_write() {
 
 #[test]
 fn an_epoch_is_renewed_in_the_store_of_serve() {
-    let line = [
-        "tapefeed-server",
-        "epoch",
-        "renew",
-        "--store",
-        "sqlite://copy.db",
-    ];
-    let config = CommandLine::try_parse_from(line)
-        .unwrap()
-        .resolve()
-        .unwrap();
-    let expected = Config::RenewEpoch {
-        store: StoreUrl::Sqlite("copy.db".into()),
-        log: "info".into(),
-    };
+    let line = ["tapefeed-server", "epoch", "renew", "--store", "sqlite://copy.db"];
+    let config = CommandLine::try_parse_from(line).unwrap().resolve().unwrap();
+    let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: "info".into() };
     assert_eq!(config, expected);
 }

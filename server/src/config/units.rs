@@ -22,8 +22,7 @@ impl FromStr for Span {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Span, String> {
-        let wrong =
-            || format!("{text:?} is no time: write a number and ms, s, m, h or d, as in 24h");
+        let wrong = || format!("{text:?} is no time: write a number and ms, s, m, h or d, as in 24h");
         let (number, unit) = number(text).ok_or_else(wrong)?;
         let unit_ms: u64 = match unit {
             "ms" => 1,
@@ -42,8 +41,7 @@ impl FromStr for ByteCount {
     type Err = String;
 
     fn from_str(text: &str) -> Result<ByteCount, String> {
-        let wrong =
-            || format!("{text:?} is no size: write a number and KiB, MiB, GiB or TiB, as in 8GiB");
+        let wrong = || format!("{text:?} is no size: write a number and KiB, MiB, GiB or TiB, as in 8GiB");
         let (number, unit) = number(text).ok_or_else(wrong)?;
         let shift = match unit {
             "" | "B" => 0,
@@ -53,10 +51,7 @@ impl FromStr for ByteCount {
             "TiB" => 40,
             _ => return Err(wrong()),
         };
-        number
-            .checked_mul(1 << shift)
-            .map(ByteCount)
-            .ok_or_else(wrong)
+        number.checked_mul(1 << shift).map(ByteCount).ok_or_else(wrong)
     }
 }
 
@@ -71,16 +66,7 @@ mod tests {
         assert_eq!(ms("7d"), Some(604_800_000));
         assert_eq!(ms("250ms"), Some(250));
         assert_eq!(ms("90s"), Some(90_000));
-        for wrong in [
-            "",
-            "24",
-            "h",
-            "1.5h",
-            "-1h",
-            "24 h",
-            "24H",
-            "18446744073709551615d",
-        ] {
+        for wrong in ["", "24", "h", "1.5h", "-1h", "24 h", "24H", "18446744073709551615d"] {
             assert_eq!(ms(wrong), None, "{wrong}");
         }
         let bytes = |text: &str| text.parse::<ByteCount>().ok().map(|count| count.0);

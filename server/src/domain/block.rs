@@ -34,26 +34,12 @@ impl Block {
         chain: [u8; 16],
         bytes: &[u8],
     ) -> Result<Block, SegmentCorrupt> {
-        let origin = if backfill {
-            Origin::Backfill
-        } else {
-            Origin::Live
-        };
+        let origin = if backfill { Origin::Backfill } else { Origin::Live };
         let entries = segment::decode(bytes, first_seq, origin)?;
         if entries.ticks.len() + entries.controls.len() != entry_count as usize {
-            return Err(SegmentCorrupt(
-                "its row counts other entries than its bytes hold",
-            ));
+            return Err(SegmentCorrupt("its row counts other entries than its bytes hold"));
         }
-        Ok(Block {
-            epoch,
-            first_seq,
-            entry_count,
-            append_time,
-            backfill,
-            chain,
-            entries,
-        })
+        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries })
     }
 
     /// Position of its last entry.
@@ -63,16 +49,11 @@ impl Block {
 
     /// The cursor behind its last entry.
     pub fn cursor(&self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.last_seq(),
-        }
+        Cursor { epoch: self.epoch, position: self.last_seq() }
     }
 
     /// About how much memory it holds, in bytes.
     pub fn memory(&self) -> usize {
-        std::mem::size_of::<Block>()
-            + self.entries.ticks.len() * TICK_BYTES
-            + self.entries.controls.len() * 128
+        std::mem::size_of::<Block>() + self.entries.ticks.len() * TICK_BYTES + self.entries.controls.len() * 128
     }
 }

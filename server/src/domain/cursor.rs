@@ -40,22 +40,9 @@ impl Cursor {
     /// Reads the bytes of [`Cursor::encode`] and nothing else.
     pub fn decode(bytes: &[u8]) -> Result<Cursor, CursorInvalid> {
         let bytes: &[u8; CURSOR_BYTES] = bytes.try_into().map_err(|_| CursorInvalid)?;
-        let number = |at: usize| {
-            u64::from_le_bytes(
-                bytes[at..at + 8]
-                    .try_into()
-                    .expect("a slice of eight bytes"),
-            )
-        };
-        let cursor = Cursor {
-            epoch: Epoch(number(1)),
-            position: number(9),
-        };
-        if cursor.encode() == *bytes {
-            Ok(cursor)
-        } else {
-            Err(CursorInvalid)
-        }
+        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("a slice of eight bytes"));
+        let cursor = Cursor { epoch: Epoch(number(1)), position: number(9) };
+        if cursor.encode() == *bytes { Ok(cursor) } else { Err(CursorInvalid) }
     }
 }
 

@@ -33,13 +33,22 @@ pub const POW10: [i64; 19] = {
     table
 };
 
+/// Powers of ten from 10^0 to 10^32: what each exponent, from -18, is in units of 10^-18.
+const UNITS: [i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize] = {
+    let mut table = [1i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize];
+    let mut power = 1;
+    while power < table.len() {
+        table[power] = table[power - 1] * 10;
+        power += 1;
+    }
+    table
+};
+
 /// Why a number was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecimalInvalid {
     /// Not digits with an optional sign and point; also NaN, infinities and empty text.
-    #[error(
-        "not a decimal number: write digits with an optional sign and decimal point, as in -61837.63"
-    )]
+    #[error("not a decimal number: write digits with an optional sign and decimal point, as in -61837.63")]
     Syntax,
     /// The text is longer than 64 bytes.
     #[error("longer than {MAX_TEXT_BYTES} characters")]
@@ -57,10 +66,7 @@ pub enum DecimalInvalid {
 
 impl Decimal {
     /// Zero.
-    pub const ZERO: Decimal = Decimal {
-        mantissa: 0,
-        exponent: 0,
-    };
+    pub const ZERO: Decimal = Decimal { mantissa: 0, exponent: 0 };
 
     /// Makes `mantissa * 10^exponent` canonical and checks the door rule.
     pub fn new(mut mantissa: i64, exponent: i32) -> Result<Decimal, DecimalInvalid> {
@@ -120,7 +126,7 @@ impl Decimal {
     /// The value in units of 10^-18: exact for every decimal, below 10^33.
     pub fn units_e18(self) -> i128 {
         // The door rule bounds the product by 10^33, far inside an i128.
-        i128::from(self.mantissa) * 10i128.pow((self.exponent + MAX_DECIMALS) as u32)
+        i128::from(self.mantissa) * UNITS[(self.exponent + MAX_DECIMALS) as usize]
     }
 
     /// How many decimals the canonical form shows after the point.
@@ -172,10 +178,7 @@ impl FromStr for Decimal {
         if !whole.iter().chain(fraction).all(u8::is_ascii_digit) {
             return Err(DecimalInvalid::Syntax);
         }
-        let significant = fraction
-            .iter()
-            .rposition(|&byte| byte != b'0')
-            .map_or(0, |last| last + 1);
+        let significant = fraction.iter().rposition(|&byte| byte != b'0').map_or(0, |last| last + 1);
         let fraction = &fraction[..significant];
         if fraction.len() > MAX_DECIMALS as usize {
             return Err(DecimalInvalid::TooFine);
@@ -206,11 +209,7 @@ impl fmt::Display for Decimal {
         let sign = if self.mantissa < 0 { "-" } else { "" };
         let magnitude = self.mantissa.unsigned_abs();
         if self.exponent >= 0 {
-            return write!(
-                out,
-                "{sign}{}",
-                u128::from(magnitude) * 10u128.pow(self.exponent as u32)
-            );
+            return write!(out, "{sign}{}", u128::from(magnitude) * 10u128.pow(self.exponent as u32));
         }
         let decimals = self.decimals() as usize;
         let digits = format!("{magnitude:0>width$}", width = decimals + 1);
@@ -232,7 +231,8 @@ mod tests {
 
     #[test]
     fn text_is_read_exactly_or_refused_with_the_reason() {
-        let cases: &[(&str, Result<(i64, i8), DecimalInvalid>)] = &[
+        type Case = (&'static str, Result<(i64, i8), DecimalInvalid>);
+        let cases: &[Case] = &[
             ("61837.63000000", Ok((6183763, -2))),
             ("-0.000", Ok((0, 0))),
             ("+5.970", Ok((597, -2))),
@@ -258,28 +258,17 @@ mod tests {
             (" 1", Err(DecimalInvalid::Syntax)),
         ];
         for (text, expected) in cases {
-            let read = text
-                .parse::<Decimal>()
-                .map(|value| (value.mantissa(), value.exponent()));
+            let read = text.parse::<Decimal>().map(|value| (value.mantissa(), value.exponent()));
             assert_eq!(read, *expected, "{text:?}");
         }
-        assert_eq!(
-            "1".repeat(400).parse::<Decimal>(),
-            Err(DecimalInvalid::TooLong)
-        );
+        assert_eq!("1".repeat(400).parse::<Decimal>(), Err(DecimalInvalid::TooLong));
     }
 
     #[test]
     fn the_door_rule_holds_at_its_edges() {
         assert_eq!(Decimal::new(1, 15), Err(DecimalInvalid::TooLarge));
-        assert_eq!(
-            Decimal::new(1, 14).map(|value| value.to_string()),
-            Ok("100000000000000".into())
-        );
-        assert_eq!(
-            Decimal::new(i64::MAX, -4),
-            Ok("922337203685477.5807".parse().unwrap())
-        );
+        assert_eq!(Decimal::new(1, 14).map(|value| value.to_string()), Ok("100000000000000".into()));
+        assert_eq!(Decimal::new(i64::MAX, -4), Ok("922337203685477.5807".parse().unwrap()));
         assert_eq!(Decimal::new(i64::MAX, -3), Err(DecimalInvalid::TooLarge));
         assert_eq!(Decimal::new(1, -19), Err(DecimalInvalid::TooFine));
         assert_eq!(Decimal::new(10, -19).map(|value| value.exponent()), Ok(-18));

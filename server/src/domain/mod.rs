@@ -17,8 +17,10 @@ mod samples;
 mod scale;
 pub mod segment;
 pub mod statistics;
+pub mod tally;
 pub mod tick;
 pub mod time;
+mod time_unit;
 mod varint;
 pub mod wide;
 

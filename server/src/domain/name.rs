@@ -36,8 +36,7 @@ fn check(text: &[u8], longest: usize, slash: bool) -> Result<(), NameInvalid> {
         return Err(NameInvalid::TooLong(longest));
     }
     for (position, byte) in text.iter().enumerate() {
-        let allowed =
-            byte.is_ascii_alphanumeric() || b"._-:^=$+".contains(byte) || (slash && *byte == b'/');
+        let allowed = byte.is_ascii_alphanumeric() || b"._-:^=$+".contains(byte) || (slash && *byte == b'/');
         if !allowed {
             return Err(NameInvalid::Character { position, slash });
         }
@@ -111,39 +110,12 @@ mod tests {
     fn names_keep_to_their_alphabet_and_length() {
         assert!(Symbol::new("BRK.B/x:^=$+_-9").is_ok());
         assert_eq!(Symbol::new(""), Err(NameInvalid::Empty));
-        assert_eq!(
-            Symbol::new(&"A".repeat(64)).map(|symbol| symbol.as_str().len()),
-            Ok(64)
-        );
+        assert_eq!(Symbol::new(&"A".repeat(64)).map(|symbol| symbol.as_str().len()), Ok(64));
         assert_eq!(Symbol::new(&"A".repeat(65)), Err(NameInvalid::TooLong(64)));
-        assert_eq!(
-            Symbol::new("A B"),
-            Err(NameInvalid::Character {
-                position: 1,
-                slash: true
-            })
-        );
-        assert_eq!(
-            Symbol::new("caf\u{e9}"),
-            Err(NameInvalid::Character {
-                position: 3,
-                slash: true
-            })
-        );
-        assert_eq!(
-            Symbol::new("*"),
-            Err(NameInvalid::Character {
-                position: 0,
-                slash: true
-            })
-        );
-        assert_eq!(
-            Venue::new("A/B"),
-            Err(NameInvalid::Character {
-                position: 1,
-                slash: false
-            })
-        );
+        assert_eq!(Symbol::new("A B"), Err(NameInvalid::Character { position: 1, slash: true }));
+        assert_eq!(Symbol::new("caf\u{e9}"), Err(NameInvalid::Character { position: 3, slash: true }));
+        assert_eq!(Symbol::new("*"), Err(NameInvalid::Character { position: 0, slash: true }));
+        assert_eq!(Venue::new("A/B"), Err(NameInvalid::Character { position: 1, slash: false }));
         assert_eq!(Venue::new(&"V".repeat(33)), Err(NameInvalid::TooLong(32)));
     }
 }

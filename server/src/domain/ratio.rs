@@ -28,11 +28,7 @@ pub fn vwap(notional: I256, volume: I256, decimals: u8) -> Option<String> {
 /// The time-weighted mean price from the integral in units of 10^-18 * 1 ns over `total_ns` nanoseconds. `None` over no
 /// time at all: then the last price stands for the mean.
 pub fn twap(integral: I256, total_ns: u64, decimals: u8) -> Option<String> {
-    quotient(
-        integral,
-        I256::product(i128::from(total_ns), UNITS),
-        decimals,
-    )
+    quotient(integral, I256::product(i128::from(total_ns), UNITS), decimals)
 }
 
 /// Decimals of the unit of prices and quantities.
@@ -73,11 +69,7 @@ pub fn quotient(numerator: I256, denominator: I256, decimals: u8) -> Option<Stri
 /// `value * 10^-scale` as exact decimal text without trailing zeros.
 pub fn fixed_point(value: I256, scale: u8) -> String {
     let magnitude = value.magnitude();
-    print(
-        value.is_negative(),
-        &mut [magnitude[0], magnitude[1], magnitude[2], magnitude[3], 0, 0],
-        scale,
-    )
+    print(value.is_negative(), &mut [magnitude[0], magnitude[1], magnitude[2], magnitude[3], 0, 0], scale)
 }
 
 /// Half-even: above the half up, below it down, at the half to the even neighbour. `twice` compares twice the
@@ -147,10 +139,7 @@ fn increment(limbs: &mut Limbs) {
 /// Quotient and remainder of long division in base 2^64: Knuth, The Art of Computer Programming 4.3.1, algorithm D.
 /// The divisor is not zero.
 fn div_rem(dividend: &Limbs, divisor: &[u64; 4]) -> (Limbs, [u64; 4]) {
-    let size = divisor
-        .iter()
-        .rposition(|&limb| limb != 0)
-        .map_or(0, |last| last + 1);
+    let size = divisor.iter().rposition(|&limb| limb != 0).map_or(0, |last| last + 1);
     if size <= 1 {
         let (quotient, remainder) = div_rem_small(dividend, divisor[0]);
         return (quotient, [remainder, 0, 0, 0]);
@@ -249,16 +238,8 @@ fn print(negative: bool, limbs: &mut Limbs, scale: u8) -> String {
         }
     }
     // The digits stand backwards: trailing zeros of the fraction first, leading zeros of the whole part last.
-    let skipped = digits
-        .iter()
-        .take(scale)
-        .take_while(|&&digit| digit == b'0')
-        .count();
-    let length = digits
-        .iter()
-        .rposition(|&digit| digit != b'0')
-        .map_or(0, |last| last + 1)
-        .max(scale + 1);
+    let skipped = digits.iter().take(scale).take_while(|&&digit| digit == b'0').count();
+    let length = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1).max(scale + 1);
     let zero = digits[skipped..length].iter().all(|&digit| digit == b'0');
     let mut text = String::with_capacity(length + 2);
     if negative && !zero {
@@ -334,11 +315,7 @@ mod tests {
         ];
         for &(numerator, denominator, decimals, expected) in cases {
             let text = quotient(wide(numerator), wide(denominator), decimals);
-            assert_eq!(
-                text.as_deref(),
-                Some(expected),
-                "{numerator} / {denominator} at {decimals}"
-            );
+            assert_eq!(text.as_deref(), Some(expected), "{numerator} / {denominator} at {decimals}");
         }
         assert_eq!(quotient(wide(1), I256::ZERO, 9), None);
         let seventy_six_digits = quotient(I256::MIN, wide(1), 36).unwrap();
@@ -370,14 +347,21 @@ mod tests {
         let units = |value: i128| wide(value * UNITS);
         assert_eq!(mean(units(10), 4, 9).as_deref(), Some("2.5"));
         assert_eq!(mean(I256::ZERO, 0, 9), None);
-        assert_eq!(
-            vwap(I256::product(70 * UNITS, UNITS), units(3), 3).as_deref(),
-            Some("23.333")
-        );
+        assert_eq!(vwap(I256::product(70 * UNITS, UNITS), units(3), 3).as_deref(), Some("23.333"));
         assert_eq!(vwap(I256::ZERO, I256::ZERO, 9), None);
         assert_eq!(vwap(I256::ZERO, I256::MAX, 9), None);
         assert_eq!(twap(units(-7), 2, 9).as_deref(), Some("-3.5"));
         assert_eq!(twap(I256::ZERO, 0, 9), None);
+    }
+
+    #[test]
+    fn an_estimated_digit_that_is_too_high_is_corrected() {
+        // Random numbers reach this branch once in 2^63 times.
+        let dividend = [0, 0, 1 << 63, (1 << 63) - 1, 0, 0];
+        let divisor = [1, 0, 1 << 63, 0];
+        let (quotient, remainder) = div_rem(&dividend, &divisor);
+        assert_eq!(quotient, [u64::MAX - 1, 0, 0, 0, 0, 0]);
+        assert_eq!(remainder, [2, u64::MAX, (1 << 63) - 1, 0]);
     }
 
     proptest! {

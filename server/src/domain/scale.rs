@@ -50,24 +50,14 @@ impl Scale {
         }
         let rescaled = match self.exponent {
             None => Some((0, 0)),
-            Some(exponent) => {
-                POW10
-                    .get((exponent - value.exponent()) as usize)
-                    .and_then(|&power| {
-                        self.least
-                            .checked_mul(power)
-                            .zip(self.most.checked_mul(power))
-                    })
-            }
+            Some(exponent) => POW10
+                .get((exponent - value.exponent()) as usize)
+                .and_then(|&power| self.least.checked_mul(power).zip(self.most.checked_mul(power))),
         };
         let Some((least, most)) = rescaled else {
             return false;
         };
-        *self = Scale {
-            exponent: Some(value.exponent()),
-            least: least.min(mantissa),
-            most: most.max(mantissa),
-        };
+        *self = Scale { exponent: Some(value.exponent()), least: least.min(mantissa), most: most.max(mantissa) };
         true
     }
 }

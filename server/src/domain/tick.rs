@@ -71,8 +71,7 @@ impl TradeId {
         if text.len() > MAX_TRADE_ID_BYTES {
             return Err(TradeIdInvalid);
         }
-        let canonical = text.bytes().all(|byte| byte.is_ascii_digit())
-            && (text == "0" || !text.starts_with('0'));
+        let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
         match text.parse::<u64>() {
             Ok(number) if canonical => Ok(TradeId::Number(number)),
             _ => Ok(TradeId::Text(text.into())),
@@ -281,21 +280,8 @@ mod tests {
 
     #[test]
     fn trade_ids_keep_their_text() {
-        for text in [
-            "",
-            "0",
-            "7",
-            "007",
-            "18446744073709551615",
-            "18446744073709551616",
-            "+7",
-            "a-1",
-            "-1",
-        ] {
-            assert_eq!(
-                TradeId::new(text).map(|id| id.to_string()).as_deref(),
-                Ok(text)
-            );
+        for text in ["", "0", "7", "007", "18446744073709551615", "18446744073709551616", "+7", "a-1", "-1"] {
+            assert_eq!(TradeId::new(text).map(|id| id.to_string()).as_deref(), Ok(text));
         }
         assert_eq!(TradeId::new("007").unwrap(), TradeId::Text("007".into()));
         assert_eq!(TradeId::new("7").unwrap(), TradeId::Number(7));
@@ -313,10 +299,8 @@ mod tests {
             side: Side::Buy,
             trade_id: TradeId::None,
         };
-        let base = Batch {
-            instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())],
-            ticks: vec![tick],
-        };
+        let base =
+            Batch { instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())], ticks: vec![tick] };
         let variants: Vec<fn(&mut Batch)> = vec![
             |_| (),
             |batch| batch.instruments[0].0 = Venue::new("W").unwrap(),

@@ -34,11 +34,7 @@ impl UnixNanos {
 
     /// Checks that the instant lies at or after 1970.
     pub fn new(nanos: i64) -> Result<UnixNanos, TimeInvalid> {
-        if nanos < 0 {
-            Err(TimeInvalid::TooEarly)
-        } else {
-            Ok(UnixNanos(nanos))
-        }
+        if nanos < 0 { Err(TimeInvalid::TooEarly) } else { Ok(UnixNanos(nanos)) }
     }
 
     /// From whole seconds and a sub-second part, as in protobuf's `Timestamp`.
@@ -63,10 +59,7 @@ impl UnixNanos {
 
     /// Whole seconds since 1970 and the nanoseconds inside the second.
     pub fn seconds_and_nanos(self) -> (i64, i32) {
-        (
-            self.0 / NANOS_PER_SECOND,
-            (self.0 % NANOS_PER_SECOND) as i32,
-        )
+        (self.0 / NANOS_PER_SECOND, (self.0 % NANOS_PER_SECOND) as i32)
     }
 
     /// Days since 1970 of the UTC day that holds this instant.
@@ -102,16 +95,10 @@ pub struct RangeInverted;
 
 impl TimeRange {
     /// Everything.
-    pub const ALL: TimeRange = TimeRange {
-        start: None,
-        end: None,
-    };
+    pub const ALL: TimeRange = TimeRange { start: None, end: None };
 
     /// Checks that the end does not lie before the start. Equal ends make an empty range.
-    pub fn new(
-        start: Option<UnixNanos>,
-        end: Option<UnixNanos>,
-    ) -> Result<TimeRange, RangeInverted> {
+    pub fn new(start: Option<UnixNanos>, end: Option<UnixNanos>) -> Result<TimeRange, RangeInverted> {
         match (start, end) {
             (Some(start), Some(end)) if end < start => Err(RangeInverted),
             _ => Ok(TimeRange { start, end }),
@@ -151,10 +138,7 @@ impl fmt::Display for UnixNanos {
         let (year, month, day) = civil_from_days(seconds / 86_400);
         let second = seconds % 86_400;
         let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
-        write!(
-            out,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z"
-        )
+        write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
     }
 }
 
@@ -163,16 +147,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let month_index = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * month_index + 2) / 5 + 1;
-    let month = if month_index < 10 {
-        month_index + 3
-    } else {
-        month_index - 9
-    };
+    let month = if month_index < 10 { month_index + 3 } else { month_index - 9 };
     let year = year_of_era + era * 400 + i64::from(month <= 2);
     (year, month, day)
 }
@@ -185,40 +164,19 @@ mod tests {
     #[test]
     fn instants_outside_1970_to_2262_are_refused() {
         assert_eq!(UnixNanos::new(-1), Err(TimeInvalid::TooEarly));
-        assert_eq!(
-            UnixNanos::from_seconds(-1, 999_999_999),
-            Err(TimeInvalid::TooEarly)
-        );
-        assert_eq!(
-            UnixNanos::from_seconds(9_223_372_036, 854_775_807),
-            Ok(UnixNanos::MAX)
-        );
-        assert_eq!(
-            UnixNanos::from_seconds(9_223_372_036, 854_775_808),
-            Err(TimeInvalid::TooLate)
-        );
-        assert_eq!(
-            UnixNanos::from_seconds(i64::MAX, 0),
-            Err(TimeInvalid::TooLate)
-        );
-        assert_eq!(
-            UnixNanos::from_seconds(0, -1),
-            Err(TimeInvalid::NanosOutOfRange)
-        );
-        assert_eq!(
-            UnixNanos::from_seconds(0, 1_000_000_000),
-            Err(TimeInvalid::NanosOutOfRange)
-        );
+        assert_eq!(UnixNanos::from_seconds(-1, 999_999_999), Err(TimeInvalid::TooEarly));
+        assert_eq!(UnixNanos::from_seconds(9_223_372_036, 854_775_807), Ok(UnixNanos::MAX));
+        assert_eq!(UnixNanos::from_seconds(9_223_372_036, 854_775_808), Err(TimeInvalid::TooLate));
+        assert_eq!(UnixNanos::from_seconds(i64::MAX, 0), Err(TimeInvalid::TooLate));
+        assert_eq!(UnixNanos::from_seconds(0, -1), Err(TimeInvalid::NanosOutOfRange));
+        assert_eq!(UnixNanos::from_seconds(0, 1_000_000_000), Err(TimeInvalid::NanosOutOfRange));
     }
 
     #[test]
     fn instants_print_as_rfc_3339_with_nanoseconds() {
         assert_eq!(UnixNanos::MIN.to_string(), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(UnixNanos::MAX.to_string(), "2262-04-11T23:47:16.854775807Z");
-        assert_eq!(
-            UnixNanos(951_827_696_000_000_789).to_string(),
-            "2000-02-29T12:34:56.000000789Z"
-        );
+        assert_eq!(UnixNanos(951_827_696_000_000_789).to_string(), "2000-02-29T12:34:56.000000789Z");
     }
 
     proptest! {

@@ -4,12 +4,49 @@
 
 /// Appends a number in 7-bit groups, the least significant first: one byte below 128, ten bytes at most.
 #[inline]
-pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
+pub(super) fn put(out: &mut Vec<u8>, value: u64) {
+    if value < 0x80 {
+        out.push(value as u8);
+    } else if value < 1 << 56 {
+        // All groups at once and then as many bytes as there are: lengths of two to eight bytes cannot be predicted,
+        // and a mistaken branch costs more than the whole computation.
+        let length = (70 - value.leading_zeros()) / 7;
+        let more = CONTINUES & !(u64::MAX << (8 * (length - 1)));
+        let end = out.len() + length as usize;
+        out.extend_from_slice(&(spread(value) | more).to_le_bytes());
+        out.truncate(end);
+    } else {
+        put_long(out, value);
+    }
+}
+
+/// Appends a number of nine or ten bytes.
+#[cold]
+fn put_long(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+/// The bit that says that another byte follows, in each of eight bytes.
+const CONTINUES: u64 = 0x8080_8080_8080_8080;
+
+/// Moves eight groups of 7 bits apart into bytes.
+#[inline]
+fn spread(value: u64) -> u64 {
+    let value = (value & 0x0000_0000_0fff_ffff) | (value & 0x00ff_ffff_f000_0000) << 4;
+    let value = (value & 0x0000_3fff_0000_3fff) | (value & 0x0fff_c000_0fff_c000) << 2;
+    (value & 0x007f_007f_007f_007f) | (value & 0x3f80_3f80_3f80_3f80) << 1
+}
+
+/// The inverse of [`spread`]; ignores the bits between the groups.
+#[inline]
+fn gather(value: u64) -> u64 {
+    let value = (value & 0x007f_007f_007f_007f) | (value & 0x7f00_7f00_7f00_7f00) >> 1;
+    let value = (value & 0x0000_3fff_0000_3fff) | (value & 0x3fff_0000_3fff_0000) >> 2;
+    (value & 0x0000_0000_0fff_ffff) | (value & 0x0fff_ffff_0000_0000) >> 4
 }
 
 /// Appends a signed number, small magnitudes in few bytes.
@@ -81,6 +118,21 @@ impl<'a> Reader<'a> {
     /// A number of two bytes or more.
     #[inline]
     fn long_varint(&mut self) -> Option<u64> {
+        if let Some(word) = self.rest.first_chunk::<8>() {
+            let word = u64::from_le_bytes(*word);
+            let ends = !word & CONTINUES;
+            if ends != 0 {
+                let bits = ends.trailing_zeros() + 1;
+                self.rest = &self.rest[bits as usize / 8..];
+                return Some(gather(word & u64::MAX >> (64 - bits)));
+            }
+        }
+        self.rare_varint()
+    }
+
+    /// A number of nine or ten bytes, or one of the last bytes.
+    #[cold]
+    fn rare_varint(&mut self) -> Option<u64> {
         let mut value = 0;
         for (index, &byte) in self.rest.iter().enumerate().take(10) {
             value |= u64::from(byte & 0x7f) << (7 * index);
@@ -101,9 +153,7 @@ impl<'a> Reader<'a> {
 
     /// A length, checked against a bound before anything is allocated for it.
     pub(super) fn length(&mut self, most: usize) -> Option<usize> {
-        usize::try_from(self.varint()?)
-            .ok()
-            .filter(|&length| length <= most)
+        usize::try_from(self.varint()?).ok().filter(|&length| length <= most)
     }
 }
 
@@ -116,11 +166,24 @@ mod tests {
     fn numbers_that_are_too_long_are_refused() {
         assert_eq!(Reader::new(&[0x80; 11]).varint(), None);
         assert_eq!(Reader::new(&[0x80; 3]).varint(), None);
-        assert_eq!(
-            Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(),
-            None
-        );
+        assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(), None);
         assert_eq!(Reader::new(&[]).varint(), None);
+    }
+
+    #[test]
+    fn every_length_is_the_shortest() {
+        for bits in 0..64 {
+            for value in [(1u64 << bits) - 1, 1 << bits, (1 << bits) + 1] {
+                let mut bytes = Vec::new();
+                put(&mut bytes, value);
+                assert_eq!(bytes.len(), (64 - value.leading_zeros()).div_ceil(7).max(1) as usize);
+                // Alone at the end, and with others behind it, it is read by different paths.
+                assert_eq!(Reader::new(&bytes).varint(), Some(value));
+                bytes.extend_from_slice(&[0xff; 8]);
+                let mut reader = Reader::new(&bytes);
+                assert_eq!((reader.varint(), reader.rest()), (Some(value), &[0xff; 8][..]));
+            }
+        }
     }
 
     proptest! {

@@ -24,23 +24,14 @@ impl I256 {
     pub const ZERO: I256 = I256 { high: 0, low: 0 };
 
     /// The greatest value, 2^255 - 1.
-    pub const MAX: I256 = I256 {
-        high: i128::MAX,
-        low: u128::MAX,
-    };
+    pub const MAX: I256 = I256 { high: i128::MAX, low: u128::MAX };
 
     /// The smallest value, -2^255.
-    pub const MIN: I256 = I256 {
-        high: i128::MIN,
-        low: 0,
-    };
+    pub const MIN: I256 = I256 { high: i128::MIN, low: 0 };
 
     /// Widens.
     pub const fn from_i128(value: i128) -> I256 {
-        I256 {
-            high: value >> 127,
-            low: value as u128,
-        }
+        I256 { high: value >> 127, low: value as u128 }
     }
 
     /// Whether the value is zero.
@@ -83,11 +74,7 @@ impl I256 {
 
     /// The absolute value, or `None` for [`I256::MIN`].
     pub fn checked_abs(self) -> Option<I256> {
-        if self.is_negative() {
-            self.checked_neg()
-        } else {
-            Some(self)
-        }
+        if self.is_negative() { self.checked_neg() } else { Some(self) }
     }
 
     /// The sum with a narrow number, or `None` when it does not fit.
@@ -97,8 +84,9 @@ impl I256 {
 
     /// The full product of two narrow numbers; it always fits.
     pub fn product(a: i128, b: i128) -> I256 {
-        if let Some(narrow) = a.checked_mul(b) {
-            return I256::from_i128(narrow);
+        // Together fewer than 127 bits: most products end here, without a checked multiplication of 128 bits.
+        if a.unsigned_abs().leading_zeros() + b.unsigned_abs().leading_zeros() > 129 {
+            return I256::from_i128(a * b);
         }
         let (a_high, a_low) = halves(a.unsigned_abs());
         let (b_high, b_low) = halves(b.unsigned_abs());
@@ -109,15 +97,8 @@ impl I256 {
         let middle_low = a_low * b_high + middle_low;
         let low = (middle_low << 64) | (bottom & u128::from(u64::MAX));
         let high = a_high * b_high + middle_high + (middle_low >> 64);
-        let magnitude = I256 {
-            high: high as i128,
-            low,
-        };
-        if (a < 0) == (b < 0) {
-            magnitude
-        } else {
-            -magnitude
-        }
+        let magnitude = I256 { high: high as i128, low };
+        if (a < 0) == (b < 0) { magnitude } else { -magnitude }
     }
 
     /// The product with a small number, or `None` when it does not fit.
@@ -129,11 +110,7 @@ impl I256 {
             *limb = wide as u64;
             carry = wide >> 64;
         }
-        if carry == 0 {
-            I256::from_magnitude(self.is_negative(), limbs)
-        } else {
-            None
-        }
+        if carry == 0 { I256::from_magnitude(self.is_negative(), limbs) } else { None }
     }
 
     /// The product with `10^power`, or `None` when it does not fit.
@@ -156,12 +133,7 @@ impl I256 {
             low = (!low).wrapping_add(1);
             high = (!high).wrapping_add(u128::from(low == 0));
         }
-        [
-            low as u64,
-            (low >> 64) as u64,
-            high as u64,
-            (high >> 64) as u64,
-        ]
+        [low as u64, (low >> 64) as u64, high as u64, (high >> 64) as u64]
     }
 
     /// The value of a sign and four limbs, or `None` when it does not fit.
@@ -186,13 +158,8 @@ impl I256 {
 
     /// The value of [`I256::to_le_bytes`].
     pub fn from_le_bytes(bytes: [u8; 32]) -> I256 {
-        let half = |at: usize| {
-            <[u8; 16]>::try_from(&bytes[at..at + 16]).expect("a slice of sixteen bytes")
-        };
-        I256 {
-            high: i128::from_le_bytes(half(16)),
-            low: u128::from_le_bytes(half(0)),
-        }
+        let half = |at: usize| <[u8; 16]>::try_from(&bytes[at..at + 16]).expect("a slice of sixteen bytes");
+        I256 { high: i128::from_le_bytes(half(16)), low: u128::from_le_bytes(half(0)) }
     }
 
     /// Appends a short form: sign and count of decimal zeros, count of bytes, bytes of the magnitude without them.
@@ -213,10 +180,7 @@ impl I256 {
         for (place, limb) in bytes.chunks_exact_mut(8).zip(limbs) {
             place.copy_from_slice(&limb.to_le_bytes());
         }
-        let length = bytes
-            .iter()
-            .rposition(|&byte| byte != 0)
-            .map_or(0, |last| last + 1);
+        let length = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
         out.push(zeros | if self.is_negative() { NEGATIVE } else { 0 });
         out.push(length as u8);
         out.extend_from_slice(&bytes[..length]);
@@ -227,9 +191,7 @@ impl I256 {
         let head = reader.byte()?;
         let length = usize::from(reader.byte()?);
         let mut bytes = [0; 32];
-        bytes
-            .get_mut(..length)?
-            .copy_from_slice(reader.bytes(length)?);
+        bytes.get_mut(..length)?.copy_from_slice(reader.bytes(length)?);
         let mut limbs = [0; 4];
         for (limb, place) in limbs.iter_mut().zip(bytes.chunks_exact(8)) {
             *limb = u64::from_le_bytes(place.try_into().expect("a chunk of eight bytes"));
@@ -330,24 +292,14 @@ pub(super) mod tests {
     /// The value of the test oracle, if it fits.
     pub(in crate::domain) fn small(value: &BigInt) -> Option<I256> {
         let bytes = value.to_signed_bytes_le();
-        let mut wide = [if value.sign() == num_bigint::Sign::Minus {
-            0xff
-        } else {
-            0
-        }; 32];
+        let mut wide = [if value.sign() == num_bigint::Sign::Minus { 0xff } else { 0 }; 32];
         wide.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         Some(I256::from_le_bytes(wide))
     }
 
     /// Values of every size, and those beside carries and bounds.
     pub(in crate::domain) fn any_wide() -> impl Strategy<Value = I256> {
-        let limb = prop_oneof![
-            Just(0),
-            Just(u64::MAX),
-            Just(1),
-            Just(1 << 63),
-            any::<u64>()
-        ];
+        let limb = prop_oneof![Just(0), Just(u64::MAX), Just(1), Just(1 << 63), any::<u64>()];
         let mixed = proptest::array::uniform4(limb).prop_map(|limbs| {
             let mut bytes = [0; 32];
             for (place, limb) in bytes.chunks_exact_mut(8).zip(limbs) {
@@ -359,9 +311,7 @@ pub(super) mod tests {
             mixed,
             any::<i128>().prop_map(I256::from_i128),
             (any::<i64>(), 0u8..58).prop_map(|(value, power)| {
-                I256::from_i128(value.into())
-                    .checked_mul_pow10(power)
-                    .unwrap_or(I256::MIN)
+                I256::from_i128(value.into()).checked_mul_pow10(power).unwrap_or(I256::MIN)
             }),
         ]
     }

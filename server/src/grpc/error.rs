@@ -70,9 +70,7 @@ impl Refusal {
 
     /// Adds a fact for programs.
     pub fn with(mut self, key: &str, value: impl Display) -> Refusal {
-        self.0
-            .metadata
-            .insert(key.to_owned(), cut(value.to_string()));
+        self.0.metadata.insert(key.to_owned(), cut(value.to_string()));
         self
     }
 
@@ -145,12 +143,9 @@ impl From<StoreError> for Refusal {
                 Refusal::store_unavailable()
             }
             StoreError::Corrupt { .. } => Refusal::internal(error),
-            StoreError::EpochChanged(epoch) => Refusal::epoch_changed(EpochFacts {
-                epoch,
-                fork: None,
-                oldest: None,
-                newest: None,
-            }),
+            StoreError::EpochChanged(epoch) => {
+                Refusal::epoch_changed(EpochFacts { epoch, fork: None, oldest: None, newest: None })
+            }
         }
     }
 }
@@ -158,26 +153,14 @@ impl From<StoreError> for Refusal {
 impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let reason = refusal.reason_name();
-        let Facts {
-            code,
-            reason: _,
-            message,
-            mut metadata,
-            mut violations,
-            resource,
-            retry_after,
-            quota,
-        } = *refusal.0;
+        let Facts { code, reason: _, message, mut metadata, mut violations, resource, retry_after, quota } = *refusal.0;
         if violations.total() > 0 {
             metadata.insert("violation_count".into(), violations.total().to_string());
         }
         loop {
             let mut details = ErrorDetails::with_error_info(reason, DOMAIN, metadata.clone());
             for violation in violations.first() {
-                details.add_bad_request_violation(
-                    violation.field.as_str(),
-                    violation.description.as_str(),
-                );
+                details.add_bad_request_violation(violation.field.as_str(), violation.description.as_str());
             }
             if let Some((kind, name)) = &resource {
                 details.set_resource_info(*kind, name.as_str(), "", message.as_str());

@@ -44,11 +44,7 @@ pub fn stack<B>(
     health: HealthServer<impl HealthService>,
     ends: Ends,
 ) -> Result<
-    impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send>
-    + Clone
-    + Send
-    + Sync
-    + 'static,
+    impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     DescriptorsBroken,
 >
 where
@@ -63,21 +59,15 @@ where
     ];
     let broken = |error: &dyn std::error::Error| DescriptorsBroken(error.to_string());
     let reflected = || {
-        described.iter().fold(
-            tonic_reflection::server::Builder::configure(),
-            |builder, set| builder.register_encoded_file_descriptor_set(set),
-        )
+        described.iter().fold(tonic_reflection::server::Builder::configure(), |builder, set| {
+            builder.register_encoded_file_descriptor_set(set)
+        })
     };
     let reflection = reflected().build_v1().map_err(|error| broken(&error))?;
-    let reflection_alpha = reflected()
-        .build_v1alpha()
-        .map_err(|error| broken(&error))?;
+    let reflection_alpha = reflected().build_v1alpha().map_err(|error| broken(&error))?;
     let methods = Methods::read(&described).map_err(|error| broken(&error))?;
 
-    let routes = services
-        .add_service(health)
-        .add_service(reflection)
-        .add_service(reflection_alpha);
+    let routes = services.add_service(health).add_service(reflection).add_service(reflection_alpha);
     let guard = Guard::new(routes, methods, ends);
     Ok(Cors::new(GrpcWebLayer::new().layer(guard)))
 }
@@ -85,6 +75,5 @@ where
 /// Whether a request is for [`stack`]: gRPC, gRPC-Web, or a browser that asks before it calls.
 pub fn is_call<B>(request: &Request<B>) -> bool {
     let content_type = request.headers().get(CONTENT_TYPE);
-    is_preflight(request)
-        || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+    is_preflight(request) || content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

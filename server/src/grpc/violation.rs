@@ -41,10 +41,7 @@ impl Violations {
     pub fn add(&mut self, field: impl Display, description: impl Display) {
         self.total += 1;
         if self.first.len() < MAX_VIOLATIONS {
-            self.first.push(Violation {
-                field: cut(field.to_string()),
-                description: cut(description.to_string()),
-            });
+            self.first.push(Violation { field: cut(field.to_string()), description: cut(description.to_string()) });
         }
     }
 
@@ -81,11 +78,7 @@ impl Violations {
 
     /// Refuses the call if there is any violation.
     pub fn check(self) -> Result<(), Refusal> {
-        if self.is_empty() {
-            Ok(())
-        } else {
-            Err(self.refuse())
-        }
+        if self.is_empty() { Ok(()) } else { Err(self.refuse()) }
     }
 
     /// Gives up the last one that is kept, to save space; false if none is left.

@@ -24,19 +24,11 @@ use tower::{Service, ServiceExt as _};
 const PAGE: &str = include_str!("page.html");
 
 /// The page runs no script and loads nothing.
-const PAGE_HEADERS: [(HeaderName, &str); 2] = [
-    (
-        CONTENT_SECURITY_POLICY,
-        "default-src 'none'; style-src 'unsafe-inline'",
-    ),
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-];
+const PAGE_HEADERS: [(HeaderName, &str); 2] =
+    [(CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
 
 /// Headers of JSON answers.
-const JSON: [(HeaderName, &str); 2] = [
-    (CONTENT_TYPE, "application/json"),
-    (CACHE_CONTROL, "no-store"),
-];
+const JSON: [(HeaderName, &str); 2] = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")];
 
 /// Pages and probes, with `calls` behind them for requests that `is_call` recognises.
 pub fn router<S>(
@@ -49,14 +41,9 @@ where
     S: Service<Request, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     S::Response: IntoResponse,
 {
-    let page = PAGE
-        .replace("{{address}}", &address.to_string())
-        .replace("{{version}}", env!("CARGO_PKG_VERSION"));
+    let page = PAGE.replace("{{address}}", &address.to_string()).replace("{{version}}", env!("CARGO_PKG_VERSION"));
     Router::new()
-        .route(
-            "/",
-            get(move || async move { (PAGE_HEADERS, Html(page.clone())) }),
-        )
+        .route("/", get(move || async move { (PAGE_HEADERS, Html(page.clone())) }))
         .route("/healthz", get(alive))
         .route("/readyz", get(move || ready(readiness.clone())))
         .fallback(move |request: Request| {
@@ -81,11 +68,7 @@ async fn alive() -> impl IntoResponse {
 /// Whether calls are served, with the state of each dependency; 503 if they are not.
 async fn ready(readiness: watch::Receiver<Readiness>) -> Response {
     let readiness = readiness.borrow().clone();
-    let status = if readiness.is_ready() {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, JSON, readiness.to_json()).into_response()
 }
 

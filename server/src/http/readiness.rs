@@ -39,20 +39,12 @@ pub enum State {
 impl Dependency {
     /// One that works.
     pub fn up(name: &'static str, detail: impl Into<String>) -> Dependency {
-        Dependency {
-            name,
-            state: State::Up,
-            detail: detail.into(),
-        }
+        Dependency { name, state: State::Up, detail: detail.into() }
     }
 
     /// One that does not work.
     pub fn down(name: &'static str, detail: impl Into<String>) -> Dependency {
-        Dependency {
-            name,
-            state: State::Down,
-            detail: detail.into(),
-        }
+        Dependency { name, state: State::Down, detail: detail.into() }
     }
 }
 
@@ -71,10 +63,7 @@ impl Readiness {
             #[serde(flatten)]
             readiness: &'a Readiness,
         }
-        let answer = Answer {
-            ready: self.is_ready(),
-            readiness: self,
-        };
+        let answer = Answer { ready: self.is_ready(), readiness: self };
         let mut json = serde_json::to_string(&answer).expect("names and text are always JSON");
         json.push('\n');
         json
@@ -87,11 +76,7 @@ mod tests {
 
     #[test]
     fn what_is_down_or_stopping_is_not_ready() {
-        let mut readiness = Readiness {
-            draining: false,
-            lag: 3,
-            dependencies: vec![Dependency::up("store", "")],
-        };
+        let mut readiness = Readiness { draining: false, lag: 3, dependencies: vec![Dependency::up("store", "")] };
         assert_eq!(
             readiness.to_json(),
             "{\"ready\":true,\"draining\":false,\"lag\":3,\"dependencies\":[{\"name\":\"store\",\"state\":\"up\",\"detail\":\"\"}]}\n"

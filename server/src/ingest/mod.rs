@@ -142,33 +142,16 @@ impl Ingest {
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
         let hot_ticks = self.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
-            return Err(IngestError::QueueFull {
-                hot_ticks,
-                limit: self.hot_tick_limit,
-            });
+            return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
         let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
-        let permit = self
-            .budget
-            .clone()
-            .acquire_many_owned(bytes)
-            .await
-            .map_err(|_| IngestError::ShuttingDown)?;
+        let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();
         let received = self.clock.now();
-        let command = writer::Command {
-            submission,
-            instruments,
-            received,
-            reply,
-            _budget: permit,
-        };
-        self.queue
-            .send(command)
-            .await
-            .map_err(|_| IngestError::ShuttingDown)?;
+        let command = writer::Command { submission, instruments, received, reply, _budget: permit };
+        self.queue.send(command).await.map_err(|_| IngestError::ShuttingDown)?;
         Ok(receipt)
     }
 }

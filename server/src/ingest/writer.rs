@@ -56,29 +56,16 @@ impl Command {
     fn mark(&self) -> Mark {
         let entry_count = self.submission.batch.ticks.len() as u32;
         match &self.submission.sender {
-            Sender::Producer {
-                producer,
-                fence,
-                batch_seq,
-            } => Mark::Producer {
+            Sender::Producer { producer, fence, batch_seq } => Mark::Producer {
                 producer: producer.clone(),
                 fence: *fence,
                 batch_seq: *batch_seq,
                 digest: self.submission.batch.digest(),
                 entry_count,
             },
-            Sender::Run {
-                run,
-                owner,
-                batch,
-                progress,
-            } => Mark::Run {
-                run: run.clone(),
-                owner: *owner,
-                batch: *batch,
-                progress: progress.clone(),
-                entry_count,
-            },
+            Sender::Run { run, owner, batch, progress } => {
+                Mark::Run { run: run.clone(), owner: *owner, batch: *batch, progress: progress.clone(), entry_count }
+            }
         }
     }
 }
@@ -162,11 +149,7 @@ impl Writer {
         let (mut group, mut entries) = self.encode(&commands);
         loop {
             match self.store.append(group.clone()).await {
-                Ok(Appended::Committed {
-                    first_seq,
-                    append_time,
-                    chain,
-                }) => {
+                Ok(Appended::Committed { first_seq, append_time, chain }) => {
                     self.answer(commands, entries, first_seq, append_time, chain);
                     return;
                 }
@@ -197,15 +180,8 @@ impl Writer {
     /// The group's segment, and its entries with positions counted from zero.
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
         let (backfill, run) = commands[0].kind();
-        let origin = if backfill {
-            Origin::Backfill
-        } else {
-            Origin::Live
-        };
-        let count = commands
-            .iter()
-            .map(|command| command.submission.batch.ticks.len())
-            .sum();
+        let origin = if backfill { Origin::Backfill } else { Origin::Live };
+        let count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
         let mut ticks = Vec::with_capacity(count);
         for command in commands {
             for tick in &command.submission.batch.ticks {
@@ -222,15 +198,8 @@ impl Writer {
                 });
             }
         }
-        let entries = Entries {
-            ticks,
-            controls: Vec::new(),
-        };
-        let bytes = if count == 0 {
-            Bytes::new()
-        } else {
-            segment::encode(&entries, 0).into()
-        };
+        let entries = Entries { ticks, controls: Vec::new() };
+        let bytes = if count == 0 { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
             epoch: self.epoch,
             bytes,
@@ -258,15 +227,7 @@ impl Writer {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
-            let block = Block {
-                epoch: self.epoch,
-                first_seq,
-                entry_count,
-                append_time,
-                backfill,
-                chain,
-                entries,
-            };
+            let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,
@@ -277,15 +238,9 @@ impl Writer {
         let mut position = first_seq - 1;
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
-            let cursor = Cursor {
-                epoch: self.epoch,
-                position,
-            };
+            let cursor = Cursor { epoch: self.epoch, position };
             // A sender that went away learns by its next claim.
-            let _ = command.reply.send(Ok(Receipt {
-                cursor,
-                duplicate: false,
-            }));
+            let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
         }
     }
 
@@ -298,13 +253,9 @@ impl Writer {
                     rest.push(command);
                     continue;
                 }
-                Verdict::Duplicate { last_seq } => Ok(Receipt {
-                    cursor: Cursor {
-                        epoch: self.epoch,
-                        position: last_seq,
-                    },
-                    duplicate: true,
-                }),
+                Verdict::Duplicate { last_seq } => {
+                    Ok(Receipt { cursor: Cursor { epoch: self.epoch, position: last_seq }, duplicate: true })
+                }
                 Verdict::OutOfOrder { expected } => Err(IngestError::OutOfOrder { expected }),
                 Verdict::Conflict => Err(IngestError::Conflict),
                 Verdict::Fenced => Err(IngestError::Fenced),

@@ -16,13 +16,8 @@ pub struct Selector {
 
 impl Selector {
     fn matches(&self, instrument: &Instrument) -> bool {
-        self.venue
-            .as_ref()
-            .is_none_or(|venue| *venue == instrument.venue)
-            && self
-                .symbol
-                .as_ref()
-                .is_none_or(|symbol| *symbol == instrument.symbol)
+        self.venue.as_ref().is_none_or(|venue| *venue == instrument.venue)
+            && self.symbol.as_ref().is_none_or(|symbol| *symbol == instrument.symbol)
     }
 }
 
@@ -41,12 +36,7 @@ impl Matcher {
     /// Applies selectors to the instruments known so far.
     pub fn new(selectors: Vec<Selector>, registry: Arc<Registry>) -> Matcher {
         let counts = vec![0; selectors.len()];
-        let mut matcher = Matcher {
-            selectors,
-            registry,
-            wanted: Vec::new(),
-            counts,
-        };
+        let mut matcher = Matcher { selectors, registry, wanted: Vec::new(), counts };
         matcher.learn();
         matcher
     }

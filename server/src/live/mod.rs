@@ -20,8 +20,7 @@ use crate::store::{LogHead, Store, StoreError};
 use crate::tape::{FollowError, Follower, Hub, Registry};
 
 /// Heartbeats that may be asked for.
-pub const HEARTBEATS: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(60);
+pub const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
 
 /// The heartbeat of a subscription that asks for none.
 pub const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -87,26 +86,13 @@ pub enum LiveError {
 
 impl LiveError {
     fn expired(oldest: u64, head: &LogHead) -> LiveError {
-        let at = |position| Cursor {
-            epoch: head.epoch,
-            position,
-        };
-        LiveError::Expired {
-            oldest: at(oldest - 1),
-            newest: at(head.position),
-        }
+        let at = |position| Cursor { epoch: head.epoch, position };
+        LiveError::Expired { oldest: at(oldest - 1), newest: at(head.position) }
     }
 
     fn epoch_changed(head: &LogHead) -> LiveError {
-        let at = |position| Cursor {
-            epoch: head.epoch,
-            position,
-        };
-        LiveError::EpochChanged {
-            epoch: head.epoch,
-            oldest: at(head.oldest - 1),
-            newest: at(head.position),
-        }
+        let at = |position| Cursor { epoch: head.epoch, position };
+        LiveError::EpochChanged { epoch: head.epoch, oldest: at(head.oldest - 1), newest: at(head.position) }
     }
 }
 
@@ -140,13 +126,7 @@ impl Live {
         clock: Arc<dyn Clock>,
         draining: CancellationToken,
     ) -> Live {
-        Live {
-            hub,
-            store,
-            registry,
-            clock,
-            draining,
-        }
+        Live { hub, store, registry, clock, draining }
     }
 
     /// Starts a subscription, or says why its position cannot be continued.

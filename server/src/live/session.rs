@@ -116,10 +116,7 @@ impl Session {
                 Woken::Draining => return Err(LiveError::ShuttingDown { cursor: self.done }),
                 Woken::Heartbeat => {
                     self.last_progress = Instant::now();
-                    return Ok(Event::Progress {
-                        cursor: self.done,
-                        time: self.clock.now(),
-                    });
+                    return Ok(Event::Progress { cursor: self.done, time: self.clock.now() });
                 }
                 Woken::Blocks(blocks, from_log) => {
                     self.notice_lag(&blocks, from_log);
@@ -146,23 +143,12 @@ impl Session {
             return;
         }
         self.catching_up = from_log;
-        let appended = blocks
-            .first()
-            .map_or(self.clock.now(), |block| block.append_time);
-        let lag_nanos = self
-            .clock
-            .now()
-            .nanos()
-            .saturating_sub(appended.nanos())
-            .max(0);
+        let appended = blocks.first().map_or(self.clock.now(), |block| block.append_time);
+        let lag_nanos = self.clock.now().nanos().saturating_sub(appended.nanos()).max(0);
         self.ready.push_back(Event::SlowConsumer {
             cursor: self.done,
             catching_up: from_log,
-            lag: self
-                .follower
-                .head()
-                .position
-                .saturating_sub(self.done.position),
+            lag: self.follower.head().position.saturating_sub(self.done.position),
             lag_time: Duration::from_nanos(lag_nanos as u64),
         });
     }
@@ -187,10 +173,7 @@ impl Session {
                     if ticks.len() >= MESSAGE_TICKS {
                         let position = ticks.last().map_or(self.done.position, |tick| tick.log_seq);
                         let ticks = std::mem::take(&mut ticks);
-                        self.ready.push_back(Event::Ticks {
-                            cursor: Cursor { epoch, position },
-                            ticks,
-                        });
+                        self.ready.push_back(Event::Ticks { cursor: Cursor { epoch, position }, ticks });
                     }
                     ticks.push(tick.clone());
                 }
@@ -198,10 +181,7 @@ impl Session {
             self.done.position = block.last_seq();
         }
         if !ticks.is_empty() {
-            self.ready.push_back(Event::Ticks {
-                cursor: self.done,
-                ticks,
-            });
+            self.ready.push_back(Event::Ticks { cursor: self.done, ticks });
         }
     }
 }

@@ -72,9 +72,7 @@ pub enum AverageError {
     #[error(transparent)]
     InstrumentUnknown(#[from] InstrumentUnknown),
     /// Prices of different venues do not follow each other.
-    #[error(
-        "a time-weighted average is over one instrument, and {0} venues have the symbol: name one"
-    )]
+    #[error("a time-weighted average is over one instrument, and {0} venues have the symbol: name one")]
     SeveralVenues(usize),
     /// Nothing in the range can be averaged by the method.
     #[error("{subject} has nothing to average: {}", .method.lacks())]
@@ -110,10 +108,7 @@ impl Query {
         let range = request.span.at(now);
         let mut replans = 0;
         let (totals, time) = loop {
-            match self
-                .sums(&view, &instruments, request.method, range, now)
-                .await
-            {
+            match self.sums(&view, &instruments, request.method, range, now).await {
                 Ok(sums) => break sums,
                 Err(error) => view = self.replan(&view, error, &mut replans).await?,
             }
@@ -123,20 +118,12 @@ impl Query {
             (AverageMethod::TimeWeighted, Some(time)) => {
                 let (sum, weight) = (time.weighted.sum, time.weighted.weight);
                 let price = I256::from_i128(time.last.price.units_e18());
-                ratio::twap(sum, weight, request.decimals)
-                    .or_else(|| ratio::mean(price, 1, request.decimals))
+                ratio::twap(sum, weight, request.decimals).or_else(|| ratio::mean(price, 1, request.decimals))
             }
-            (AverageMethod::Mean, _) => {
-                ratio::mean(totals.price_sum, totals.count, request.decimals)
-            }
-            (AverageMethod::VolumeWeighted, _) => {
-                ratio::vwap(totals.notional, totals.volume, request.decimals)
-            }
+            (AverageMethod::Mean, _) => ratio::mean(totals.price_sum, totals.count, request.decimals),
+            (AverageMethod::VolumeWeighted, _) => ratio::vwap(totals.notional, totals.volume, request.decimals),
         };
-        let no_data = || AverageError::NoData {
-            subject: request.subject.clone(),
-            method: request.method,
-        };
+        let no_data = || AverageError::NoData { subject: request.subject.clone(), method: request.method };
         Ok(Average {
             price: price.ok_or_else(no_data)?,
             totals,
@@ -164,12 +151,7 @@ impl Query {
         let Some(holding) = view.holding(*instrument) else {
             return Ok((totals, None));
         };
-        let ticks = Ticks {
-            chunks: &self.chunks,
-            instrument: *instrument,
-            holding,
-            position,
-        };
+        let ticks = Ticks { chunks: &self.chunks, instrument: *instrument, holding, position };
         let weighted = weigh(ticks, &totals, range, now).await?;
         Ok((totals, weighted))
     }
@@ -214,10 +196,7 @@ pub(super) async fn weigh(
     }
     if let (Some(start), Some(carried)) = (range.start(), carried) {
         let until = first.map_or(end, |first| first.event_time).max(start);
-        let from_start = PricePoint {
-            event_time: start,
-            ..carried
-        };
+        let from_start = PricePoint { event_time: start, ..carried };
         add(start, until, from_start.weight_until(until));
     }
     Ok(Some(Weighted { weighted, last }))

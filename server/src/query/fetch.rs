@@ -28,9 +28,7 @@ impl Fetch {
             index.ok().map(|index| block[index].clone())
         });
         if hot.is_none() {
-            let ordinary = holding
-                .chunks
-                .partition_point(|header| header.last_key() < key);
+            let ordinary = holding.chunks.partition_point(|header| header.last_key() < key);
             let ordinary = holding.chunks.get(ordinary).into_iter();
             for header in ordinary.chain(holding.late.iter()) {
                 let seqs = header.min_seq..=header.max_seq;
@@ -50,18 +48,12 @@ impl Fetch {
     }
 
     /// The ticks in the order asked.
-    pub(super) async fn read(
-        mut self,
-        chunks: &ChunkCache,
-    ) -> Result<Vec<Option<Tick>>, ChunkError> {
+    pub(super) async fn read(mut self, chunks: &ChunkCache) -> Result<Vec<Option<Tick>>, ChunkError> {
         // In parts, so that a long list of instruments does not hold all its chunks at once.
         for (wanted, asked) in self.wanted.chunks(PART).zip(self.asked.chunks(PART)) {
             let loaded: Vec<Arc<Chunk>> = chunks.load(wanted).await?;
             for (chunk, &(at, wanted)) in loaded.iter().zip(asked) {
-                let only = Bounds {
-                    low: wanted,
-                    high: successor(wanted),
-                };
+                let only = Bounds { low: wanted, high: successor(wanted) };
                 if let Some(index) = only.indexes(chunk).next() {
                     self.found[at] = Some(chunk.tick(index));
                 }

@@ -95,10 +95,7 @@ impl Query {
         min_cursor: Option<Cursor>,
     ) -> Result<(InstrumentFacts, Cursor), InstrumentError> {
         let mut view = self.view(min_cursor).await?;
-        let subject = Subject {
-            venue: Some(venue),
-            symbol,
-        };
+        let subject = Subject { venue: Some(venue), symbol };
         let ids = self.instruments::<InstrumentError>(&subject).await?;
         let named: Vec<_> = ids.iter().filter_map(|&id| self.registry.get(id)).collect();
         let mut replans = 0;
@@ -114,13 +111,8 @@ impl Query {
     }
 
     /// A page of instruments. All pages of a walk show the instruments and ticks of the first page's moment.
-    pub async fn list_instruments(
-        &self,
-        request: &InstrumentsRequest,
-    ) -> Result<InstrumentPage, InstrumentsError> {
-        let digest = Arguments::new(Kind::Instruments)
-            .selector(&request.selector)
-            .digest();
+    pub async fn list_instruments(&self, request: &InstrumentsRequest) -> Result<InstrumentPage, InstrumentsError> {
+        let digest = Arguments::new(Kind::Instruments).selector(&request.selector).digest();
         let token = match &request.page_token {
             Some(text) => {
                 let now = self.clock.now();
@@ -137,12 +129,7 @@ impl Query {
         // A token's key is the last instrument given and the number of instruments on the first page.
         let known = token.map_or(self.registry.len() as u64, |token| token.last.1);
         let after = token.map(|token| self.named(token.last.0)).transpose()?;
-        let mut page = self.select(
-            &request.selector,
-            after.as_deref(),
-            known,
-            request.page_size,
-        );
+        let mut page = self.select(&request.selector, after.as_deref(), known, request.page_size);
         let mut more = page.len() > request.page_size;
         page.truncate(request.page_size);
         let mut replans = 0;
@@ -163,11 +150,7 @@ impl Query {
             now: token.map_or(issued, |token| token.now),
             issued,
         });
-        Ok(InstrumentPage {
-            instruments: facts,
-            next_page_token: next.map(|token| token.encode()),
-            as_of: pinned,
-        })
+        Ok(InstrumentPage { instruments: facts, next_page_token: next.map(|token| token.encode()), as_of: pinned })
     }
 
     /// The instrument of a token.
@@ -210,10 +193,7 @@ impl Query {
         instruments: &[Arc<Instrument>],
     ) -> Result<Vec<InstrumentFacts>, ChunkError> {
         let ids: Vec<InstrumentId> = instruments.iter().map(|named| named.id).collect();
-        let reach = Reach {
-            range: TimeRange::ALL,
-            position,
-        };
+        let reach = Reach { range: TimeRange::ALL, position };
         let parts = totals(&self.chunks, view, &ids, reach).await?;
         let mut fetch = Fetch::default();
         for (&id, part) in ids.iter().zip(&parts) {
@@ -228,14 +208,7 @@ impl Query {
         let facts = instruments.iter().zip(parts).map(|(instrument, part)| {
             // Two ticks were asked for where the totals know a first and a last one, none otherwise.
             let mut tick = |known: bool| if known { ticks.next().flatten() } else { None };
-            let Totals {
-                count,
-                first,
-                last,
-                price_decimals,
-                quantity_decimals,
-                ..
-            } = part;
+            let Totals { count, first, last, price_decimals, quantity_decimals, .. } = part;
             InstrumentFacts {
                 instrument: instrument.clone(),
                 first: tick(first.is_some()),
@@ -265,10 +238,7 @@ fn fitting(facts: &[InstrumentFacts]) -> usize {
 fn message_bytes(facts: &InstrumentFacts) -> usize {
     let names = facts.instrument.venue.as_str().len() + facts.instrument.symbol.as_str().len();
     let tick = |tick: &Option<Tick>| match tick {
-        Some(Tick {
-            trade_id: TradeId::Text(text),
-            ..
-        }) => 110 + names + text.len(),
+        Some(Tick { trade_id: TradeId::Text(text), .. }) => 110 + names + text.len(),
         Some(_) => 130 + names,
         None => 0,
     };

@@ -70,16 +70,14 @@ impl Ticks<'_> {
             return Ok(integral);
         }
         let mut late: VecDeque<&Arc<ChunkHeader>> = self.late(bounds).collect();
-        late.make_contiguous()
-            .sort_unstable_by_key(|header| header.first_key());
+        late.make_contiguous().sort_unstable_by_key(|header| header.first_key());
         // Ticks outside ordinary chunks that are still to come, ascending. Late chunks join when their first tick is
         // reached: they stay inside their day, so this holds the hot ticks and the late ones of one day.
         let mut loose = self.hot(bounds);
         for header in &self.holding.chunks[bounds.stretch(&self.holding.chunks)] {
             let (first, last) = (header.first_key(), header.last_key());
             let joining: Vec<_> =
-                std::iter::from_fn(|| late.pop_front_if(|header| header.first_key() < last))
-                    .collect();
+                std::iter::from_fn(|| late.pop_front_if(|header| header.first_key() < last)).collect();
             self.join(&mut loose, &joining, bounds).await?;
             push_before(&mut integral, &mut loose, first);
             let mixed = loose.front().is_some_and(|point| point.key() < last);
@@ -109,14 +107,8 @@ impl Ticks<'_> {
     }
 
     /// The last tick before an instant.
-    pub(super) async fn last_before(
-        &self,
-        instant: UnixNanos,
-    ) -> Result<Option<PricePoint>, ChunkError> {
-        let bounds = Bounds {
-            low: (UnixNanos::MIN, 0),
-            high: (instant, 0),
-        };
+    pub(super) async fn last_before(&self, instant: UnixNanos) -> Result<Option<PricePoint>, ChunkError> {
+        let bounds = Bounds { low: (UnixNanos::MIN, 0), high: (instant, 0) };
         let mut newest = self.hot(bounds).back().copied();
         let ordinary = &self.holding.chunks[bounds.stretch(&self.holding.chunks)];
         for header in ordinary.iter().rev() {
@@ -164,8 +156,7 @@ impl Ticks<'_> {
     /// The hot ticks inside bounds, ascending by key.
     fn hot(&self, bounds: Bounds) -> VecDeque<PricePoint> {
         let ticks = self.holding.hot_ticks();
-        let inside =
-            ticks.filter(|tick| tick.log_seq <= self.position && bounds.contains(tick.key()));
+        let inside = ticks.filter(|tick| tick.log_seq <= self.position && bounds.contains(tick.key()));
         let mut points: Vec<PricePoint> = inside.map(PricePoint::of).collect();
         points.sort_unstable_by_key(PricePoint::key);
         points.into()
@@ -181,10 +172,7 @@ impl Ticks<'_> {
         if late.is_empty() {
             return Ok(());
         }
-        let wanted: Vec<(ChunkId, InstrumentId)> = late
-            .iter()
-            .map(|header| (header.id, self.instrument))
-            .collect();
+        let wanted: Vec<(ChunkId, InstrumentId)> = late.iter().map(|header| (header.id, self.instrument)).collect();
         for chunk in self.chunks.load(&wanted).await? {
             loose.extend(self.points(&chunk, bounds));
         }
@@ -200,9 +188,7 @@ impl Ticks<'_> {
     /// A chunk's ticks inside bounds at the position.
     fn points(&self, chunk: &Chunk, bounds: Bounds) -> impl DoubleEndedIterator<Item = PricePoint> {
         let indexes = bounds.indexes(chunk);
-        indexes
-            .map(|index| chunk.point(index))
-            .filter(|point| point.log_seq <= self.position)
+        indexes.map(|index| chunk.point(index)).filter(|point| point.log_seq <= self.position)
     }
 }
 
@@ -214,7 +200,5 @@ fn push_before(integral: &mut Integral, loose: &mut VecDeque<PricePoint>, before
 }
 
 fn later(newest: Option<PricePoint>, point: PricePoint) -> PricePoint {
-    newest
-        .filter(|newest| newest.key() > point.key())
-        .unwrap_or(point)
+    newest.filter(|newest| newest.key() > point.key()).unwrap_or(point)
 }

@@ -28,10 +28,7 @@ pub(super) struct Bounds {
 impl Bounds {
     /// The keys of the instants of a range.
     pub(super) fn of(range: TimeRange) -> Bounds {
-        Bounds {
-            low: (range.start().unwrap_or(UnixNanos::MIN), 0),
-            high: range.end().map_or(END, |end| (end, 0)),
-        }
+        Bounds { low: (range.start().unwrap_or(UnixNanos::MIN), 0), high: range.end().map_or(END, |end| (end, 0)) }
     }
 
     /// Whether no key lies inside.

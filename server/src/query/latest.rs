@@ -92,21 +92,12 @@ impl Query {
 
     /// The instruments of a selector, by venue and symbol. For all symbols only those with ticks: the others have
     /// nothing to tell.
-    async fn matching(
-        &self,
-        view: &View,
-        selector: &Selector,
-    ) -> Result<Vec<Arc<Instrument>>, LatestError> {
+    async fn matching(&self, view: &View, selector: &Selector) -> Result<Vec<Arc<Instrument>>, LatestError> {
         let mut matching: Vec<Arc<Instrument>> = match &selector.symbol {
             Some(symbol) => {
-                let subject = Subject {
-                    venue: selector.venue.clone(),
-                    symbol: symbol.clone(),
-                };
+                let subject = Subject { venue: selector.venue.clone(), symbol: symbol.clone() };
                 let ids = self.instruments::<LatestError>(&subject).await?;
-                ids.into_iter()
-                    .filter_map(|id| self.registry.get(id))
-                    .collect()
+                ids.into_iter().filter_map(|id| self.registry.get(id)).collect()
             }
             None => {
                 let all = view
@@ -131,16 +122,8 @@ struct Picked {
     without_data: Vec<usize>,
 }
 
-fn pick(
-    view: &View,
-    selectors: &[Selector],
-    matches: &[Vec<Arc<Instrument>>],
-) -> Result<Picked, LatestError> {
-    let mut picked = Picked {
-        instruments: Vec::new(),
-        fetch: Fetch::default(),
-        without_data: Vec::new(),
-    };
+fn pick(view: &View, selectors: &[Selector], matches: &[Vec<Arc<Instrument>>]) -> Result<Picked, LatestError> {
+    let mut picked = Picked { instruments: Vec::new(), fetch: Fetch::default(), without_data: Vec::new() };
     let mut seen: HashSet<InstrumentId> = HashSet::new();
     for (index, (selector, matching)) in selectors.iter().zip(matches).enumerate() {
         let mut has_data = false;
@@ -178,10 +161,7 @@ enum Newest<'a> {
 fn newest(holding: &Holding) -> Option<Newest<'_>> {
     // Late chunks are unordered among each other; ordinary ones end with the newest.
     let ordinary = holding.chunks.last().into_iter();
-    let stored = ordinary
-        .chain(holding.late.iter())
-        .map(|header| header.last_key())
-        .max();
+    let stored = ordinary.chain(holding.late.iter()).map(|header| header.last_key()).max();
     match (&holding.hot_latest, stored) {
         (Some(tick), Some(key)) if tick.key() < key => Some(Newest::InChunk(key)),
         (Some(tick), _) => Some(Newest::Hot(tick)),

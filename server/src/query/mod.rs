@@ -23,7 +23,7 @@ mod keys;
 mod totals;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +36,7 @@ use crate::tape::{Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
 pub use cache::{ChunkCache, ChunkError};
-pub use instruments::{
-    InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest,
-};
+pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest};
 pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
 pub use page::PageTokenInvalid;
@@ -47,8 +45,8 @@ pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
 pub use ticks::{TickPage, TicksError, TicksRequest};
 
-/// Bytes of decoded chunks that a server keeps unless told otherwise: about 250 full chunks.
-pub const CHUNK_CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of chunks that a server keeps unless told otherwise: about 250 full chunks decoded, and 4,000 as stored.
+pub const CHUNK_CACHE_BYTES: u64 = 128 << 20;
 
 /// How often one call plans again because a chunk went away under it. Chunks outlive the views that name them by ten
 /// minutes, so a second time already means that this replica lags far behind.
@@ -89,12 +87,7 @@ impl Query {
         clock: Arc<dyn Clock>,
         cache_bytes: u64,
     ) -> Query {
-        Query {
-            views,
-            registry,
-            chunks: ChunkCache::new(store, cache_bytes),
-            clock,
-        }
+        Query { views, registry, chunks: ChunkCache::new(store, cache_bytes), clock }
     }
 
     /// The names behind the ids in answers.
@@ -111,9 +104,7 @@ impl Query {
         loop {
             let view = views.borrow_and_update().clone();
             if view.epoch() != cursor.epoch {
-                return Err(ViewError::EpochChanged {
-                    current: view.cursor(),
-                });
+                return Err(ViewError::EpochChanged { current: view.cursor() });
             }
             if view.position() >= cursor.position {
                 return Ok(view);
@@ -141,12 +132,7 @@ impl Query {
     }
 
     /// A newer view to plan again on, after reading chunks of `view` failed.
-    async fn replan(
-        &self,
-        view: &View,
-        error: ChunkError,
-        replans: &mut u32,
-    ) -> Result<Arc<View>, StoreError> {
+    async fn replan(&self, view: &View, error: ChunkError, replans: &mut u32) -> Result<Arc<View>, StoreError> {
         let id = match error {
             ChunkError::Store(error) => return Err(error),
             ChunkError::Gone(id) => id,
@@ -155,19 +141,13 @@ impl Query {
         let mut views = self.views.clone();
         let newer = tokio::time::timeout(
             REPLAN_WAIT,
-            views.wait_for(|newer| {
-                newer.epoch() != view.epoch() || newer.manifest_version() != view.manifest_version()
-            }),
+            views
+                .wait_for(|newer| newer.epoch() != view.epoch() || newer.manifest_version() != view.manifest_version()),
         );
         match newer.await {
-            Ok(Ok(newer)) if newer.epoch() != view.epoch() => {
-                Err(StoreError::EpochChanged(newer.epoch()))
-            }
+            Ok(Ok(newer)) if newer.epoch() != view.epoch() => Err(StoreError::EpochChanged(newer.epoch())),
             Ok(Ok(newer)) if *replans <= MOST_REPLANS => Ok(newer.clone()),
-            _ => Err(StoreError::Unavailable(format!(
-                "chunk {} is gone and no view replaces it",
-                id.0
-            ))),
+            _ => Err(StoreError::Unavailable(format!("chunk {} is gone and no view replaces it", id.0))),
         }
     }
 }

@@ -32,18 +32,16 @@ const VERSION: u8 = 1;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PageTokenInvalid {
     /// Not a token of this service, or damaged.
-    #[error("not a page token of this service: pass next_page_token of a response unchanged")]
+    #[error("not a token of this service: pass next_page_token unchanged")]
     Malformed,
     /// A token of another method, or other arguments than those of the first page.
-    #[error(
-        "the page token belongs to another request: repeat all arguments but page_size of the first page"
-    )]
+    #[error("belongs to another request: repeat the arguments of the first page")]
     OtherRequest,
     /// Older than its life.
-    #[error("the page token is older than 10 minutes: start again without one")]
+    #[error("older than 10 minutes")]
     Expired,
     /// Positions of the token's log do not hold here.
-    #[error("the page token belongs to another log: start again without one")]
+    #[error("belongs to another log than this server's")]
     OtherLog,
 }
 
@@ -94,12 +92,7 @@ impl PageToken {
     }
 
     /// Reads a token and checks that it continues this request.
-    pub(super) fn open(
-        text: &str,
-        kind: Kind,
-        digest: u64,
-        now: UnixNanos,
-    ) -> Result<PageToken, PageTokenInvalid> {
+    pub(super) fn open(text: &str, kind: Kind, digest: u64, now: UnixNanos) -> Result<PageToken, PageTokenInvalid> {
         let token = PageToken::decode(text).ok_or(PageTokenInvalid::Malformed)?;
         if token.kind != kind || token.digest != digest {
             return Err(PageTokenInvalid::OtherRequest);
@@ -130,10 +123,7 @@ impl PageToken {
         let time = |index: usize| UnixNanos::new(number(index)? as i64).ok();
         Some(PageToken {
             kind,
-            pinned: Cursor {
-                epoch: Epoch(number(0)?),
-                position: number(1)?,
-            },
+            pinned: Cursor { epoch: Epoch(number(0)?), position: number(1)? },
             last: (number(2)?, number(3)?),
             digest: number(4)?,
             now: time(5)?,
@@ -220,10 +210,7 @@ mod tests {
     fn token() -> PageToken {
         PageToken {
             kind: Kind::Ticks,
-            pinned: Cursor {
-                epoch: Epoch(7),
-                position: 99,
-            },
+            pinned: Cursor { epoch: Epoch(7), position: 99 },
             last: (12, 34),
             digest: 56,
             now: UnixNanos::new(1_000).unwrap(),
@@ -235,10 +222,7 @@ mod tests {
     fn tokens_round_trip_as_text_without_padding() {
         let text = token().encode();
         assert_eq!(text.len(), 83);
-        assert!(
-            text.bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-        );
+        assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
         let opened = PageToken::open(&text, Kind::Ticks, 56, UnixNanos::new(2_000).unwrap());
         assert_eq!(opened, Ok(token()));
     }
@@ -252,14 +236,7 @@ mod tests {
             let changed = String::from_utf8(changed).unwrap();
             assert_eq!(PageToken::decode(&changed), None, "character {at}");
         }
-        for foreign in [
-            "",
-            "A",
-            "!!!!",
-            &text[..82],
-            &format!("{text}A"),
-            &format!("{text}="),
-        ] {
+        for foreign in ["", "A", "!!!!", &text[..82], &format!("{text}A"), &format!("{text}=")] {
             assert_eq!(PageToken::decode(foreign), None, "{foreign}");
         }
     }
@@ -271,19 +248,10 @@ mod tests {
         let life = TOKEN_LIFE.as_nanos() as i64;
         let open = |kind, digest, now| PageToken::open(&text, kind, digest, at(now)).err();
         assert_eq!(open(Kind::Ticks, 56, 2_000 + life), None);
-        assert_eq!(
-            open(Kind::Ticks, 56, 2_001 + life),
-            Some(PageTokenInvalid::Expired)
-        );
+        assert_eq!(open(Kind::Ticks, 56, 2_001 + life), Some(PageTokenInvalid::Expired));
         assert_eq!(open(Kind::Ticks, 56, 0), None);
-        assert_eq!(
-            open(Kind::Ticks, 57, 2_000),
-            Some(PageTokenInvalid::OtherRequest)
-        );
-        assert_eq!(
-            open(Kind::Instruments, 56, 2_000),
-            Some(PageTokenInvalid::OtherRequest)
-        );
+        assert_eq!(open(Kind::Ticks, 57, 2_000), Some(PageTokenInvalid::OtherRequest));
+        assert_eq!(open(Kind::Instruments, 56, 2_000), Some(PageTokenInvalid::OtherRequest));
     }
 
     #[test]
@@ -300,23 +268,11 @@ mod tests {
         let requests = [
             (subject(None, "AB"), range(None, None), Order::Ascending),
             (subject(Some("A"), "B"), range(None, None), Order::Ascending),
-            (
-                subject(Some("AB"), "C"),
-                range(None, None),
-                Order::Ascending,
-            ),
-            (
-                subject(Some("A"), "BC"),
-                range(None, None),
-                Order::Ascending,
-            ),
+            (subject(Some("AB"), "C"), range(None, None), Order::Ascending),
+            (subject(Some("A"), "BC"), range(None, None), Order::Ascending),
             (subject(None, "AB"), range(Some(0), None), Order::Ascending),
             (subject(None, "AB"), range(None, Some(0)), Order::Ascending),
-            (
-                subject(None, "AB"),
-                range(Some(0), Some(5)),
-                Order::Ascending,
-            ),
+            (subject(None, "AB"), range(Some(0), Some(5)), Order::Ascending),
             (subject(None, "AB"), period(5), Order::Ascending),
             (subject(None, "AB"), period(6), Order::Ascending),
             (subject(None, "AB"), period(6), Order::Descending),
@@ -324,11 +280,7 @@ mod tests {
         let digests: std::collections::BTreeSet<u64> = requests
             .iter()
             .map(|(subject, span, order)| {
-                Arguments::new(Kind::Ticks)
-                    .subject(subject)
-                    .span(*span)
-                    .order(*order)
-                    .digest()
+                Arguments::new(Kind::Ticks).subject(subject).span(*span).order(*order).digest()
             })
             .collect();
         assert_eq!(digests.len(), requests.len());

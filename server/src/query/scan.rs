@@ -60,10 +60,8 @@ pub struct Scan {
 impl Scan {
     /// A scan over the ticks of instruments, merged by key. Reads nothing yet.
     pub fn new(view: &View, instruments: &[InstrumentId], extent: Extent) -> Scan {
-        let lanes = instruments
-            .iter()
-            .filter_map(|&id| Some(Lane::new(id, view.holding(id)?.clone(), extent)))
-            .collect();
+        let lanes =
+            instruments.iter().filter_map(|&id| Some(Lane::new(id, view.holding(id)?.clone(), extent))).collect();
         Scan { extent, lanes }
     }
 
@@ -80,12 +78,7 @@ impl Scan {
 
     /// Appends the next ticks until `ticks` has `most`; fewer means the end. After an error the scan is to be resumed
     /// on another view; `ticks` keeps what was given.
-    pub async fn read(
-        &mut self,
-        chunks: &ChunkCache,
-        most: usize,
-        ticks: &mut Vec<Tick>,
-    ) -> Result<(), ChunkError> {
+    pub async fn read(&mut self, chunks: &ChunkCache, most: usize, ticks: &mut Vec<Tick>) -> Result<(), ChunkError> {
         while ticks.len() < most && self.fill(chunks).await? {
             self.merge(most, ticks);
         }
@@ -218,11 +211,7 @@ impl Lane {
                     break;
                 }
                 if bounds.contains(tick.key()) {
-                    hot.push(HotTick {
-                        key: tick.key(),
-                        block: block as u32,
-                        index: index as u32,
-                    });
+                    hot.push(HotTick { key: tick.key(), block: block as u32, index: index as u32 });
                 }
             }
         }
@@ -255,11 +244,7 @@ impl Lane {
         }
         let touched = self.touched(bounds, extent.position);
         wanted.extend(touched.map(|header| (header.id, self.instrument)));
-        Window {
-            bounds,
-            ahead,
-            last: next.is_none(),
-        }
+        Window { bounds, ahead, last: next.is_none() }
     }
 
     /// The chunks with ticks in a window at a position. The window ends at the edge of an ordinary chunk, so at most
@@ -267,10 +252,7 @@ impl Lane {
     fn touched(&self, bounds: Bounds, position: u64) -> impl Iterator<Item = &Arc<ChunkHeader>> {
         let ordinary = &self.holding.chunks[bounds.stretch(&self.holding.chunks)];
         let late = self.holding.late.iter();
-        ordinary
-            .iter()
-            .chain(late)
-            .filter(move |header| bounds.overlaps(header) && header.min_seq <= position)
+        ordinary.iter().chain(late).filter(move |header| bounds.overlaps(header) && header.min_seq <= position)
     }
 
     /// Takes the chunks of a planned window in.
@@ -280,16 +262,9 @@ impl Lane {
             .zip(loaded)
             .map(|(header, chunk)| Run::of_chunk(header, chunk, window.bounds, extent.position))
             .collect();
-        let from = self
-            .hot
-            .partition_point(|tick| tick.key < window.bounds.low);
-        let to = self
-            .hot
-            .partition_point(|tick| tick.key < window.bounds.high);
-        runs.push(Run {
-            source: Source::Hot(self.hot.clone()),
-            rest: from..to.max(from),
-        });
+        let from = self.hot.partition_point(|tick| tick.key < window.bounds.low);
+        let to = self.hot.partition_point(|tick| tick.key < window.bounds.high);
+        runs.push(Run { source: Source::Hot(self.hot.clone()), rest: from..to.max(from) });
         runs.retain(|run| !run.rest.is_empty());
         self.runs = runs;
         match extent.order {
@@ -322,17 +297,11 @@ impl Run {
     fn of_chunk(header: &ChunkHeader, chunk: &Arc<Chunk>, bounds: Bounds, position: u64) -> Run {
         let rest = bounds.indexes(chunk);
         if header.max_seq <= position {
-            return Run {
-                source: Source::Chunk(chunk.clone()),
-                rest,
-            };
+            return Run { source: Source::Chunk(chunk.clone()), rest };
         }
         let log_seqs = chunk.log_seqs();
         let picked: Vec<usize> = rest.filter(|&index| log_seqs[index] <= position).collect();
-        Run {
-            rest: 0..picked.len(),
-            source: Source::Picked(chunk.clone(), picked),
-        }
+        Run { rest: 0..picked.len(), source: Source::Picked(chunk.clone(), picked) }
     }
 
     fn nearest(&self, order: Order) -> usize {

@@ -62,14 +62,9 @@ pub enum StatisticsError {
 
 impl Query {
     /// Adds up the ticks of a range.
-    pub async fn price_statistics(
-        &self,
-        request: &StatisticsRequest,
-    ) -> Result<PriceStatistics, StatisticsError> {
+    pub async fn price_statistics(&self, request: &StatisticsRequest) -> Result<PriceStatistics, StatisticsError> {
         let mut view = self.view(request.min_cursor).await?;
-        let instruments: Vec<InstrumentId> = self
-            .instruments::<StatisticsError>(&request.subject)
-            .await?;
+        let instruments: Vec<InstrumentId> = self.instruments::<StatisticsError>(&request.subject).await?;
         let now = self.clock.now();
         let range = request.span.at(now);
         let mut replans = 0;
@@ -94,9 +89,7 @@ impl Query {
         let owner = |point: fn(&Totals) -> &Option<PricePoint>| {
             // Positions are unique, so the point's position tells whose it is.
             let wanted = point(&whole).as_ref()?.log_seq;
-            let index = parts
-                .iter()
-                .position(|part| point(part).is_some_and(|point| point.log_seq == wanted))?;
+            let index = parts.iter().position(|part| point(part).is_some_and(|point| point.log_seq == wanted))?;
             self.registry.get(instruments[index])
         };
         PointOwners {

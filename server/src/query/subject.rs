@@ -48,8 +48,7 @@ impl Selector {
     pub fn matches(&self, instrument: &Instrument) -> bool {
         let venue = self.venue.as_ref();
         let symbol = self.symbol.as_ref();
-        venue.is_none_or(|venue| *venue == instrument.venue)
-            && symbol.is_none_or(|symbol| *symbol == instrument.symbol)
+        venue.is_none_or(|venue| *venue == instrument.venue) && symbol.is_none_or(|symbol| *symbol == instrument.symbol)
     }
 }
 

@@ -57,11 +57,8 @@ pub enum TicksError {
 impl Query {
     /// A page of ticks. All pages of a walk are answered at the position of the first.
     pub async fn ticks(&self, request: &TicksRequest) -> Result<TickPage, TicksError> {
-        let digest = Arguments::new(Kind::Ticks)
-            .subject(&request.subject)
-            .span(request.span)
-            .order(request.order)
-            .digest();
+        let digest =
+            Arguments::new(Kind::Ticks).subject(&request.subject).span(request.span).order(request.order).digest();
         let token = match &request.page_token {
             Some(text) => {
                 let now = self.clock.now();
@@ -75,8 +72,7 @@ impl Query {
         }
         let instruments = self.instruments::<TicksError>(&request.subject).await?;
         let issued = self.clock.now();
-        let (pinned, now) =
-            token.map_or((view.cursor(), issued), |token| (token.pinned, token.now));
+        let (pinned, now) = token.map_or((view.cursor(), issued), |token| (token.pinned, token.now));
         let extent = Extent {
             range: request.span.at(now),
             position: pinned.position,
@@ -102,12 +98,7 @@ impl Query {
             now,
             issued,
         });
-        Ok(TickPage {
-            ticks,
-            next_page_token: next.map(|token| token.encode()),
-            as_of: pinned,
-            now,
-        })
+        Ok(TickPage { ticks, next_page_token: next.map(|token| token.encode()), as_of: pinned, now })
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::domain::chunk::Chunk;
 use crate::domain::statistics::{Statistics, Totals};
+use crate::domain::tally::Tally;
 use crate::domain::{InstrumentId, TimeRange};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, View};
@@ -41,11 +42,7 @@ pub(super) async fn totals(
         if let Some(holding) = view.holding(instrument).filter(|_| !bounds.is_empty()) {
             let mut edge = |header: &ChunkHeader| edges.push((header.id, instrument));
             add_headers(holding, bounds, reach.position, &mut own, &mut edge);
-            for tick in holding.hot_ticks() {
-                if tick.log_seq <= reach.position && bounds.contains(tick.key()) {
-                    own.add(tick);
-                }
-            }
+            add_hot(holding, bounds, reach.position, &mut own);
         }
         totals.push(own);
         owners.push(from..edges.len());
@@ -81,6 +78,19 @@ fn add_headers(
             edge(header);
         }
     }
+}
+
+fn add_hot(holding: &Holding, bounds: Bounds, position: u64, totals: &mut Totals) {
+    if holding.hot.is_empty() {
+        return;
+    }
+    let mut tally = Tally::default();
+    for tick in holding.hot_ticks() {
+        if tick.log_seq <= position && bounds.contains(tick.key()) {
+            tally.add(tick);
+        }
+    }
+    totals.merge(&tally.totals());
 }
 
 async fn add_edges(

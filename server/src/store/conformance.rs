@@ -23,8 +23,7 @@ use futures_util::future::BoxFuture;
 
 use super::faults::{Fault, FaultAction, Faults};
 use super::{
-    Appended, Digest, Group, LogHead, Mark, MemoryStore, ProducerId, Segment, SqliteOptions,
-    SqliteStore, Store,
+    Appended, Digest, Group, LogHead, Mark, MemoryStore, ProducerId, Segment, SqliteOptions, SqliteStore, Store,
 };
 use crate::domain::{Clock, Epoch, UnixNanos};
 
@@ -44,10 +43,7 @@ fn case<F>(name: &'static str, run: fn(Fixture) -> F) -> Case
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    Case {
-        name,
-        run: Box::new(move |fixture| Box::pin(run(fixture))),
-    }
+    Case { name, run: Box::new(move |fixture| Box::pin(run(fixture))) }
 }
 
 /// Every behaviour.
@@ -78,14 +74,7 @@ async fn memory_store_conforms() {
 async fn sqlite_store_conforms() {
     conforms(|clock, faults| {
         let directory = tempfile::tempdir().unwrap();
-        Box::new(Embedded {
-            directory,
-            options: SqliteOptions {
-                clock,
-                epoch: EPOCH,
-                faults,
-            },
-        })
+        Box::new(Embedded { directory, options: SqliteOptions { clock, epoch: EPOCH, faults } })
     })
     .await;
 }
@@ -97,11 +86,7 @@ async fn conforms(backend: impl Fn(Arc<dyn Clock>, Faults) -> Box<dyn Backend>) 
         let clock = Arc::new(TestClock(AtomicI64::new(START)));
         let faults = Arc::new(Script::default());
         let backend = backend(clock.clone(), Faults::new(faults.clone()));
-        let fixture = Fixture {
-            clock,
-            faults,
-            backend,
-        };
+        let fixture = Fixture { clock, faults, backend };
         let within = tokio::time::timeout(Duration::from_secs(60), run(fixture));
         if !matches!(tokio::spawn(within).await, Ok(Ok(()))) {
             failed.push(name);
@@ -151,12 +136,7 @@ struct Embedded {
 #[async_trait]
 impl Backend for Embedded {
     async fn open(&self) -> Arc<dyn Store> {
-        SqliteStore::open(
-            &self.directory.path().join("store.db"),
-            self.options.clone(),
-        )
-        .await
-        .unwrap()
+        SqliteStore::open(&self.directory.path().join("store.db"), self.options.clone()).await.unwrap()
     }
 }
 
@@ -170,8 +150,7 @@ impl TestClock {
     }
 
     fn advance(&self, span: Duration) {
-        self.0
-            .fetch_add(i64::try_from(span.as_nanos()).unwrap(), Ordering::SeqCst);
+        self.0.fetch_add(i64::try_from(span.as_nanos()).unwrap(), Ordering::SeqCst);
     }
 }
 
@@ -187,24 +166,14 @@ struct Script(Mutex<HashMap<&'static str, VecDeque<FaultAction>>>);
 
 impl Script {
     fn next(&self, point: &'static str, action: FaultAction) {
-        self.0
-            .lock()
-            .unwrap()
-            .entry(point)
-            .or_default()
-            .push_back(action);
+        self.0.lock().unwrap().entry(point).or_default().push_back(action);
     }
 }
 
 #[async_trait]
 impl Fault for Script {
     async fn hit(&self, point: &'static str) -> FaultAction {
-        let next = self
-            .0
-            .lock()
-            .unwrap()
-            .get_mut(point)
-            .and_then(VecDeque::pop_front);
+        let next = self.0.lock().unwrap().get_mut(point).and_then(VecDeque::pop_front);
         next.unwrap_or(FaultAction::Continue)
     }
 }
@@ -229,20 +198,12 @@ fn group(entry_count: u32, bytes: impl Into<Bytes>) -> Group {
 /// A group of marked batches; its bytes name them.
 fn marked(marks: Vec<Mark>) -> Group {
     let entry_count = marks.iter().map(entries).sum();
-    let bytes = if entry_count == 0 {
-        Bytes::new()
-    } else {
-        Bytes::from(format!("{marks:?}"))
-    };
+    let bytes = if entry_count == 0 { Bytes::new() } else { Bytes::from(format!("{marks:?}")) };
     let run_id = marks.iter().find_map(|mark| match mark {
         Mark::Run { run, .. } => Some(run.clone()),
         Mark::Producer { .. } => None,
     });
-    Group {
-        marks,
-        run_id,
-        ..group(entry_count, bytes)
-    }
+    Group { marks, run_id, ..group(entry_count, bytes) }
 }
 
 fn entries(mark: &Mark) -> u32 {
@@ -258,13 +219,7 @@ fn batch(producer: &str, fence: u64, batch_seq: u64) -> Mark {
 
 /// A batch of two entries with a content of its own.
 fn other_batch(producer: &str, fence: u64, batch_seq: u64, digest: Digest) -> Mark {
-    Mark::Producer {
-        producer: producer_id(producer),
-        fence,
-        batch_seq,
-        digest,
-        entry_count: 2,
-    }
+    Mark::Producer { producer: producer_id(producer), fence, batch_seq, digest, entry_count: 2 }
 }
 
 fn digest(number: u64) -> Digest {
@@ -305,18 +260,9 @@ async fn whole_log(store: &dyn Store) -> (LogHead, Vec<Segment>) {
         }
     }
     assert_eq!(after, head.position);
-    assert_eq!(
-        head.log_bytes,
-        segments
-            .iter()
-            .map(|segment| segment.bytes.len() as u64)
-            .sum::<u64>()
-    );
+    assert_eq!(head.log_bytes, segments.iter().map(|segment| segment.bytes.len() as u64).sum::<u64>());
     if let Some(last) = segments.last() {
-        assert_eq!(
-            (head.chain, head.append_time),
-            (last.chain, last.append_time)
-        );
+        assert_eq!((head.chain, head.append_time), (last.chain, last.append_time));
     }
     (head, segments)
 }

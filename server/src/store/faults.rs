@@ -69,9 +69,7 @@ impl Faults {
 async fn stumble(fault: &dyn Fault, point: &'static str) -> Result<(), StoreError> {
     match fault.hit(point).await {
         FaultAction::Continue => Ok(()),
-        FaultAction::Fail => Err(StoreError::Unavailable(format!(
-            "a fault was injected at {point}"
-        ))),
+        FaultAction::Fail => Err(StoreError::Unavailable(format!("a fault was injected at {point}"))),
         FaultAction::Delay(span) => {
             tokio::time::sleep(span).await;
             Ok(())

@@ -5,10 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{
-    Digest, Group, Mark, PRODUCER_WINDOW, ProducerId, Run, RunClaim, RunOwner, RunProgress,
-    RunRequest,
-};
+use super::{Digest, Group, Mark, PRODUCER_WINDOW, ProducerId, Run, RunClaim, RunOwner, RunProgress, RunRequest};
 use super::{RunState, Verdict};
 
 /// A batch that a producer has stored.
@@ -32,11 +29,7 @@ pub(super) struct ProducerState {
 
 impl ProducerState {
     pub(super) fn claimed(fence: u64) -> ProducerState {
-        ProducerState {
-            fence,
-            last_batch_seq: 0,
-            window: VecDeque::new(),
-        }
+        ProducerState { fence, last_batch_seq: 0, window: VecDeque::new() }
     }
 
     /// Judges a batch and takes it in if it is new.
@@ -49,14 +42,9 @@ impl ProducerState {
             return Verdict::OutOfOrder { expected };
         }
         if batch.batch_seq < expected {
-            let known = self
-                .window
-                .iter()
-                .find(|known| known.batch_seq == batch.batch_seq);
+            let known = self.window.iter().find(|known| known.batch_seq == batch.batch_seq);
             return match known {
-                Some(known) if known.digest == batch.digest => Verdict::Duplicate {
-                    last_seq: known.last_seq,
-                },
+                Some(known) if known.digest == batch.digest => Verdict::Duplicate { last_seq: known.last_seq },
                 _ => Verdict::Conflict,
             };
         }
@@ -85,8 +73,7 @@ impl ProducerState {
         if !chunks.remainder().is_empty() || chunks.len() > PRODUCER_WINDOW {
             return None;
         }
-        let number =
-            |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("a slice of eight bytes"));
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().expect("a slice of eight bytes"));
         let batch = |bytes: &[u8]| StoredBatch {
             batch_seq: number(&bytes[..8]),
             last_seq: number(&bytes[8..16]),
@@ -112,60 +99,29 @@ pub(super) fn judge(group: &Group, position: u64, standing: &mut Standing) -> Ve
     let mut last_seq = position;
     for mark in &group.marks {
         verdicts.push(match mark {
-            Mark::Producer {
-                producer,
-                fence,
-                batch_seq,
-                digest,
-                entry_count,
-            } => {
+            Mark::Producer { producer, fence, batch_seq, digest, entry_count } => {
                 last_seq += u64::from(*entry_count);
-                let batch = StoredBatch {
-                    batch_seq: *batch_seq,
-                    last_seq,
-                    digest: *digest,
-                };
+                let batch = StoredBatch { batch_seq: *batch_seq, last_seq, digest: *digest };
                 match standing.producers.get_mut(producer) {
                     Some(Some(state)) => state.judge(*fence, batch),
                     _ => Verdict::Unknown,
                 }
             }
-            Mark::Run {
-                run,
-                owner,
-                batch,
-                progress,
-                entry_count,
-            } => {
+            Mark::Run { run, owner, batch, progress, entry_count } => {
                 last_seq += u64::from(*entry_count);
-                let stored_seq = if *entry_count == 0 {
-                    None
-                } else {
-                    Some(last_seq)
-                };
+                let stored_seq = if *entry_count == 0 { None } else { Some(last_seq) };
                 match &mut standing.run {
-                    Some(known) if known.run.id == *run => {
-                        judge_run(known, *owner, *batch, progress, stored_seq)
-                    }
+                    Some(known) if known.run.id == *run => judge_run(known, *owner, *batch, progress, stored_seq),
                     _ => Verdict::Unknown,
                 }
             }
         });
     }
-    debug_assert!(
-        last_seq <= position + u64::from(group.entry_count),
-        "marks count more entries than the group has"
-    );
+    debug_assert!(last_seq <= position + u64::from(group.entry_count), "marks count more entries than the group has");
     verdicts
 }
 
-fn judge_run(
-    run: &mut Run,
-    owner: RunOwner,
-    batch: u64,
-    progress: &RunProgress,
-    last_seq: Option<u64>,
-) -> Verdict {
+fn judge_run(run: &mut Run, owner: RunOwner, batch: u64, progress: &RunProgress, last_seq: Option<u64>) -> Verdict {
     if run.state != RunState::Running || run.owner != owner {
         return Verdict::Fenced;
     }
@@ -174,9 +130,7 @@ fn judge_run(
         return Verdict::OutOfOrder { expected };
     }
     if batch < expected {
-        return Verdict::Duplicate {
-            last_seq: run.last_seq,
-        };
+        return Verdict::Duplicate { last_seq: run.last_seq };
     }
     run.last_batch = batch;
     run.progress.lines += progress.lines;
@@ -220,9 +174,7 @@ pub(super) fn begin_run(
         run.finish_time = None;
         return Begin::Continue(run);
     }
-    let unfinished = |run: &&Run| {
-        run.run.parser_version != wanted.parser_version && run.state != RunState::Succeeded
-    };
+    let unfinished = |run: &&Run| run.run.parser_version != wanted.parser_version && run.state != RunState::Succeeded;
     if let Some(run) = same_content.iter().find(unfinished) {
         return Begin::Answer(RunClaim::OtherParser(run.clone()));
     }
@@ -256,16 +208,9 @@ mod tests {
     fn windows_round_trip_and_other_lengths_are_refused() {
         let mut state = ProducerState::claimed(1);
         for batch_seq in 1..=20 {
-            let batch = StoredBatch {
-                batch_seq,
-                last_seq: batch_seq * 10,
-                digest: [batch_seq as u8; 16],
-            };
+            let batch = StoredBatch { batch_seq, last_seq: batch_seq * 10, digest: [batch_seq as u8; 16] };
             assert_eq!(state.judge(1, batch), Verdict::New);
-            assert_eq!(
-                ProducerState::decode_window(&state.encode_window()),
-                Some(state.window.clone())
-            );
+            assert_eq!(ProducerState::decode_window(&state.encode_window()), Some(state.window.clone()));
         }
         assert_eq!(state.window.front().map(|batch| batch.batch_seq), Some(13));
         assert_eq!(ProducerState::decode_window(&[0; 31]), None);

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError,
-    RunId, RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta, Mark,
+    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
+    Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{Clock, Epoch, Instrument, InstrumentId, Symbol, Venue};
 use state::State;
@@ -42,16 +42,8 @@ impl MemoryStore {
     /// An empty store.
     pub fn new(clock: Arc<dyn Clock>, epoch: Epoch) -> MemoryStore {
         let state = Mutex::new(State::new(epoch, clock.now()));
-        let data = Arc::new(Data {
-            writing: tokio::sync::Mutex::default(),
-            state,
-        });
-        MemoryStore {
-            data,
-            clock,
-            faults: Faults::default(),
-            closed: AtomicBool::new(false),
-        }
+        let data = Arc::new(Data { writing: tokio::sync::Mutex::default(), state });
+        MemoryStore { data, clock, faults: Faults::default(), closed: AtomicBool::new(false) }
     }
 
     /// The same store, stumbling where `faults` say.
@@ -73,11 +65,7 @@ impl MemoryStore {
         if self.closed.load(Ordering::Acquire) {
             return Err(StoreError::Unavailable("the store is closed".to_owned()));
         }
-        Ok(self
-            .data
-            .state
-            .lock()
-            .expect("no code panics while it holds the state"))
+        Ok(self.data.state.lock().expect("no code panics while it holds the state"))
     }
 }
 
@@ -91,19 +79,15 @@ impl Store for MemoryStore {
         self.state().map(drop)
     }
 
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError> {
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         let _writing = self.data.writing.lock().await;
         Ok(self.state()?.register(instruments))
     }
 
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
         let state = self.state()?;
-        let known = usize::try_from(after.0).map_or(state.instruments.len(), |after| {
-            after.min(state.instruments.len())
-        });
+        let known =
+            usize::try_from(after.0).map_or(state.instruments.len(), |after| after.min(state.instruments.len()));
         Ok(state.instruments[known..].to_vec())
     }
 
@@ -158,10 +142,7 @@ impl Store for MemoryStore {
 
     async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
         let state = self.state()?;
-        Ok(ids
-            .iter()
-            .filter_map(|id| state.chunks.get(id).map(|chunk| (*id, chunk.bytes.clone())))
-            .collect())
+        Ok(ids.iter().filter_map(|id| state.chunks.get(id).map(|chunk| (*id, chunk.bytes.clone()))).collect())
     }
 
     async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError> {
@@ -175,23 +156,9 @@ impl Store for MemoryStore {
         let _writing = self.data.writing.lock().await;
         let mut state = self.state()?;
         let wanted = &request.run;
-        let same_identity = state
-            .runs
-            .iter()
-            .find(|run| run.run.identity == wanted.identity)
-            .cloned();
-        let same_content = state
-            .runs
-            .iter()
-            .rev()
-            .filter(|run| run.run.content == wanted.content)
-            .cloned()
-            .collect();
-        let same_id = state
-            .runs
-            .iter()
-            .find(|run| run.run.id == wanted.id)
-            .cloned();
+        let same_identity = state.runs.iter().find(|run| run.run.identity == wanted.identity).cloned();
+        let same_content = state.runs.iter().rev().filter(|run| run.run.content == wanted.content).cloned().collect();
+        let same_id = state.runs.iter().find(|run| run.run.id == wanted.id).cloned();
         match marks::begin_run(request, same_identity, same_content, same_id) {
             Begin::Answer(claim) => Ok(claim),
             Begin::Continue(run) => {
@@ -252,40 +219,21 @@ impl Store for MemoryStore {
     }
 
     async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
-        Ok(self
-            .state()?
-            .runs
-            .iter()
-            .find(|known| known.run.id == *run)
-            .cloned())
+        Ok(self.state()?.runs.iter().find(|known| known.run.id == *run).cloned())
     }
 
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
         let state = self.state()?;
         let end = match before {
             None => state.runs.len(),
-            Some(before) => state
-                .runs
-                .iter()
-                .position(|run| run.run.id == *before)
-                .unwrap_or(0),
+            Some(before) => state.runs.iter().position(|run| run.run.id == *before).unwrap_or(0),
         };
-        Ok(state.runs[..end]
-            .iter()
-            .rev()
-            .take(limit)
-            .cloned()
-            .collect())
+        Ok(state.runs[..end].iter().rev().take(limit).cloned().collect())
     }
 
     async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let state = self.state()?;
-        let rejects = state
-            .rejects
-            .get(run)
-            .map(BTreeMap::values)
-            .into_iter()
-            .flatten();
+        let rejects = state.rejects.get(run).map(BTreeMap::values).into_iter().flatten();
         Ok(rejects.take(limit).cloned().collect())
     }
 
@@ -312,13 +260,10 @@ impl State {
         for mark in &group.marks {
             match mark {
                 Mark::Producer { producer, .. } => {
-                    let known: Option<ProducerState> =
-                        self.producers.get(producer).map(|(state, _)| state.clone());
+                    let known: Option<ProducerState> = self.producers.get(producer).map(|(state, _)| state.clone());
                     standing.producers.insert(producer.clone(), known);
                 }
-                Mark::Run { run, .. } => {
-                    standing.run = self.runs.iter().find(|known| known.run.id == *run).cloned()
-                }
+                Mark::Run { run, .. } => standing.run = self.runs.iter().find(|known| known.run.id == *run).cloned(),
             }
         }
         standing

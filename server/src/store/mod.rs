@@ -17,8 +17,7 @@ mod sqlite;
 
 pub use memory::MemoryStore;
 pub use run::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress,
-    RunRequest, RunState,
+    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
@@ -40,7 +39,7 @@ pub type Digest = [u8; 16];
 pub const PRODUCER_WINDOW: usize = 8;
 
 /// How many segments a page of the log holds at most, however small they are: a page is read in one transaction.
-pub const PAGE_SEGMENTS: usize = 4096;
+pub const PAGE_SEGMENTS: usize = 1024;
 
 /// What is wrong with the store, or with what was asked of it.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +65,7 @@ pub enum StoreError {
 impl StoreError {
     /// A change drops a chunk that is not there.
     fn not_live(id: ChunkId) -> StoreError {
-        StoreError::Corrupt {
-            table: "chunks",
-            row: format!("id {}", id.0),
-            problem: "is not live".to_owned(),
-        }
+        StoreError::Corrupt { table: "chunks", row: format!("id {}", id.0), problem: "is not live".to_owned() }
     }
 }
 
@@ -391,10 +386,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn ping(&self) -> Result<(), StoreError>;
 
     /// Registers what is not known yet, in one transaction, and returns all in the order asked. Ids are dense from 1.
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError>;
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError>;
 
     /// All instruments with an id greater than `after`, ascending.
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError>;

@@ -39,10 +39,7 @@ impl Builder {
         manifest_changed: Arc<Notify>,
     ) -> Result<Builder, StoreError> {
         let delta = store.manifest(0).await?;
-        let after = Cursor {
-            epoch: delta.epoch,
-            position: delta.hot_floor - 1,
-        };
+        let after = Cursor { epoch: delta.epoch, position: delta.hot_floor - 1 };
         let mut builder = Builder {
             follower: Follower::new(hub, store.clone(), after),
             store,
@@ -51,9 +48,7 @@ impl Builder {
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
             manifest_changed,
         };
-        builder
-            .view
-            .advance(after.position, crate::domain::UnixNanos::MIN);
+        builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
         builder.adopt(delta)?;
         while builder.follower.position().position < builder.follower.head().position {
             let step = builder.follower.next().await.map_err(not_followed)?;
@@ -104,12 +99,7 @@ impl Builder {
             let position = self.view.position();
             // Commits of few instruments are the rule: a map ordered by id beats a pass per instrument.
             let mut fresh: BTreeMap<InstrumentId, Vec<Tick>> = BTreeMap::new();
-            for tick in block
-                .entries
-                .ticks
-                .iter()
-                .filter(|tick| tick.log_seq > position)
-            {
+            for tick in block.entries.ticks.iter().filter(|tick| tick.log_seq > position) {
                 fresh.entry(tick.instrument).or_default().push(tick.clone());
             }
             for (instrument, mut ticks) in fresh {
@@ -143,11 +133,7 @@ impl Builder {
             headers.push((row, Arc::new(header(row)?)));
         }
         // A delta from 0 is the whole manifest, which replaces what the view has.
-        let gone = if delta.since == 0 {
-            self.places.keys().copied().collect()
-        } else {
-            delta.dropped
-        };
+        let gone = if delta.since == 0 { self.places.keys().copied().collect() } else { delta.dropped };
         let mut dropped: BTreeMap<InstrumentId, Vec<ChunkId>> = BTreeMap::new();
         for id in gone {
             if let Some((instrument, _)) = self.places.remove(&id) {
@@ -163,28 +149,19 @@ impl Builder {
         let mut added: BTreeMap<InstrumentId, Vec<(bool, Arc<ChunkHeader>)>> = BTreeMap::new();
         for (row, header) in headers {
             self.places.insert(row.id, (row.instrument, row.late));
-            added
-                .entry(row.instrument)
-                .or_default()
-                .push((row.late, header));
+            added.entry(row.instrument).or_default().push((row.late, header));
         }
         for (instrument, headers) in added {
             self.view.update(instrument, |holding| {
                 for (late, header) in headers {
-                    Arc::make_mut(if late {
-                        &mut holding.late
-                    } else {
-                        &mut holding.chunks
-                    })
-                    .push(header);
+                    Arc::make_mut(if late { &mut holding.late } else { &mut holding.chunks }).push(header);
                 }
                 Arc::make_mut(&mut holding.chunks).sort_by_key(|chunk| chunk.first_key());
                 Arc::make_mut(&mut holding.late).sort_by_key(|chunk| chunk.first_key());
             });
         }
         for (instrument, position) in delta.compacted {
-            self.view
-                .update(instrument, |holding| holding.evict_hot(position));
+            self.view.update(instrument, |holding| holding.evict_hot(position));
         }
         self.view.adopt(delta.version);
         Ok(())
@@ -192,13 +169,8 @@ impl Builder {
 }
 
 fn header(row: &ChunkRow) -> Result<ChunkHeader, StoreError> {
-    let corrupt = |problem: String| StoreError::Corrupt {
-        table: "chunks",
-        row: row.id.0.to_string(),
-        problem,
-    };
-    let statistics =
-        Statistics::decode(&row.statistics).map_err(|error| corrupt(error.to_string()))?;
+    let corrupt = |problem: String| StoreError::Corrupt { table: "chunks", row: row.id.0.to_string(), problem };
+    let statistics = Statistics::decode(&row.statistics).map_err(|error| corrupt(error.to_string()))?;
     if statistics.totals.first.is_none() || statistics.totals.last.is_none() {
         return Err(corrupt("its statistics name no first and last tick".into()));
     }

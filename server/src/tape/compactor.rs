@@ -15,9 +15,7 @@ use super::{ChunkHeader, Holding, View};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::statistics::Statistics;
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
-use crate::store::{
-    ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, Retention, Store, StoreError,
-};
+use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, Retention, Store, StoreError};
 
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
 const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
@@ -188,30 +186,18 @@ impl Compactor {
         Ok(aged)
     }
 
-    async fn cut_hot(
-        &mut self,
-        view: &View,
-        aged: u64,
-        now: UnixNanos,
-    ) -> Result<bool, StoreError> {
+    async fn cut_hot(&mut self, view: &View, aged: u64, now: UnixNanos) -> Result<bool, StoreError> {
         let mut work = Vec::new();
         let mut ticks = 0;
         for (instrument, holding) in view.holdings() {
             let hot = holding.hot_count();
-            let old = holding
-                .hot_ticks()
-                .take_while(|tick| tick.log_seq <= aged)
-                .count();
+            let old = holding.hot_ticks().take_while(|tick| tick.log_seq <= aged).count();
             let take = (hot / CHUNK_TICKS * CHUNK_TICKS).max(old);
             if take == 0 {
                 continue;
             }
             // One instrument may hold more than a commit: the rest is cut in the next round.
-            let take = if work.is_empty() {
-                take.min(COMMIT_TICKS)
-            } else {
-                take
-            };
+            let take = if work.is_empty() { take.min(COMMIT_TICKS) } else { take };
             if (ticks + take > COMMIT_TICKS && !work.is_empty()) || work.len() == COMMIT_INSTRUMENTS {
                 break;
             }
@@ -225,18 +211,13 @@ impl Compactor {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
                     let days = cut_days(instrument, &holding, take);
-                    days.into_iter()
-                        .map(|(day, cut)| (instrument, day, cut))
-                        .collect()
+                    days.into_iter().map(|(day, cut)| (instrument, day, cut)).collect()
                 })
                 .collect()
         })
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))?;
-        let mut change = ManifestChange {
-            expected_version: view.manifest_version(),
-            ..ManifestChange::default()
-        };
+        let mut change = ManifestChange { expected_version: view.manifest_version(), ..ManifestChange::default() };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
         let mut cuts = Vec::new();
         for (instrument, day, cut) in days.into_iter().flatten() {
@@ -244,9 +225,7 @@ impl Compactor {
             *position = cut.last_seq.max(*position);
             change.added.extend(cut.chunks);
             if !cut.late.is_empty() {
-                let holding = view
-                    .holding(instrument)
-                    .expect("the view held the ticks that were cut");
+                let holding = view.holding(instrument).expect("the view held the ticks that were cut");
                 let (late, dropped) = self.merge_late(instrument, day, holding, cut.late).await?;
                 change.added.extend(late);
                 change.dropped.extend(dropped);
@@ -272,11 +251,7 @@ impl Compactor {
         holding: &Holding,
         mut late: Vec<Tick>,
     ) -> Result<(Vec<NewChunk>, Vec<ChunkId>), StoreError> {
-        let present: Vec<_> = holding
-            .late
-            .iter()
-            .filter(|chunk| chunk.day == day)
-            .collect();
+        let present: Vec<_> = holding.late.iter().filter(|chunk| chunk.day == day).collect();
         let mut dropped = Vec::new();
         if present.len() >= LATE_CHUNKS {
             dropped = present.iter().map(|chunk| chunk.id).collect();
@@ -284,10 +259,7 @@ impl Compactor {
             late.sort_unstable_by_key(Tick::key);
         }
         let ranges = chunk::cuts(&late, late.len());
-        let chunks = ranges
-            .into_iter()
-            .map(|range| new_chunk(instrument, day, true, &late[range]))
-            .collect();
+        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, true, &late[range])).collect();
         Ok((chunks, dropped))
     }
 
@@ -313,15 +285,13 @@ impl Compactor {
                     due = due.min(ripe);
                     continue;
                 }
-                let Rewrite { added, dropped } =
-                    merge::step(&*self.store, instrument, day, holding).await?;
+                let Rewrite { added, dropped } = merge::step(&*self.store, instrument, day, holding).await?;
                 if dropped.is_empty() {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
                 }
                 let added = tokio::task::spawn_blocking(move || {
-                    let chunk =
-                        |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
+                    let chunk = |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
                     added.into_iter().map(chunk).collect()
                 })
                 .await
@@ -348,10 +318,7 @@ impl Compactor {
             ManifestCommit::Committed { version } => (version, true),
             ManifestCommit::Conflict { version } => (version, false),
         };
-        let adopted = self
-            .views
-            .wait_for(|view| view.manifest_version() >= version)
-            .await;
+        let adopted = self.views.wait_for(|view| view.manifest_version() >= version).await;
         Ok(committed && adopted.is_ok())
     }
 
@@ -367,21 +334,13 @@ impl Compactor {
             .sweep(Retention {
                 log_before: now.saturating_sub(self.policy.log_retention),
                 log_bytes: self.policy.log_retention_bytes,
-                history_before: self
-                    .policy
-                    .history_retention
-                    .map(|kept| now.saturating_sub(kept)),
+                history_before: self.policy.history_retention.map(|kept| now.saturating_sub(kept)),
                 chunk_grace: CHUNK_GRACE,
                 producer_idle: PRODUCER_IDLE,
             })
             .await?;
         if swept != crate::store::Swept::default() {
-            tracing::info!(
-                segments = swept.segments,
-                chunks = swept.chunks,
-                producers = swept.producers,
-                "swept"
-            );
+            tracing::info!(segments = swept.segments, chunks = swept.chunks, producers = swept.producers, "swept");
             self.manifest_changed.notify_one();
         }
         Ok(())
@@ -419,32 +378,17 @@ struct DayCut {
 fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> BTreeMap<u32, DayCut> {
     let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
     for tick in holding.hot_ticks().take(take) {
-        days.entry(tick.event_time.day())
-            .or_default()
-            .push(tick.clone());
+        days.entry(tick.event_time.day()).or_default().push(tick.clone());
     }
     let cut = |(day, mut ticks): (u32, Vec<Tick>)| {
         let last_seq = ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
         ticks.sort_unstable_by_key(Tick::key);
-        let last: Option<&Arc<ChunkHeader>> =
-            holding.chunks.iter().rev().find(|chunk| chunk.day == day);
-        let late = last.map_or(0, |last| {
-            ticks.partition_point(|tick| tick.key() < last.last_key())
-        });
+        let last: Option<&Arc<ChunkHeader>> = holding.chunks.iter().rev().find(|chunk| chunk.day == day);
+        let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
         let ordinary = ticks.split_off(late);
         let ranges = chunk::cuts(&ordinary, CHUNK_TICKS);
-        let chunks = ranges
-            .into_iter()
-            .map(|range| new_chunk(instrument, day, false, &ordinary[range]))
-            .collect();
-        (
-            day,
-            DayCut {
-                chunks,
-                late: ticks,
-                last_seq,
-            },
-        )
+        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range])).collect();
+        (day, DayCut { chunks, late: ticks, last_seq })
     };
     days.into_iter().map(cut).collect()
 }
@@ -455,10 +399,7 @@ fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> 
         statistics.push(tick);
     }
     let bytes = chunk::encode(ticks);
-    let (first, last) = (
-        ticks.first().expect("a cut is never empty"),
-        ticks.last().expect("a cut is never empty"),
-    );
+    let (first, last) = (ticks.first().expect("a cut is never empty"), ticks.last().expect("a cut is never empty"));
     let row = ChunkRow {
         id: ChunkId(0),
         instrument,
@@ -472,8 +413,5 @@ fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> 
         byte_count: bytes.len() as u32,
         statistics: statistics.encode().into(),
     };
-    NewChunk {
-        row,
-        bytes: bytes.into(),
-    }
+    NewChunk { row, bytes: bytes.into() }
 }

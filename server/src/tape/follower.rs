@@ -57,12 +57,7 @@ impl Follower {
     /// Follows after a position, which need not be the end of a block.
     pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, after: Cursor) -> Follower {
         let head = hub.watch();
-        Follower {
-            hub,
-            store,
-            head,
-            position: after,
-        }
+        Follower { hub, store, head, position: after }
     }
 
     /// Everything up to here has been returned.
@@ -81,10 +76,7 @@ impl Follower {
             return None;
         };
         self.position.position = blocks.last()?.last_seq();
-        Some(Step {
-            blocks,
-            from_log: false,
-        })
+        Some(Step { blocks, from_log: false })
     }
 
     /// The next entries; waits at the head. A call that is dropped has returned nothing and lost nothing.
@@ -93,14 +85,8 @@ impl Follower {
             self.head.borrow_and_update();
             match self.hub.read(self.position, STEP_BYTES) {
                 Held::Blocks(blocks) => {
-                    self.position.position = blocks
-                        .last()
-                        .expect("the hub returns at least one block")
-                        .last_seq();
-                    return Ok(Step {
-                        blocks,
-                        from_log: false,
-                    });
+                    self.position.position = blocks.last().expect("the hub returns at least one block").last_seq();
+                    return Ok(Step { blocks, from_log: false });
                 }
                 Held::Nothing => {
                     // The hub keeps the sender, so the channel cannot close while it is held here.
@@ -113,8 +99,7 @@ impl Follower {
                 }
                 Held::Foreign => {
                     let head = self.store.head().await?;
-                    if head.epoch == self.position.epoch && head.position >= self.position.position
-                    {
+                    if head.epoch == self.position.epoch && head.position >= self.position.position {
                         // Another replica's cursor: the hub has not got there yet.
                         let _ = self.head.changed().await;
                         continue;
@@ -126,19 +111,13 @@ impl Follower {
     }
 
     async fn read_log(&mut self) -> Result<Option<Step>, FollowError> {
-        let page = self
-            .store
-            .segments(self.position.position, READ_BYTES)
-            .await?;
+        let page = self.store.segments(self.position.position, READ_BYTES).await?;
         let head = page.head;
         if head.epoch != self.position.epoch {
             return Err(FollowError::EpochChanged { head });
         }
         if head.oldest > self.position.position + 1 {
-            return Err(FollowError::Expired {
-                oldest: head.oldest,
-                head,
-            });
+            return Err(FollowError::Expired { oldest: head.oldest, head });
         }
         let mut blocks = Vec::with_capacity(page.segments.len());
         for segment in &page.segments {
@@ -148,9 +127,6 @@ impl Follower {
             return Ok(None);
         };
         self.position.position = last.last_seq();
-        Ok(Some(Step {
-            blocks,
-            from_log: true,
-        }))
+        Ok(Some(Step { blocks, from_log: true }))
     }
 }

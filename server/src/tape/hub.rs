@@ -42,10 +42,7 @@ pub struct Head {
 impl Head {
     /// The head as a cursor.
     pub fn cursor(self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.position,
-        }
+        Cursor { epoch: self.epoch, position: self.position }
     }
 }
 
@@ -80,20 +77,9 @@ struct Ring {
 impl Hub {
     /// An empty hub at the store's head.
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
-        let ring = Ring {
-            blocks: VecDeque::new(),
-            bytes: 0,
-            byte_limit,
-        };
-        let head = Head {
-            epoch: head.epoch,
-            position: head.position,
-            append_time: head.append_time,
-        };
-        Hub {
-            ring: Mutex::new(ring),
-            head: watch::Sender::new(head),
-        }
+        let ring = Ring { blocks: VecDeque::new(), bytes: 0, byte_limit };
+        let head = Head { epoch: head.epoch, position: head.position, append_time: head.append_time };
+        Hub { ring: Mutex::new(ring), head: watch::Sender::new(head) }
     }
 
     /// Where the log ends.
@@ -116,9 +102,7 @@ impl Hub {
         if after.position == head.position {
             return Held::Nothing;
         }
-        let start = ring
-            .blocks
-            .partition_point(|block| block.last_seq() <= after.position);
+        let start = ring.blocks.partition_point(|block| block.last_seq() <= after.position);
         match ring.blocks.get(start) {
             Some(first) if first.first_seq <= after.position + 1 => (),
             _ => return Held::Behind,
@@ -137,18 +121,11 @@ impl Hub {
 
     fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        let head = Head {
-            epoch: block.epoch,
-            position: block.last_seq(),
-            append_time: block.append_time,
-        };
+        let head = Head { epoch: block.epoch, position: block.last_seq(), append_time: block.append_time };
         ring.bytes += block.memory();
         ring.blocks.push_back(block);
         while ring.bytes > ring.byte_limit && ring.blocks.len() > 1 {
-            let oldest = ring
-                .blocks
-                .pop_front()
-                .expect("the ring has more than one block");
+            let oldest = ring.blocks.pop_front().expect("the ring has more than one block");
             ring.bytes -= oldest.memory();
         }
         self.head.send_replace(head);
@@ -159,30 +136,20 @@ impl Hub {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
         ring.blocks.clear();
         ring.bytes = 0;
-        self.head.send_replace(Head {
-            epoch: head.epoch,
-            position: head.position,
-            append_time: head.append_time,
-        });
+        self.head.send_replace(Head { epoch: head.epoch, position: head.position, append_time: head.append_time });
     }
 }
 
 /// Decodes a segment that the store delivered.
 pub(super) fn decode(segment: &Segment) -> Result<Arc<Block>, StoreError> {
     let place = (segment.epoch, segment.first_seq, segment.entry_count);
-    Block::decode(
-        place,
-        segment.append_time,
-        segment.backfill,
-        segment.chain,
-        &segment.bytes,
+    Block::decode(place, segment.append_time, segment.backfill, segment.chain, &segment.bytes).map(Arc::new).map_err(
+        |problem| StoreError::Corrupt {
+            table: "segments",
+            row: segment.first_seq.to_string(),
+            problem: problem.to_string(),
+        },
     )
-    .map(Arc::new)
-    .map_err(|problem| StoreError::Corrupt {
-        table: "segments",
-        row: segment.first_seq.to_string(),
-        problem: problem.to_string(),
-    })
 }
 
 /// Feeds a hub until it is told to stop.
@@ -203,11 +170,7 @@ impl Feeder {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut early: BTreeMap<u64, Announcement> = BTreeMap::new();
         loop {
-            let patience = if early.is_empty() {
-                SILENCE
-            } else {
-                REORDER_WAIT
-            };
+            let patience = if early.is_empty() { SILENCE } else { REORDER_WAIT };
             let heard = tokio::select! {
                 () = stop.cancelled() => return,
                 heard = tokio::time::timeout(patience, self.announcements.recv()) => heard,
@@ -245,8 +208,7 @@ impl Feeder {
                 entry.remove();
                 continue;
             }
-            let follows =
-                announcement.epoch == head.epoch && announcement.first_seq == head.position + 1;
+            let follows = announcement.epoch == head.epoch && announcement.first_seq == head.position + 1;
             let Some(block) = announcement.block.clone().filter(|_| follows) else {
                 return false;
             };

@@ -23,13 +23,7 @@ pub(super) struct Rewrite {
 /// Days with late chunks, or with two neighbours that fit one chunk, ascending.
 pub(super) fn untidy_days(holding: &Holding) -> BTreeSet<u32> {
     let mut days: BTreeSet<u32> = holding.late.iter().map(|chunk| chunk.day).collect();
-    days.extend(
-        holding
-            .chunks
-            .windows(2)
-            .filter(|pair| joinable(pair))
-            .map(|pair| pair[0].day),
-    );
+    days.extend(holding.chunks.windows(2).filter(|pair| joinable(pair)).map(|pair| pair[0].day));
     days
 }
 
@@ -44,23 +38,13 @@ pub(super) async fn step(
     day: u32,
     holding: &Holding,
 ) -> Result<Rewrite, StoreError> {
-    let ordinary: Vec<_> = holding
-        .chunks
-        .iter()
-        .filter(|chunk| chunk.day == day)
-        .collect();
-    let late: Vec<_> = holding
-        .late
-        .iter()
-        .filter(|chunk| chunk.day == day)
-        .collect();
+    let ordinary: Vec<_> = holding.chunks.iter().filter(|chunk| chunk.day == day).collect();
+    let late: Vec<_> = holding.late.iter().filter(|chunk| chunk.day == day).collect();
     // Begin where the earliest late tick belongs, or at the first small neighbours.
     let start = match late.iter().map(|chunk| chunk.first_key()).min() {
         Some(first) => ordinary.partition_point(|chunk| chunk.last_key() < first),
         None => {
-            let small = |pair: &[&Arc<ChunkHeader>]| {
-                pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS
-            };
+            let small = |pair: &[&Arc<ChunkHeader>]| pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS;
             let Some(start) = ordinary.windows(2).position(small) else {
                 return Ok(Rewrite::default());
             };
@@ -105,9 +89,7 @@ pub(super) async fn read(
 ) -> Result<Vec<Tick>, StoreError> {
     let found = store.chunk_bytes(ids).await?;
     if found.len() != ids.len() {
-        return Err(StoreError::Unavailable(
-            "another compactor has replaced these chunks".into(),
-        ));
+        return Err(StoreError::Unavailable("another compactor has replaced these chunks".into()));
     }
     let mut ticks = Vec::new();
     for (id, bytes) in found {

@@ -28,14 +28,8 @@ impl Known {
         if instrument.id.0 as usize != self.instruments.len() + 1 {
             return;
         }
-        self.ids.insert(
-            (instrument.venue.clone(), instrument.symbol.clone()),
-            instrument.id,
-        );
-        self.symbols
-            .entry(instrument.symbol.clone())
-            .or_default()
-            .push(instrument.id);
+        self.ids.insert((instrument.venue.clone(), instrument.symbol.clone()), instrument.id);
+        self.symbols.entry(instrument.symbol.clone()).or_default().push(instrument.id);
         self.instruments.push(Arc::new(instrument));
     }
 }
@@ -43,10 +37,7 @@ impl Known {
 impl Registry {
     /// Reads all instruments of the store.
     pub async fn load(store: Arc<dyn Store>) -> Result<Registry, StoreError> {
-        let registry = Registry {
-            store,
-            known: RwLock::default(),
-        };
+        let registry = Registry { store, known: RwLock::default() };
         registry.refresh().await?;
         Ok(registry)
     }
@@ -63,46 +54,29 @@ impl Registry {
     }
 
     /// Ids of instruments in the order asked; unknown ones are registered in the store first.
-    pub async fn resolve(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<InstrumentId>, StoreError> {
+    pub async fn resolve(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<InstrumentId>, StoreError> {
         let missing: Vec<_> = {
             let known = self.known.read().expect("no holder of the lock panics");
-            let found: Vec<_> = instruments
-                .iter()
-                .map(|name| known.ids.get(name).copied())
-                .collect();
+            let found: Vec<_> = instruments.iter().map(|name| known.ids.get(name).copied()).collect();
             if found.iter().all(Option::is_some) {
                 return Ok(found.into_iter().flatten().collect());
             }
-            instruments
-                .iter()
-                .zip(&found)
-                .filter(|(_, id)| id.is_none())
-                .map(|(name, _)| name.clone())
-                .collect()
+            instruments.iter().zip(&found).filter(|(_, id)| id.is_none()).map(|(name, _)| name.clone()).collect()
         };
         self.store.register(&missing).await?;
         self.refresh().await?;
         let known = self.known.read().expect("no holder of the lock panics");
         let resolved = instruments.iter().map(|name| known.ids.get(name).copied());
-        resolved
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| StoreError::Corrupt {
-                table: "instruments",
-                row: format!("after {}", known.instruments.len()),
-                problem: "ids are not dense".into(),
-            })
+        resolved.collect::<Option<Vec<_>>>().ok_or_else(|| StoreError::Corrupt {
+            table: "instruments",
+            row: format!("after {}", known.instruments.len()),
+            problem: "ids are not dense".into(),
+        })
     }
 
     /// How many instruments are known; ids run from 1 to this.
     pub fn len(&self) -> usize {
-        self.known
-            .read()
-            .expect("no holder of the lock panics")
-            .instruments
-            .len()
+        self.known.read().expect("no holder of the lock panics").instruments.len()
     }
 
     /// Whether none is known.
@@ -113,42 +87,22 @@ impl Registry {
     /// An instrument by id.
     pub fn get(&self, id: InstrumentId) -> Option<Arc<Instrument>> {
         let index = (id.0 as usize).checked_sub(1)?;
-        self.known
-            .read()
-            .expect("no holder of the lock panics")
-            .instruments
-            .get(index)
-            .cloned()
+        self.known.read().expect("no holder of the lock panics").instruments.get(index).cloned()
     }
 
     /// An instrument by name.
     pub fn find(&self, venue: &Venue, symbol: &Symbol) -> Option<InstrumentId> {
-        self.known
-            .read()
-            .expect("no holder of the lock panics")
-            .ids
-            .get(&(venue.clone(), symbol.clone()))
-            .copied()
+        self.known.read().expect("no holder of the lock panics").ids.get(&(venue.clone(), symbol.clone())).copied()
     }
 
     /// The instruments of one symbol on all venues, ascending by id.
     pub fn with_symbol(&self, symbol: &Symbol) -> Vec<InstrumentId> {
-        self.known
-            .read()
-            .expect("no holder of the lock panics")
-            .symbols
-            .get(symbol)
-            .cloned()
-            .unwrap_or_default()
+        self.known.read().expect("no holder of the lock panics").symbols.get(symbol).cloned().unwrap_or_default()
     }
 
     /// All instruments with an id greater than `after`, ascending.
     pub fn after(&self, after: InstrumentId) -> Vec<Arc<Instrument>> {
         let known = self.known.read().expect("no holder of the lock panics");
-        known
-            .instruments
-            .get(after.0 as usize..)
-            .unwrap_or_default()
-            .to_vec()
+        known.instruments.get(after.0 as usize..).unwrap_or_default().to_vec()
     }
 }

@@ -16,8 +16,7 @@ use super::{Follower, Hub, Registry, View, builder::Builder};
 use crate::bus::{Announcement, Bus, LocalBus};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{
-    Batch, Clock, Cursor, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId, UnixNanos,
-    Venue,
+    Batch, Clock, Cursor, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
 };
 use crate::ingest::writer::Writer;
 use crate::ingest::{Ingest, Sender, Submission};
@@ -76,65 +75,30 @@ struct Stack {
 }
 
 impl Stack {
-    async fn start(
-        store: Arc<MemoryStore>,
-        clock: Arc<ManualClock>,
-        bus: Arc<dyn Bus>,
-        hub_bytes: usize,
-    ) -> Stack {
+    async fn start(store: Arc<MemoryStore>, clock: Arc<ManualClock>, bus: Arc<dyn Bus>, hub_bytes: usize) -> Stack {
         let stop = CancellationToken::new();
         let dynamic: Arc<dyn Store> = store.clone();
         let registry = Arc::new(Registry::load(dynamic.clone()).await.unwrap());
         let announcements = bus.subscribe();
         let head = store.head().await.unwrap();
         let hub = Arc::new(Hub::new(&head, hub_bytes));
-        let feeder = Feeder {
-            hub: hub.clone(),
-            store: dynamic.clone(),
-            announcements,
-            registry: registry.clone(),
-        };
+        let feeder = Feeder { hub: hub.clone(), store: dynamic.clone(), announcements, registry: registry.clone() };
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(Notify::new());
-        let builder = Builder::open(dynamic.clone(), hub.clone(), changed.clone())
-            .await
-            .unwrap();
+        let builder = Builder::open(dynamic.clone(), hub.clone(), changed.clone()).await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
         let policy = Policy::default();
-        let compactor = Compactor::new(
-            dynamic.clone(),
-            views.clone(),
-            changed,
-            clock.clone(),
-            policy,
-        );
-        let writer = Writer {
-            store: dynamic,
-            bus,
-            clock: clock.clone(),
-            random: SmallRng::seed_from_u64(1),
-            epoch: head.epoch,
-        };
+        let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy);
+        let writer =
+            Writer { store: dynamic, bus, clock: clock.clone(), random: SmallRng::seed_from_u64(1), epoch: head.epoch };
         let (ingest, _) = writer.start(registry, views.clone(), usize::MAX, stop.clone());
-        Stack {
-            store,
-            clock,
-            hub,
-            ingest,
-            views,
-            compactor,
-            stop,
-        }
+        Stack { store, clock, hub, ingest, views, compactor, stop }
     }
 
     async fn view_at(&mut self, position: u64) -> Arc<View> {
         let reached = self.views.wait_for(|view| view.position() >= position);
-        tokio::time::timeout(Duration::from_secs(5), reached)
-            .await
-            .unwrap()
-            .unwrap()
-            .clone()
+        tokio::time::timeout(Duration::from_secs(5), reached).await.unwrap().unwrap().clone()
     }
 
     async fn compact(&mut self) {
@@ -150,20 +114,12 @@ fn batch(random: &mut SmallRng, now: &mut i64, count: usize) -> Batch {
             Venue::new(if random.random() { "A" } else { "B" }).unwrap(),
             Symbol::new(&format!("S{}", random.random_range(0..3))).unwrap(),
         );
-        let index = batch
-            .instruments
-            .iter()
-            .position(|known| *known == name)
-            .unwrap_or_else(|| {
-                batch.instruments.push(name);
-                batch.instruments.len() - 1
-            });
+        let index = batch.instruments.iter().position(|known| *known == name).unwrap_or_else(|| {
+            batch.instruments.push(name);
+            batch.instruments.len() - 1
+        });
         *now += random.random_range(0..20_000_000_000);
-        let late = if random.random_bool(0.02) {
-            random.random_range(0..DAY)
-        } else {
-            0
-        };
+        let late = if random.random_bool(0.02) { random.random_range(0..DAY) } else { 0 };
         batch.ticks.push(NewTick {
             instrument: index as u32,
             event_time: UnixNanos::new(*now - late).unwrap(),
@@ -182,10 +138,7 @@ async fn contents(store: &MemoryStore, view: &View) -> BTreeMap<u64, Tick> {
     let mut ticks = BTreeMap::new();
     for (instrument, holding) in view.holdings() {
         for pair in holding.chunks.windows(2) {
-            assert!(
-                pair[0].last_key() < pair[1].first_key(),
-                "ordinary chunks are disjoint and ascending"
-            );
+            assert!(pair[0].last_key() < pair[1].first_key(), "ordinary chunks are disjoint and ascending");
         }
         for chunk in holding.chunks.iter().chain(holding.late.iter()) {
             let bytes = store.chunk_bytes(&[chunk.id]).await.unwrap().remove(0).1;
@@ -194,18 +147,12 @@ async fn contents(store: &MemoryStore, view: &View) -> BTreeMap<u64, Tick> {
                 let tick = decoded.tick(index);
                 assert_eq!(tick.event_time.day(), chunk.day);
                 assert!((chunk.min_seq..=chunk.max_seq).contains(&tick.log_seq));
-                assert!(
-                    ticks.insert(tick.log_seq, tick).is_none(),
-                    "a tick stands in one place"
-                );
+                assert!(ticks.insert(tick.log_seq, tick).is_none(), "a tick stands in one place");
             }
         }
         for tick in holding.hot_ticks() {
             assert!(tick.log_seq > holding.compacted);
-            assert!(
-                ticks.insert(tick.log_seq, tick.clone()).is_none(),
-                "a tick stands in one place"
-            );
+            assert!(ticks.insert(tick.log_seq, tick.clone()).is_none(), "a tick stands in one place");
         }
     }
     ticks
@@ -226,45 +173,16 @@ async fn what_was_sent_is_in_the_view_through_compaction_merges_and_restarts() {
             batch_seq += 1;
             let count = random.random_range(1..400);
             let batch = batch(&mut random, &mut now, count);
-            let identities: Vec<_> = batch
-                .ticks
-                .iter()
-                .map(|tick| (tick.event_time, tick.trade_id.clone()))
-                .collect();
-            let sender = Sender::Producer {
-                producer: producer.clone(),
-                fence: claim.fence,
-                batch_seq,
-            };
-            let submission = Submission {
-                batch,
-                sender,
-                backfill: false,
-            };
-            let receipt = stack
-                .ingest
-                .submit(submission)
-                .await
-                .unwrap()
-                .await
-                .unwrap()
-                .unwrap();
+            let identities: Vec<_> = batch.ticks.iter().map(|tick| (tick.event_time, tick.trade_id.clone())).collect();
+            let sender = Sender::Producer { producer: producer.clone(), fence: claim.fence, batch_seq };
+            let submission = Submission { batch, sender, backfill: false };
+            let receipt = stack.ingest.submit(submission).await.unwrap().await.unwrap().unwrap();
             assert!(!receipt.duplicate);
             let first = receipt.cursor.position + 1 - identities.len() as u64;
-            sent.extend(
-                identities
-                    .into_iter()
-                    .enumerate()
-                    .map(|(index, identity)| (first + index as u64, identity)),
-            );
+            sent.extend(identities.into_iter().enumerate().map(|(index, identity)| (first + index as u64, identity)));
         }
         // Rounds: full chunks only, then aged remainders, then merged days, then a restart.
-        let step = [
-            0,
-            2 * 3_600_000_000_000,
-            20 * 60_000_000_000,
-            3 * 3_600_000_000_000,
-        ][round % 4];
+        let step = [0, 2 * 3_600_000_000_000, 20 * 60_000_000_000, 3 * 3_600_000_000_000][round % 4];
         stack.view_at(sent.len() as u64).await;
         stack.compact().await;
         stack.clock.0.fetch_add(step, Ordering::SeqCst);
@@ -272,22 +190,14 @@ async fn what_was_sent_is_in_the_view_through_compaction_merges_and_restarts() {
         if round % 4 == 3 {
             stack.stop.cancel();
             let store = Arc::new(stack.store.reopen());
-            stack = Stack::start(
-                store,
-                stack.clock.clone(),
-                Arc::new(LocalBus::new()),
-                1 << 20,
-            )
-            .await;
+            stack = Stack::start(store, stack.clock.clone(), Arc::new(LocalBus::new()), 1 << 20).await;
             claim = stack.ingest.claim(&producer).await.unwrap();
             assert_eq!(claim.last_batch_seq, batch_seq);
         }
         let view = stack.view_at(sent.len() as u64).await;
         let contents = contents(&stack.store, &view).await;
-        let found: BTreeMap<_, _> = contents
-            .into_iter()
-            .map(|(seq, tick)| (seq, (tick.event_time, tick.trade_id)))
-            .collect();
+        let found: BTreeMap<_, _> =
+            contents.into_iter().map(|(seq, tick)| (seq, (tick.event_time, tick.trade_id))).collect();
         assert!(found == sent, "round {round}");
         for (_, holding) in view.holdings() {
             for day in holding.late.iter().map(|chunk| chunk.day) {
@@ -304,11 +214,7 @@ async fn what_was_sent_is_in_the_view_through_compaction_merges_and_restarts() {
     assert_eq!(view.hot_ticks(), 0);
     for (_, holding) in view.holdings() {
         assert!(holding.late.is_empty());
-        for pair in holding
-            .chunks
-            .windows(2)
-            .filter(|pair| pair[0].day == pair[1].day)
-        {
+        for pair in holding.chunks.windows(2).filter(|pair| pair[0].day == pair[1].day) {
             assert!(pair[0].tick_count() + pair[1].tick_count() > CHUNK_TICKS);
         }
     }
@@ -319,16 +225,10 @@ async fn what_was_sent_is_in_the_view_through_compaction_merges_and_restarts() {
 async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     let clock = Arc::new(ManualClock(AtomicI64::new(1_000 * DAY)));
     let store = Arc::new(MemoryStore::new(clock.clone(), Epoch(7)));
-    let bus = BadBus {
-        inner: LocalBus::new(),
-        state: Mutex::new((SmallRng::seed_from_u64(5), Vec::new())),
-    };
+    let bus = BadBus { inner: LocalBus::new(), state: Mutex::new((SmallRng::seed_from_u64(5), Vec::new())) };
     // A hub of few blocks, so that followers also read the store.
     let mut stack = Stack::start(store, clock, Arc::new(bus), 64 << 10).await;
-    let start = Cursor {
-        epoch: Epoch(7),
-        position: 0,
-    };
+    let start = Cursor { epoch: Epoch(7), position: 0 };
     let dynamic: Arc<dyn Store> = stack.store.clone();
     let follow = |pause: u64| {
         let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start);
@@ -337,14 +237,7 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
             while seen.last() < Some(&40_000) {
                 let after = follower.position().position;
                 for block in follower.next().await.unwrap().blocks {
-                    seen.extend(
-                        block
-                            .entries
-                            .ticks
-                            .iter()
-                            .map(|tick| tick.log_seq)
-                            .filter(|seq| *seq > after),
-                    );
+                    seen.extend(block.entries.ticks.iter().map(|tick| tick.log_seq).filter(|seq| *seq > after));
                 }
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
@@ -358,36 +251,16 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     let mut now = 990 * DAY;
     let mut receipts = Vec::new();
     for batch_seq in 1..=400 {
-        let sender = Sender::Producer {
-            producer: producer.clone(),
-            fence: claim.fence,
-            batch_seq,
-        };
+        let sender = Sender::Producer { producer: producer.clone(), fence: claim.fence, batch_seq };
         let batch = batch(&mut random, &mut now, 100);
-        receipts.push(
-            stack
-                .ingest
-                .submit(Submission {
-                    batch,
-                    sender,
-                    backfill: false,
-                })
-                .await
-                .unwrap(),
-        );
+        receipts.push(stack.ingest.submit(Submission { batch, sender, backfill: false }).await.unwrap());
     }
     for receipt in receipts {
         receipt.await.unwrap().unwrap();
     }
     let expected: Vec<u64> = (1..=40_000).collect();
     for follower in followers {
-        assert!(
-            tokio::time::timeout(Duration::from_secs(20), follower)
-                .await
-                .unwrap()
-                .unwrap()
-                == expected
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(20), follower).await.unwrap().unwrap() == expected);
     }
     let view = stack.view_at(40_000).await;
     assert_eq!(contents(&stack.store, &view).await.len(), 40_000);

@@ -33,22 +33,12 @@ pub struct ChunkHeader {
 impl ChunkHeader {
     /// The key of its first tick in the order of history.
     pub fn first_key(&self) -> (UnixNanos, u64) {
-        self.statistics
-            .totals
-            .first
-            .map_or((self.first_time, self.min_seq), |point| {
-                (point.event_time, point.log_seq)
-            })
+        self.statistics.totals.first.map_or((self.first_time, self.min_seq), |point| (point.event_time, point.log_seq))
     }
 
     /// The key of its last tick in the order of history.
     pub fn last_key(&self) -> (UnixNanos, u64) {
-        self.statistics
-            .totals
-            .last
-            .map_or((self.last_time, self.max_seq), |point| {
-                (point.event_time, point.log_seq)
-            })
+        self.statistics.totals.last.map_or((self.last_time, self.max_seq), |point| (point.event_time, point.log_seq))
     }
 
     /// How many ticks it has.
@@ -90,11 +80,7 @@ impl Holding {
         let Some(newest) = ticks.iter().max_by_key(|tick| tick.key()) else {
             return;
         };
-        if self
-            .hot_latest
-            .as_ref()
-            .is_none_or(|latest| latest.key() < newest.key())
-        {
+        if self.hot_latest.as_ref().is_none_or(|latest| latest.key() < newest.key()) {
             self.hot_latest = Some(Arc::new(newest.clone()));
         }
         self.hot.push(Arc::new(ticks));
@@ -113,23 +99,13 @@ impl Holding {
     /// Forgets hot ticks up to a position, because chunks hold them now.
     pub fn evict_hot(&mut self, compacted: u64) {
         self.compacted = compacted;
-        self.hot
-            .retain(|block| block.last().is_some_and(|tick| tick.log_seq > compacted));
+        self.hot.retain(|block| block.last().is_some_and(|tick| tick.log_seq > compacted));
         if let Some(first) = self.hot.first_mut()
             && first.first().is_some_and(|tick| tick.log_seq <= compacted)
         {
-            *first = Arc::new(
-                first
-                    .iter()
-                    .filter(|tick| tick.log_seq > compacted)
-                    .cloned()
-                    .collect(),
-            );
+            *first = Arc::new(first.iter().filter(|tick| tick.log_seq > compacted).cloned().collect());
         }
-        self.hot_latest = self
-            .hot_ticks()
-            .max_by_key(|tick| tick.key())
-            .map(|tick| Arc::new(tick.clone()));
+        self.hot_latest = self.hot_ticks().max_by_key(|tick| tick.key()).map(|tick| Arc::new(tick.clone()));
     }
 }
 
@@ -150,14 +126,7 @@ pub struct View {
 impl View {
     /// The view of an empty log.
     pub fn empty(epoch: Epoch) -> View {
-        View {
-            epoch,
-            position: 0,
-            append_time: UnixNanos::MIN,
-            manifest_version: 0,
-            pages: Vec::new(),
-            hot_ticks: 0,
-        }
+        View { epoch, position: 0, append_time: UnixNanos::MIN, manifest_version: 0, pages: Vec::new(), hot_ticks: 0 }
     }
 
     /// The log.
@@ -172,10 +141,7 @@ impl View {
 
     /// The position as a cursor.
     pub fn cursor(&self) -> Cursor {
-        Cursor {
-            epoch: self.epoch,
-            position: self.position,
-        }
+        Cursor { epoch: self.epoch, position: self.position }
     }
 
     /// When the last entry was appended.
@@ -197,25 +163,18 @@ impl View {
     pub fn holding(&self, instrument: InstrumentId) -> Option<&Arc<Holding>> {
         let index = (instrument.0 as usize).checked_sub(1)?;
         let holding = self.pages.get(index / PAGE)?.get(index % PAGE)?;
-        (!holding.chunks.is_empty() || !holding.late.is_empty() || !holding.hot.is_empty())
-            .then_some(holding)
+        (!holding.chunks.is_empty() || !holding.late.is_empty() || !holding.hot.is_empty()).then_some(holding)
     }
 
     /// All instruments that have ticks, ascending by id.
     pub fn holdings(&self) -> impl Iterator<Item = (InstrumentId, &Arc<Holding>)> {
         let ids = 1..=(self.pages.len() * PAGE) as u32;
-        ids.filter_map(|id| {
-            self.holding(InstrumentId(id))
-                .map(|holding| (InstrumentId(id), holding))
-        })
+        ids.filter_map(|id| self.holding(InstrumentId(id)).map(|holding| (InstrumentId(id), holding)))
     }
 
     /// Changes one holding of a view under construction.
     pub(super) fn update(&mut self, instrument: InstrumentId, change: impl FnOnce(&mut Holding)) {
-        let index = instrument
-            .0
-            .checked_sub(1)
-            .expect("instrument ids start at 1") as usize;
+        let index = instrument.0.checked_sub(1).expect("instrument ids start at 1") as usize;
         while self.pages.len() <= index / PAGE {
             self.pages.push(Arc::new(vec![Arc::default(); PAGE]));
         }

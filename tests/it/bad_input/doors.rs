@@ -11,18 +11,12 @@ use crate::raw::RawCodec;
 use super::Expected::{Ended, Refused};
 use super::{Answer, BEGIN, Bench, Case, Provoked, SECOND, case, refused};
 
-const UNKNOWN: super::Expected =
-    Refused(Code::NotFound, "INSTRUMENT_UNKNOWN", &["venue", "symbol"]);
-const INVERTED: super::Expected = Refused(
-    Code::InvalidArgument,
-    "RANGE_INVERTED",
-    &["start_time", "end_time"],
-);
+const UNKNOWN: super::Expected = Refused(Code::NotFound, "INSTRUMENT_UNKNOWN", &["venue", "symbol"]);
+const INVERTED: super::Expected = Refused(Code::InvalidArgument, "RANGE_INVERTED", &["start_time", "end_time"]);
 const TOKEN: super::Expected = Refused(Code::InvalidArgument, "PAGE_TOKEN_INVALID", &[]);
 const CURSOR: super::Expected = Refused(Code::InvalidArgument, "CURSOR_INVALID", &[]);
 const FIELD: super::Expected = Refused(Code::InvalidArgument, "FIELD_INVALID", &[]);
-const LIMIT: super::Expected =
-    Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
+const LIMIT: super::Expected = Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
 const MALFORMED: super::Expected = Refused(Code::InvalidArgument, "MESSAGE_MALFORMED", &[]);
 
 #[rustfmt::skip]
@@ -57,36 +51,20 @@ fn unknown_instrument(bench: &Bench) -> Provoked<'_> {
             symbol: "NOPE".to_owned(),
             min_cursor: Bytes::new(),
         };
-        refused(
-            bench
-                .stubs
-                .instruments
-                .clone()
-                .get_instrument(request)
-                .await,
-        )
+        refused(bench.stubs.instruments.clone().get_instrument(request).await)
     })
 }
 
 fn list(symbol: &str) -> proto::ListTicksRequest {
-    proto::ListTicksRequest {
-        symbol: symbol.to_owned(),
-        ..Default::default()
-    }
+    proto::ListTicksRequest { symbol: symbol.to_owned(), ..Default::default() }
 }
 
 fn average(symbol: &str) -> proto::GetAveragePriceRequest {
-    proto::GetAveragePriceRequest {
-        symbol: symbol.to_owned(),
-        ..Default::default()
-    }
+    proto::GetAveragePriceRequest { symbol: symbol.to_owned(), ..Default::default() }
 }
 
 fn statistics(symbol: &str) -> proto::GetPriceStatisticsRequest {
-    proto::GetPriceStatisticsRequest {
-        symbol: symbol.to_owned(),
-        ..Default::default()
-    }
+    proto::GetPriceStatisticsRequest { symbol: symbol.to_owned(), ..Default::default() }
 }
 
 async fn list_refused(bench: &Bench, request: proto::ListTicksRequest) -> Answer {
@@ -98,14 +76,7 @@ async fn average_refused(bench: &Bench, request: proto::GetAveragePriceRequest) 
 }
 
 async fn statistics_refused(bench: &Bench, request: proto::GetPriceStatisticsRequest) -> Answer {
-    refused(
-        bench
-            .stubs
-            .history
-            .clone()
-            .get_price_statistics(request)
-            .await,
-    )
+    refused(bench.stubs.history.clone().get_price_statistics(request).await)
 }
 
 fn unknown_in_list(bench: &Bench) -> Provoked<'_> {
@@ -146,38 +117,23 @@ fn earlier() -> Option<Timestamp> {
 }
 
 fn inverted_list(bench: &Bench) -> Provoked<'_> {
-    let request = proto::ListTicksRequest {
-        start_time: later(),
-        end_time: earlier(),
-        ..list("AAA")
-    };
+    let request = proto::ListTicksRequest { start_time: later(), end_time: earlier(), ..list("AAA") };
     Box::pin(list_refused(bench, request))
 }
 
 fn inverted_average(bench: &Bench) -> Provoked<'_> {
-    let request = proto::GetAveragePriceRequest {
-        start_time: later(),
-        end_time: earlier(),
-        ..average("AAA")
-    };
+    let request = proto::GetAveragePriceRequest { start_time: later(), end_time: earlier(), ..average("AAA") };
     Box::pin(average_refused(bench, request))
 }
 
 fn inverted_statistics(bench: &Bench) -> Provoked<'_> {
-    let request = proto::GetPriceStatisticsRequest {
-        start_time: later(),
-        end_time: earlier(),
-        ..statistics("AAA")
-    };
+    let request = proto::GetPriceStatisticsRequest { start_time: later(), end_time: earlier(), ..statistics("AAA") };
     Box::pin(statistics_refused(bench, request))
 }
 
 /// The first page of AAA, two of its five ticks.
 async fn first_page(bench: &Bench) -> proto::ListTicksResponse {
-    let request = proto::ListTicksRequest {
-        page_size: 2,
-        ..list("AAA")
-    };
+    let request = proto::ListTicksRequest { page_size: 2, ..list("AAA") };
     let answer = bench.stubs.history.clone().list_ticks(request).await;
     let page = answer.expect("a good list").into_inner();
     assert!(!page.next_page_token.is_empty(), "there is more to read");
@@ -197,26 +153,14 @@ fn token_of_another_symbol(bench: &Bench) -> Provoked<'_> {
 
 fn token_of_another_rpc(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
-        let request = proto::ListInstrumentsRequest {
-            page_token: first_page(bench).await.next_page_token,
-            ..Default::default()
-        };
-        refused(
-            bench
-                .stubs
-                .instruments
-                .clone()
-                .list_instruments(request)
-                .await,
-        )
+        let request =
+            proto::ListInstrumentsRequest { page_token: first_page(bench).await.next_page_token, ..Default::default() };
+        refused(bench.stubs.instruments.clone().list_instruments(request).await)
     })
 }
 
 fn token_of_noise(bench: &Bench) -> Provoked<'_> {
-    let request = proto::ListTicksRequest {
-        page_token: "bm9pc2U=".to_owned(),
-        ..list("AAA")
-    };
+    let request = proto::ListTicksRequest { page_token: "bm9pc2U=".to_owned(), ..list("AAA") };
     Box::pin(list_refused(bench, request))
 }
 
@@ -230,19 +174,13 @@ async fn flipped(bench: &Bench) -> Bytes {
 
 fn cursor_with_a_flipped_bit(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
-        let request = proto::ListTicksRequest {
-            min_cursor: flipped(bench).await,
-            ..list("AAA")
-        };
+        let request = proto::ListTicksRequest { min_cursor: flipped(bench).await, ..list("AAA") };
         list_refused(bench, request).await
     })
 }
 
 fn cursor_of_noise(bench: &Bench) -> Provoked<'_> {
-    let request = proto::GetAveragePriceRequest {
-        min_cursor: Bytes::from_static(b"noise"),
-        ..average("AAA")
-    };
+    let request = proto::GetAveragePriceRequest { min_cursor: Bytes::from_static(b"noise"), ..average("AAA") };
     Box::pin(average_refused(bench, request))
 }
 
@@ -258,9 +196,7 @@ fn cursor_of_a_subscription(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
         let request = proto::SubscribeTicksRequest {
             selectors: vec![values::selector("AAA")],
-            start: Some(proto::subscribe_ticks_request::Start::Cursor(
-                flipped(bench).await,
-            )),
+            start: Some(proto::subscribe_ticks_request::Start::Cursor(flipped(bench).await)),
             ..Default::default()
         };
         subscription_refused(bench, request).await
@@ -275,30 +211,18 @@ fn large_list(bench: &Bench) -> Provoked<'_> {
 
 fn large_subscription(bench: &Bench) -> Provoked<'_> {
     let selectors = vec![values::selector(&"A".repeat(64)); FIVE_MIB / 64];
-    let request = proto::SubscribeTicksRequest {
-        selectors,
-        ..Default::default()
-    };
+    let request = proto::SubscribeTicksRequest { selectors, ..Default::default() };
     Box::pin(subscription_refused(bench, request))
 }
 
 fn start_in_1969(bench: &Bench) -> Provoked<'_> {
-    let request = proto::ListTicksRequest {
-        start_time: Some(Timestamp {
-            seconds: -1,
-            nanos: 0,
-        }),
-        ..list("AAA")
-    };
+    let request = proto::ListTicksRequest { start_time: Some(Timestamp { seconds: -1, nanos: 0 }), ..list("AAA") };
     Box::pin(list_refused(bench, request))
 }
 
 fn end_in_2300(bench: &Bench) -> Provoked<'_> {
     let request = proto::GetAveragePriceRequest {
-        end_time: Some(Timestamp {
-            seconds: 10_413_792_000,
-            nanos: 0,
-        }),
+        end_time: Some(Timestamp { seconds: 10_413_792_000, nanos: 0 }),
         ..average("AAA")
     };
     Box::pin(average_refused(bench, request))

@@ -16,10 +16,8 @@ use super::{Answer, Bench, Case, Provoked, case, refused};
 pub(super) const HEADER: &str = "venue,symbol,event_time_ms,price\n";
 
 const DEFECT: super::Expected = Refused(Code::InvalidArgument, "FILE_MALFORMED", &["run_id"]);
-const DEFECT_AT_LINE: super::Expected =
-    Refused(Code::InvalidArgument, "FILE_MALFORMED", &["run_id", "line"]);
-const LIMIT: super::Expected =
-    Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
+const DEFECT_AT_LINE: super::Expected = Refused(Code::InvalidArgument, "FILE_MALFORMED", &["run_id", "line"]);
+const LIMIT: super::Expected = Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
 
 #[rustfmt::skip]
 pub(super) const CASES: &[Case] = &[
@@ -69,13 +67,7 @@ async fn defect(bench: &Bench, file: impl Into<Bytes>) -> Answer {
 
 /// A good line, this line, and a good line.
 fn with_line(line: &[u8]) -> Vec<u8> {
-    [
-        HEADER.as_bytes(),
-        b"TEST,NEW,1000,1.5\n",
-        line,
-        b"\nTEST,NEW,2000,1.5\n",
-    ]
-    .concat()
+    [HEADER.as_bytes(), b"TEST,NEW,1000,1.5\n", line, b"\nTEST,NEW,2000,1.5\n"].concat()
 }
 
 /// The bad line is rejected, and the two beside it are stored.
@@ -120,10 +112,7 @@ fn latin_header(bench: &Bench) -> Provoked<'_> {
 fn no_rejects_allowed(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
         let start = proto::ImportStart {
-            options: Some(proto::ImportOptions {
-                max_rejects: Some(0),
-                ..Default::default()
-            }),
+            options: Some(proto::ImportOptions { max_rejects: Some(0), ..Default::default() }),
             ..import::start("bad-file")
         };
         refused(import::bytes(&bench.stubs, start, with_line(b"TEST,NEW,1500,NaN")).await)
@@ -137,8 +126,9 @@ fn two_columns(bench: &Bench) -> Provoked<'_> {
 fn two_columns_in_a_zip(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
         let file = match process::sample_data() {
-            Some(folder) => std::fs::read(folder.join("b3/invalid_NEGOCIOSAVISTA.txt.zip"))
-                .expect("the sample data are complete"),
+            Some(folder) => {
+                std::fs::read(folder.join("b3/invalid_NEGOCIOSAVISTA.txt.zip")).expect("the sample data are complete")
+            }
             None => import::zip(&[("trades.txt", b"symbol;event_time_ms\nNEW;1000\n")]),
         };
         defect(bench, file).await
@@ -175,10 +165,7 @@ fn resource_fork(bench: &Bench) -> Provoked<'_> {
     let trades = format!("{HEADER}TEST,NEW,1000,1.5\nTEST,NEW,2000,1.5\n");
     let file = import::zip(&[
         ("trades.csv", trades.as_bytes()),
-        (
-            "__MACOSX/._trades.csv",
-            b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X",
-        ),
+        ("__MACOSX/._trades.csv", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"),
     ]);
     Box::pin(upload(bench, file))
 }
@@ -200,10 +187,7 @@ fn lying_zip_bomb(bench: &Bench) -> Provoked<'_> {
     let mut file = import::zip(&[("trades.csv", &bomb())]);
     // The uncompressed size stands in the entry's own header and in the table of contents.
     for (mark, offset) in [(b"PK\x03\x04", 22), (b"PK\x01\x02", 24)] {
-        let begin = file
-            .windows(4)
-            .rposition(|window| window == mark)
-            .expect("a zip has both");
+        let begin = file.windows(4).rposition(|window| window == mark).expect("a zip has both");
         file[begin + offset..begin + offset + 4].copy_from_slice(&64_u32.to_le_bytes());
     }
     Box::pin(defect(bench, file))
@@ -221,21 +205,15 @@ fn line_of_a_gigabyte(bench: &Bench) -> Provoked<'_> {
         let sent = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&sent);
         let piece = Bytes::from(vec![b'7'; PIECE_BYTES]);
-        let pieces =
-            std::iter::once(Bytes::from_static(HEADER.as_bytes())).chain(std::iter::repeat_n(
-                piece,
-                usize::try_from(TOTAL).expect("64 bits") / PIECE_BYTES,
-            ));
+        let pieces = std::iter::once(Bytes::from_static(HEADER.as_bytes()))
+            .chain(std::iter::repeat_n(piece, usize::try_from(TOTAL).expect("64 bits") / PIECE_BYTES));
         let pieces = pieces.inspect(move |piece| {
             count.fetch_add(piece.len() as u64, Ordering::Relaxed);
         });
         let start = import::start("bad-file");
         let answer = import::pieces_of(&bench.stubs, start, tokio_stream::iter(pieces)).await;
         let sent = sent.load(Ordering::Relaxed);
-        assert!(
-            sent < TOTAL / 4,
-            "the server let {sent} bytes pass before its answer"
-        );
+        assert!(sent < TOTAL / 4, "the server let {sent} bytes pass before its answer");
         run(answer)
     })
 }
@@ -256,10 +234,7 @@ fn large_message(bench: &Bench) -> Provoked<'_> {
 
 fn another_size(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
-        let start = proto::ImportStart {
-            size_bytes: Some(1_000),
-            ..import::start("bad-file")
-        };
+        let start = proto::ImportStart { size_bytes: Some(1_000), ..import::start("bad-file") };
         let file = format!("{HEADER}TEST,NEW,1000,1.5\n");
         run(import::bytes(&bench.stubs, start, file).await)
     })

@@ -12,23 +12,11 @@ use crate::raw::RawCodec;
 use super::Expected::{Ended, Refused};
 use super::{Answer, BEGIN, Bench, Case, Provoked, case, refused};
 
-const INVALID: super::Expected = Refused(
-    Code::InvalidArgument,
-    "BATCH_INVALID",
-    &["violation_count", "expected_batch_seq"],
-);
-const CONFLICT: super::Expected = Refused(
-    Code::AlreadyExists,
-    "BATCH_CONFLICT",
-    &["batch_seq", "expected_batch_seq"],
-);
-const HOLE: super::Expected = Refused(
-    Code::FailedPrecondition,
-    "BATCH_OUT_OF_ORDER",
-    &["expected_batch_seq"],
-);
-const LIMIT: super::Expected =
-    Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
+const INVALID: super::Expected =
+    Refused(Code::InvalidArgument, "BATCH_INVALID", &["violation_count", "expected_batch_seq"]);
+const CONFLICT: super::Expected = Refused(Code::AlreadyExists, "BATCH_CONFLICT", &["batch_seq", "expected_batch_seq"]);
+const HOLE: super::Expected = Refused(Code::FailedPrecondition, "BATCH_OUT_OF_ORDER", &["expected_batch_seq"]);
+const LIMIT: super::Expected = Refused(Code::ResourceExhausted, "LIMIT_EXCEEDED", &["limit", "max"]);
 const FIELD: super::Expected = Refused(Code::InvalidArgument, "FIELD_INVALID", &[]);
 const MALFORMED: super::Expected = Refused(Code::InvalidArgument, "MESSAGE_MALFORMED", &[]);
 
@@ -50,10 +38,7 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 fn rows(ticks: Vec<proto::Tick>) -> Content {
-    Content::Rows(proto::TickBatch {
-        ticks,
-        merged_counts: Vec::new(),
-    })
+    Content::Rows(proto::TickBatch { ticks, merged_counts: Vec::new() })
 }
 
 fn good() -> proto::Tick {
@@ -61,26 +46,17 @@ fn good() -> proto::Tick {
 }
 
 async fn claim(bench: &Bench) -> Publisher {
-    Publisher::claim(&bench.stubs, "bad-input")
-        .await
-        .expect("a claim")
+    Publisher::claim(&bench.stubs, "bad-input").await.expect("a claim")
 }
 
 /// Publishes what must be refused, and shows that nothing of it is stored and that its number is still free.
 async fn batch_refused(bench: &Bench, content: Content) -> Answer {
     let mut publisher = claim(bench).await;
     let answer = refused(publisher.content(content).await);
-    assert_eq!(
-        bench.count("NEW").await,
-        0,
-        "nothing of the batch is stored"
-    );
+    assert_eq!(bench.count("NEW").await, 0, "nothing of the batch is stored");
 
     let mut publisher = claim(bench).await;
-    assert_eq!(
-        publisher.grant.last_batch_seq, 0,
-        "the number is not used up"
-    );
+    assert_eq!(publisher.grant.last_batch_seq, 0, "the number is not used up");
     let ack = publisher.rows(vec![good()]).await.expect("a good batch");
     assert_eq!((ack.batch_seq, ack.duplicate), (1, false));
     assert_eq!(bench.count("NEW").await, 1);
@@ -88,23 +64,14 @@ async fn batch_refused(bench: &Bench, content: Content) -> Answer {
 }
 
 fn price_in_rows(bench: &Bench) -> Provoked<'_> {
-    let price = proto::Decimal {
-        mantissa: 1,
-        exponent: 15,
-    };
-    let tick = proto::Tick {
-        price: Some(price),
-        ..good()
-    };
+    let price = proto::Decimal { mantissa: 1, exponent: 15 };
+    let tick = proto::Tick { price: Some(price), ..good() };
     Box::pin(batch_refused(bench, rows(vec![good(), tick])))
 }
 
 fn columns(event_unix_nano: i64, price_mantissa: i64) -> Content {
-    let instrument = proto::ColumnInstrument {
-        venue: "TEST".to_owned(),
-        symbol: "NEW".to_owned(),
-        ..Default::default()
-    };
+    let instrument =
+        proto::ColumnInstrument { venue: "TEST".to_owned(), symbol: "NEW".to_owned(), ..Default::default() };
     Content::Columns(proto::TickColumns {
         instruments: vec![instrument],
         instrument_index: vec![0],
@@ -124,10 +91,7 @@ fn columns_in_1969(bench: &Bench) -> Provoked<'_> {
 
 fn at(seconds: i64) -> Content {
     let time = Timestamp { seconds, nanos: 0 };
-    rows(vec![proto::Tick {
-        event_time: Some(time),
-        ..good()
-    }])
+    rows(vec![proto::Tick { event_time: Some(time), ..good() }])
 }
 
 fn rows_in_1969(bench: &Bench) -> Provoked<'_> {
@@ -148,14 +112,8 @@ fn one_of_a_thousand(bench: &Bench) -> Provoked<'_> {
             let refusal = tapefeed_tests::refusal::Refusal::of(status);
             assert_eq!(refusal.metadata["violation_count"], "1");
             assert_eq!(refusal.metadata["expected_batch_seq"], "1");
-            let details = status
-                .get_details_bad_request()
-                .expect("it names the field");
-            let fields: Vec<&str> = details
-                .field_violations
-                .iter()
-                .map(|v| v.field.as_str())
-                .collect();
+            let details = status.get_details_bad_request().expect("it names the field");
+            let fields: Vec<&str> = details.field_violations.iter().map(|v| v.field.as_str()).collect();
             assert!(fields.len() == 1 && fields[0].contains("499"), "{fields:?}");
         }
         answer
@@ -173,11 +131,7 @@ fn used_number(bench: &Bench) -> Provoked<'_> {
 
         let mut publisher = claim(bench).await;
         publisher.send(1, rows(vec![good()])).await;
-        let again = publisher
-            .ack()
-            .await
-            .expect("the same content")
-            .expect("an answer");
+        let again = publisher.ack().await.expect("the same content").expect("an answer");
         assert!(again.duplicate);
         assert_eq!(bench.count("NEW").await, 1, "nothing is stored twice");
         answer
@@ -194,13 +148,8 @@ fn hole(bench: &Bench) -> Provoked<'_> {
 
 fn no_claim(bench: &Bench) -> Provoked<'_> {
     Box::pin(async {
-        let batch = proto::PublishBatch {
-            batch_seq: 1,
-            content: Some(rows(vec![good()])),
-        };
-        let request = proto::PublishTicksRequest {
-            message: Some(proto::publish_ticks_request::Message::Batch(batch)),
-        };
+        let batch = proto::PublishBatch { batch_seq: 1, content: Some(rows(vec![good()])) };
+        let request = proto::PublishTicksRequest { message: Some(proto::publish_ticks_request::Message::Batch(batch)) };
         let requests = tokio_stream::once(request);
         match bench.stubs.ingest.clone().publish_ticks(requests).await {
             Err(status) => Answer::Status(status),
@@ -210,10 +159,7 @@ fn no_claim(bench: &Bench) -> Provoked<'_> {
 }
 
 fn large_batch(bench: &Bench) -> Provoked<'_> {
-    let tick = proto::Tick {
-        trade_id: "x".repeat(64),
-        ..good()
-    };
+    let tick = proto::Tick { trade_id: "x".repeat(64), ..good() };
     // Each takes more than 64 bytes.
     Box::pin(batch_refused(bench, rows(vec![tick; 5 * 1024 * 1024 / 64])))
 }

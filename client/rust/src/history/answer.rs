@@ -137,9 +137,7 @@ impl Average {
 }
 
 impl Statistics {
-    pub(super) fn from_wire(
-        answer: proto::GetPriceStatisticsResponse,
-    ) -> Result<Statistics, Error> {
+    pub(super) fn from_wire(answer: proto::GetPriceStatisticsResponse) -> Result<Statistics, Error> {
         let wide = WideDecimal::from_wire;
         let mean = answer.mean.map(|mean| wide(mean, "mean"));
         let vwap = answer.vwap.map(|vwap| wide(vwap, "vwap"));
@@ -179,16 +177,11 @@ impl Latest {
         let mut names = Names::default();
         let mut ticks = Vec::with_capacity(answer.latest_ticks.len());
         for latest in answer.latest_ticks {
-            let tick = latest
-                .tick
-                .ok_or_else(|| Error::protocol("latest_ticks.tick is missing"))?;
+            let tick = latest.tick.ok_or_else(|| Error::protocol("latest_ticks.tick is missing"))?;
             let age = latest.age.unwrap_or_default();
             ticks.push(LatestTick {
                 tick: Tick::from_wire(tick, 1, &mut names)?,
-                age_nanos: age
-                    .seconds
-                    .saturating_mul(1_000_000_000)
-                    .saturating_add(i64::from(age.nanos)),
+                age_nanos: age.seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(age.nanos)),
             });
         }
         let without_data = answer.selectors_without_data.into_iter();

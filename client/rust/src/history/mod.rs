@@ -61,10 +61,7 @@ pub struct Averaging {
 impl Query {
     /// All ticks of a symbol, exactly, over all venues.
     pub fn symbol(symbol: impl Into<String>) -> Query {
-        Query {
-            symbol: symbol.into(),
-            ..Query::default()
-        }
+        Query { symbol: symbol.into(), ..Query::default() }
     }
 
     /// On one venue only. Empty: all venues.
@@ -127,10 +124,7 @@ impl TickQuery {
 
 impl From<Query> for TickQuery {
     fn from(query: Query) -> TickQuery {
-        TickQuery {
-            query,
-            ..TickQuery::default()
-        }
+        TickQuery { query, ..TickQuery::default() }
     }
 }
 
@@ -154,10 +148,7 @@ impl Averaging {
 
     /// A method, to 9 decimals.
     pub fn by(method: Method) -> Averaging {
-        Averaging {
-            method,
-            decimals: None,
-        }
+        Averaging { method, decimals: None }
     }
 
     /// Rounds to this many decimals, 0 to 36, half-even.
@@ -191,9 +182,7 @@ impl Method {
             Ok(proto::AverageMethod::Mean) => Ok(Method::Mean),
             Ok(proto::AverageMethod::Vwap) => Ok(Method::Vwap),
             Ok(proto::AverageMethod::Twap) => Ok(Method::Twap),
-            Ok(proto::AverageMethod::Unspecified) | Err(_) => {
-                Err(Error::protocol("method is not told"))
-            }
+            Ok(proto::AverageMethod::Unspecified) | Err(_) => Err(Error::protocol("method is not told")),
         }
     }
 }
@@ -226,15 +215,10 @@ impl Client {
             page_token: list.page_token,
         };
         let answer = self
-            .call(request, |channel, request| async move {
-                history_service(channel).list_ticks(request).await
-            })
+            .call(request, |channel, request| async move { history_service(channel).list_ticks(request).await })
             .await?;
         Ok(Page {
-            items: Tick::from_rows(proto::TickBatch {
-                ticks: answer.ticks,
-                merged_counts: Vec::new(),
-            })?,
+            items: Tick::from_rows(proto::TickBatch { ticks: answer.ticks, merged_counts: Vec::new() })?,
             next_page_token: answer.next_page_token,
             as_of: Cursor::from_bytes(answer.as_of),
             now: UnixNanos::from_wire_optional(answer.now, "now")?,
@@ -266,9 +250,7 @@ impl Client {
             min_cursor: Default::default(),
         };
         let answer = self
-            .call(request, |channel, request| async move {
-                history_service(channel).list_latest_ticks(request).await
-            })
+            .call(request, |channel, request| async move { history_service(channel).list_latest_ticks(request).await })
             .await?;
         Latest::from_wire(answer)
     }
@@ -290,9 +272,7 @@ impl Client {
             decimals: decimals_to_wire(averaging.decimals),
         };
         let answer = self
-            .call(request, |channel, request| async move {
-                history_service(channel).get_average_price(request).await
-            })
+            .call(request, |channel, request| async move { history_service(channel).get_average_price(request).await })
             .await?;
         Average::from_wire(answer)
     }
@@ -302,11 +282,7 @@ impl Client {
     /// # Errors
     ///
     /// `INSTRUMENT_UNKNOWN`, `RANGE_INVERTED`; a range without ticks has a count of 0.
-    pub async fn statistics(
-        &self,
-        query: &Query,
-        decimals: Option<u32>,
-    ) -> Result<Statistics, Error> {
+    pub async fn statistics(&self, query: &Query, decimals: Option<u32>) -> Result<Statistics, Error> {
         let request = proto::GetPriceStatisticsRequest {
             venue: query.venue.clone(),
             symbol: query.symbol.clone(),
@@ -316,8 +292,8 @@ impl Client {
             min_cursor: query.min_cursor_to_wire(),
             decimals: decimals_to_wire(decimals),
         };
-        let answer = self
-            .call(request, |channel, request| async move {
+        let answer =
+            self.call(request, |channel, request| async move {
                 history_service(channel).get_price_statistics(request).await
             })
             .await?;

@@ -125,11 +125,7 @@ impl Default for ImportOptions {
 impl ImportOptions {
     /// All defaults.
     pub fn new() -> ImportOptions {
-        ImportOptions {
-            wire: proto::ImportOptions::default(),
-            run_id: None,
-            attempts: DEFAULT_ATTEMPTS,
-        }
+        ImportOptions { wire: proto::ImportOptions::default(), run_id: None, attempts: DEFAULT_ATTEMPTS }
     }
 
     /// The format. Default: recognised by the content, and refused if that is not certain.
@@ -159,10 +155,9 @@ impl ImportOptions {
 
     /// The name of the column that holds a field, where it is not one of the usual synonyms.
     pub fn map(mut self, field: TickField, column: impl Into<String>) -> ImportOptions {
-        self.wire.column_mappings.push(proto::ColumnMapping {
-            field: field.as_str().to_owned(),
-            column: column.into(),
-        });
+        self.wire
+            .column_mappings
+            .push(proto::ColumnMapping { field: field.as_str().to_owned(), column: column.into() });
         self
     }
 

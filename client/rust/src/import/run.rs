@@ -137,10 +137,7 @@ impl Run {
             tick_count: run.tick_count,
             reject_count: run.reject_count,
             ignored_count: run.ignored_count,
-            failure: failure.map(|error| ImportFailure {
-                reason: reason(error.reason),
-                message: error.message,
-            }),
+            failure: failure.map(|error| ImportFailure { reason: reason(error.reason), message: error.message }),
             create_time: time(run.create_time, "run.create_time")?,
             start_time: time(run.start_time, "run.start_time")?,
             finish_time: time(run.finish_time, "run.finish_time")?,
@@ -161,10 +158,7 @@ fn reason(reason: i32) -> ErrorReason {
 impl RunState {
     /// Whether the run has ended.
     pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            RunState::Succeeded | RunState::Failed | RunState::Cancelled
-        )
+        matches!(self, RunState::Succeeded | RunState::Failed | RunState::Cancelled)
     }
 
     /// `uploading`, `running`, `succeeded`, `failed`, `cancelled` or `unknown`.
@@ -237,13 +231,9 @@ impl Client {
     ///
     /// `RUN_UNKNOWN` if there is none.
     pub async fn run(&self, run_id: &str) -> Result<Run, Error> {
-        let request = proto::GetIngestionRunRequest {
-            run_id: run_id.to_owned(),
-        };
+        let request = proto::GetIngestionRunRequest { run_id: run_id.to_owned() };
         let answer = self
-            .call(request, |channel, request| async move {
-                ingest_service(channel).get_ingestion_run(request).await
-            })
+            .call(request, |channel, request| async move { ingest_service(channel).get_ingestion_run(request).await })
             .await?;
         Run::from_wire(answer.run)
     }
@@ -260,9 +250,7 @@ impl Client {
             page_token: query.page_token.clone(),
         };
         let answer = self
-            .call(request, |channel, request| async move {
-                ingest_service(channel).list_ingestion_runs(request).await
-            })
+            .call(request, |channel, request| async move { ingest_service(channel).list_ingestion_runs(request).await })
             .await?;
         let runs = answer.runs.into_iter().map(|run| Run::from_wire(Some(run)));
         Ok(Page {
@@ -274,10 +262,7 @@ impl Client {
     }
 
     /// Returns all pages of runs, each asked for when the stream is polled.
-    pub fn run_pages(
-        &self,
-        query: RunQuery,
-    ) -> impl Stream<Item = Result<Page<Run>, Error>> + Send + use<> {
+    pub fn run_pages(&self, query: RunQuery) -> impl Stream<Item = Result<Page<Run>, Error>> + Send + use<> {
         let client = self.clone();
         pages(query.page_token.clone(), move |token| {
             let client = client.clone();
@@ -292,11 +277,9 @@ impl Client {
     ///
     /// `RUN_UNKNOWN` if there is none.
     pub async fn cancel_run(&self, run_id: &str) -> Result<Run, Error> {
-        let request = proto::CancelIngestionRunRequest {
-            run_id: run_id.to_owned(),
-        };
-        let answer = self
-            .call(request, |channel, request| async move {
+        let request = proto::CancelIngestionRunRequest { run_id: run_id.to_owned() };
+        let answer =
+            self.call(request, |channel, request| async move {
                 ingest_service(channel).cancel_ingestion_run(request).await
             })
             .await?;
@@ -306,16 +289,9 @@ impl Client {
     /// Follows a run until it has ended: its state at once, then after changes. Connects again by itself.
     ///
     /// The stream ends after the final state, or after a fatal error such as `RUN_UNKNOWN`.
-    pub fn watch_run(
-        &self,
-        run_id: impl Into<String>,
-    ) -> Pin<Box<dyn Stream<Item = Result<Run, Error>> + Send>> {
-        let watch = RunWatch {
-            client: self.clone(),
-            run_id: run_id.into(),
-            messages: None,
-            backoff: self.stream_backoff(),
-        };
+    pub fn watch_run(&self, run_id: impl Into<String>) -> Pin<Box<dyn Stream<Item = Result<Run, Error>> + Send>> {
+        let watch =
+            RunWatch { client: self.clone(), run_id: run_id.into(), messages: None, backoff: self.stream_backoff() };
         let states = stream::try_unfold(Some(watch), |watch| async move {
             let Some(mut watch) = watch else {
                 return Ok(None);
@@ -361,25 +337,16 @@ impl RunWatch {
         };
         match messages.message().await? {
             Some(message) => Run::from_wire(message.run),
-            None => Err(Error::Transport(
-                "the server ended the watch before the run".into(),
-            )),
+            None => Err(Error::Transport("the server ended the watch before the run".into())),
         }
     }
 }
 
 /// Opens a watch on the connection of calls: its messages are few, and always read.
-async fn open(
-    client: &Client,
-    run_id: &str,
-) -> Result<Streaming<proto::WatchIngestionRunResponse>, Error> {
-    let request = proto::WatchIngestionRunRequest {
-        run_id: run_id.to_owned(),
-    };
+async fn open(client: &Client, run_id: &str) -> Result<Streaming<proto::WatchIngestionRunResponse>, Error> {
+    let request = proto::WatchIngestionRunRequest { run_id: run_id.to_owned() };
     let mut service = ingest_service(client.call_channel());
     let answer = tokio::time::timeout(WATCH_TIMEOUT, service.watch_ingestion_run(request));
-    let answer = answer
-        .await
-        .map_err(|_| Error::Transport(format!("no watch within {WATCH_TIMEOUT:?}")))??;
+    let answer = answer.await.map_err(|_| Error::Transport(format!("no watch within {WATCH_TIMEOUT:?}")))??;
     Ok(answer.into_inner())
 }

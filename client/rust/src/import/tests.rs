@@ -24,15 +24,9 @@ async fn a_file_arrives_whole_with_its_size_and_options() {
     let fake = FakeIngest::with(|_| {});
     let client = client_of(&fake).await;
     let file = file_of(1_000_000);
-    let options = ImportOptions::new()
-        .venue("X")
-        .map(TickField::Price, "px")
-        .run_id("mine");
+    let options = ImportOptions::new().venue("X").map(TickField::Price, "px").run_id("mine");
     let mut last = 0;
-    let import = client
-        .import_file(file.path(), options, |progress| last = progress.sent_bytes)
-        .await
-        .unwrap();
+    let import = client.import_file(file.path(), options, |progress| last = progress.sent_bytes).await.unwrap();
     assert_eq!(import.run.state, RunState::Succeeded);
     assert_eq!(import.run.uploaded_bytes, 1_000_000);
     assert!(!import.duplicate);
@@ -106,10 +100,7 @@ async fn a_reader_is_sent_once() {
     let fake = FakeIngest::with(|_| {});
     let client = client_of(&fake).await;
     let bytes = vec![b'x'; 300_000];
-    let import = client
-        .import_reader(&bytes[..], "a.csv", ImportOptions::new(), |_| {})
-        .await
-        .unwrap();
+    let import = client.import_reader(&bytes[..], "a.csv", ImportOptions::new(), |_| {}).await.unwrap();
     assert_eq!(import.run.uploaded_bytes, 300_000);
     let cutting = FakeIngest::with(|state| state.cut_uploads = 1);
     let client = client_of(&cutting).await;
@@ -133,13 +124,6 @@ async fn a_reader_that_fails_does_not_look_like_the_end_of_the_file() {
 async fn a_watch_goes_on_over_cuts_to_the_end_of_the_run() {
     let fake = FakeIngest::with(|_| {});
     let client = client_of(&fake).await;
-    let states: Vec<RunState> = client
-        .watch_run("run-1")
-        .map(|run| run.unwrap().state)
-        .collect()
-        .await;
-    assert_eq!(
-        states,
-        [RunState::Uploading, RunState::Running, RunState::Succeeded]
-    );
+    let states: Vec<RunState> = client.watch_run("run-1").map(|run| run.unwrap().state).collect().await;
+    assert_eq!(states, [RunState::Uploading, RunState::Running, RunState::Succeeded]);
 }

@@ -55,13 +55,7 @@ pub(super) async fn file(
     let file_name = file_name.to_string_lossy().into_owned();
     let mut start = start(&options, file_name);
     let mut backoff = client.stream_backoff();
-    let mut state = ImportProgress {
-        attempt: 1,
-        sent_bytes: 0,
-        size_bytes: None,
-        run: None,
-        last_error: None,
-    };
+    let mut state = ImportProgress { attempt: 1, sent_bytes: 0, size_bytes: None, run: None, last_error: None };
     loop {
         let file = File::open(path).await.map_err(read)?;
         let size = file.metadata().await.map_err(read)?;
@@ -73,23 +67,14 @@ pub(super) async fn file(
         let attempt = attempt(client, &start, file, &name, &mut state, &mut progress);
         let error = match attempt.await {
             Ok(Outcome::Ended(import)) => return Ok(import),
-            Ok(Outcome::Elsewhere(run)) => {
-                match await_other(client, run, &mut state, &mut progress).await? {
-                    Some(run) => {
-                        return Ok(Import {
-                            run,
-                            duplicate: true,
-                        });
-                    }
-                    None => Error::Transport("the run stood still at another server".into()),
+            Ok(Outcome::Elsewhere(run)) => match await_other(client, run, &mut state, &mut progress).await? {
+                Some(run) => {
+                    return Ok(Import { run, duplicate: true });
                 }
-            }
+                None => Error::Transport("the run stood still at another server".into()),
+            },
             // The upload before was cut so early that the server does not know its content.
-            Err(error)
-                if error.reason() == ErrorReason::RunExists
-                    && state.attempt > 1
-                    && options.run_id.is_none() =>
-            {
+            Err(error) if error.reason() == ErrorReason::RunExists && state.attempt > 1 && options.run_id.is_none() => {
                 start.run_id = random_run_id();
                 error
             }
@@ -117,27 +102,11 @@ pub(super) async fn reader(
     mut progress: impl FnMut(&ImportProgress) + Send,
 ) -> Result<Import, Error> {
     let start = start(&options, file_name.clone());
-    let mut state = ImportProgress {
-        attempt: 1,
-        sent_bytes: 0,
-        size_bytes: None,
-        run: None,
-        last_error: None,
-    };
-    let attempt = attempt(
-        client,
-        &start,
-        reader,
-        &file_name,
-        &mut state,
-        &mut progress,
-    );
+    let mut state = ImportProgress { attempt: 1, sent_bytes: 0, size_bytes: None, run: None, last_error: None };
+    let attempt = attempt(client, &start, reader, &file_name, &mut state, &mut progress);
     match attempt.await? {
         Outcome::Ended(import) => Ok(import),
-        Outcome::Elsewhere(run) => Ok(Import {
-            run,
-            duplicate: true,
-        }),
+        Outcome::Elsewhere(run) => Ok(Import { run, duplicate: true }),
     }
 }
 
@@ -223,9 +192,7 @@ async fn upload(
     requests: mpsc::Sender<proto::ImportFileRequest>,
     sent: tokio::sync::watch::Sender<u64>,
 ) -> Result<(), io::Error> {
-    let message = |message| proto::ImportFileRequest {
-        message: Some(message),
-    };
+    let message = |message| proto::ImportFileRequest { message: Some(message) };
     if requests.send(message(Message::Start(start))).await.is_err() {
         return Ok(());
     }

@@ -198,9 +198,7 @@ impl SubscriptionAck {
     pub(super) fn from_wire(ack: proto::SubscriptionAck) -> SubscriptionAck {
         let delivery = match proto::Delivery::try_from(ack.delivery) {
             Ok(proto::Delivery::Conflated) => Delivery::Conflated,
-            Ok(proto::Delivery::Lossless | proto::Delivery::Unspecified) | Err(_) => {
-                Delivery::Lossless
-            }
+            Ok(proto::Delivery::Lossless | proto::Delivery::Unspecified) | Err(_) => Delivery::Lossless,
         };
         let selector_results = ack.selector_results.into_iter();
         SubscriptionAck {
@@ -224,9 +222,7 @@ impl SelectorResult {
             Ok(proto::SelectorStatus::Matched) => SelectorStatus::Matched,
             Ok(proto::SelectorStatus::NotPermitted) => SelectorStatus::NotPermitted,
             Ok(proto::SelectorStatus::Limit) => SelectorStatus::Limit,
-            Ok(proto::SelectorStatus::Unknown | proto::SelectorStatus::Unspecified) | Err(_) => {
-                SelectorStatus::Unknown
-            }
+            Ok(proto::SelectorStatus::Unknown | proto::SelectorStatus::Unspecified) | Err(_) => SelectorStatus::Unknown,
         };
         SelectorResult {
             selector: Selector::from_wire(result.selector.unwrap_or_default()),

@@ -250,8 +250,7 @@ impl Subscription {
     fn to_wire(&self) -> proto::SubscribeTicksRequest {
         use proto::subscribe_ticks_request::Start as WireStart;
 
-        let mut selectors: Vec<proto::Selector> =
-            self.selectors.iter().map(Selector::to_wire).collect();
+        let mut selectors: Vec<proto::Selector> = self.selectors.iter().map(Selector::to_wire).collect();
         if selectors.is_empty() {
             selectors.push(Selector::all().to_wire());
         }
@@ -264,10 +263,9 @@ impl Subscription {
             Start::Live => WireStart::Live(proto::StartLive {}),
             Start::Snapshot => WireStart::Snapshot(proto::StartSnapshot {}),
             Start::After(cursor) => WireStart::Cursor(cursor.to_wire()),
-            Start::AfterPosition { epoch, log_seq } => WireStart::Position(proto::StartPosition {
-                epoch: *epoch,
-                log_seq: *log_seq,
-            }),
+            Start::AfterPosition { epoch, log_seq } => {
+                WireStart::Position(proto::StartPosition { epoch: *epoch, log_seq: *log_seq })
+            }
             Start::From(time) => WireStart::StartTime(time.to_wire()),
         };
         let encoding = match self.columns {
@@ -348,18 +346,8 @@ impl Client {
     pub fn subscribe(&self, subscription: Subscription) -> SubscriptionStream {
         let (sender, queue) = queue::bounded(subscription.queue_ticks);
         let duplicates = Arc::new(AtomicU64::new(0));
-        let reader = reader::Reader::new(
-            self.clone(),
-            subscription.to_wire(),
-            sender,
-            duplicates.clone(),
-        );
-        SubscriptionStream {
-            queue,
-            cursor: None,
-            duplicates,
-            reader: tokio::spawn(reader.run()).abort_handle(),
-        }
+        let reader = reader::Reader::new(self.clone(), subscription.to_wire(), sender, duplicates.clone());
+        SubscriptionStream { queue, cursor: None, duplicates, reader: tokio::spawn(reader.run()).abort_handle() }
     }
 
     /// Returns how far cursors reach back.
@@ -369,12 +357,9 @@ impl Client {
     /// Only failures to reach the server.
     pub async fn replay_window(&self) -> Result<ReplayWindow, Error> {
         let answer = self
-            .call(
-                proto::GetReplayWindowRequest {},
-                |channel, request| async move {
-                    live_service(channel).get_replay_window(request).await
-                },
-            )
+            .call(proto::GetReplayWindowRequest {}, |channel, request| async move {
+                live_service(channel).get_replay_window(request).await
+            })
             .await?;
         Ok(ReplayWindow {
             epoch: answer.epoch,

@@ -35,42 +35,26 @@ pub(super) struct Receiver(mpsc::UnboundedReceiver<Delivery>);
 pub(super) fn bounded(capacity: u32) -> (Sender, Receiver) {
     let (events, receiver) = mpsc::unbounded_channel();
     let room = Arc::new(Semaphore::new(capacity as usize));
-    let sender = Sender {
-        events,
-        room,
-        capacity,
-    };
+    let sender = Sender { events, room, capacity };
     (sender, Receiver(receiver))
 }
 
 impl Sender {
     /// Waits for room: an event takes as much as it has ticks, at least 1. One larger than the queue waits for all of it.
-    pub(super) async fn push(
-        &self,
-        event: Event,
-        cursor: Option<Cursor>,
-    ) -> Result<(), ConsumerGone> {
+    pub(super) async fn push(&self, event: Event, cursor: Option<Cursor>) -> Result<(), ConsumerGone> {
         let ticks = match &event {
             Event::Ticks { ticks, .. } => u32::try_from(ticks.len()).unwrap_or(u32::MAX),
             _ => 1,
         };
         let cost = ticks.clamp(1, self.capacity);
         let room = self.room.clone().acquire_many_owned(cost).await;
-        self.send(Delivery {
-            event: Ok(event),
-            cursor,
-            _room: Some(room.map_err(|_| ConsumerGone)?),
-        })
+        self.send(Delivery { event: Ok(event), cursor, _room: Some(room.map_err(|_| ConsumerGone)?) })
     }
 
     /// Sends the last item.
     pub(super) fn fail(&self, error: Error) {
         // A consumer that is gone does not miss the error.
-        let _ = self.send(Delivery {
-            event: Err(error),
-            cursor: None,
-            _room: None,
-        });
+        let _ = self.send(Delivery { event: Err(error), cursor: None, _room: None });
     }
 
     fn send(&self, delivery: Delivery) -> Result<(), ConsumerGone> {

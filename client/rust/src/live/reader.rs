@@ -104,11 +104,7 @@ impl Reader {
             attempt += 1;
             let retry_in = backoff.next(error.retry_delay());
             tracing::debug!(%error, attempt, ?retry_in, "subscription was cut");
-            let event = Event::Disconnected {
-                error,
-                attempt,
-                retry_in,
-            };
+            let event = Event::Disconnected { error, attempt, retry_in };
             if self.queue.push(event, None).await.is_err() {
                 return;
             }
@@ -124,11 +120,7 @@ impl Reader {
         }
     }
 
-    async fn follow(
-        &mut self,
-        backoff: &mut Backoff,
-        attempt: &mut u32,
-    ) -> Result<std::convert::Infallible, End> {
+    async fn follow(&mut self, backoff: &mut Backoff, attempt: &mut u32) -> Result<std::convert::Infallible, End> {
         let mut request = self.request.clone();
         if let Some(cursor) = &self.resume {
             request.start = Some(WireStart::Cursor(cursor.to_wire()));
@@ -149,10 +141,7 @@ impl Reader {
             };
             let is_ack = matches!(message.event, Some(WireEvent::Ack(_)));
             if is_ack && *attempt > 0 {
-                let event = Event::Reconnected {
-                    attempts: *attempt,
-                    resumed_after: self.resume.clone(),
-                };
+                let event = Event::Reconnected { attempts: *attempt, resumed_after: self.resume.clone() };
                 self.queue.push(event, None).await?;
                 *attempt = 0;
             }
@@ -170,9 +159,7 @@ impl Reader {
 
     fn mute(&self) -> Error {
         let silence = self.silence();
-        Error::Transport(format!(
-            "no message for {silence:?}, {MISSED_HEARTBEATS} heartbeats"
-        ))
+        Error::Transport(format!("no message for {silence:?}, {MISSED_HEARTBEATS} heartbeats"))
     }
 
     /// Delivers one message, and remembers its cursor once it is in the queue.
@@ -217,10 +204,7 @@ impl Reader {
             }),
             WireEvent::SnapshotBegin(begin) => {
                 self.seen.in_snapshot = true;
-                Some(Event::SnapshotBegin {
-                    log_seq: begin.log_seq,
-                    tick_count: begin.tick_count,
-                })
+                Some(Event::SnapshotBegin { log_seq: begin.log_seq, tick_count: begin.tick_count })
             }
             WireEvent::SnapshotEnd(end) => {
                 self.seen.in_snapshot = false;
@@ -231,13 +215,10 @@ impl Reader {
                     without_data: without_data.map(Selector::from_wire).collect(),
                 })
             }
-            WireEvent::ReplayCompleted(completed) => Some(Event::ReplayCompleted {
-                log_seq: completed.log_seq,
-            }),
-            WireEvent::SourceGap(gap) => self
-                .is_new(gap.log_seq)
-                .then(|| SourceGap::from_wire(gap).map(Event::SourceGap))
-                .transpose()?,
+            WireEvent::ReplayCompleted(completed) => Some(Event::ReplayCompleted { log_seq: completed.log_seq }),
+            WireEvent::SourceGap(gap) => {
+                self.is_new(gap.log_seq).then(|| SourceGap::from_wire(gap).map(Event::SourceGap)).transpose()?
+            }
             WireEvent::SourceGapFilled(filled) => self
                 .is_new(filled.log_seq)
                 .then(|| SourceGapFilled::from_wire(filled).map(Event::SourceGapFilled))

@@ -17,27 +17,18 @@ fn cursor(log_seq: u64) -> Vec<u8> {
 }
 
 fn send(log_seq: u64, event: WireEvent) -> Step {
-    Step::Send(Box::new(proto::SubscribeTicksResponse {
-        cursor: cursor(log_seq).into(),
-        event: Some(event),
-    }))
+    Step::Send(Box::new(proto::SubscribeTicksResponse { cursor: cursor(log_seq).into(), event: Some(event) }))
 }
 
 fn without_cursor(event: WireEvent) -> Step {
-    Step::Send(Box::new(proto::SubscribeTicksResponse {
-        cursor: Vec::new().into(),
-        event: Some(event),
-    }))
+    Step::Send(Box::new(proto::SubscribeTicksResponse { cursor: Vec::new().into(), event: Some(event) }))
 }
 
 fn ack_of(epoch: u64, delivery: proto::Delivery) -> WireEvent {
     WireEvent::Ack(proto::SubscriptionAck {
         epoch,
         delivery: delivery.into(),
-        heartbeat_interval: Some(prost_types::Duration {
-            seconds: 1,
-            nanos: 0,
-        }),
+        heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         ..proto::SubscriptionAck::default()
     })
 }
@@ -47,10 +38,7 @@ fn ack() -> WireEvent {
 }
 
 fn ticks(log_seqs: std::ops::RangeInclusive<u64>) -> Step {
-    let rows = proto::TickBatch {
-        ticks: log_seqs.clone().map(wire_tick).collect(),
-        merged_counts: Vec::new(),
-    };
+    let rows = proto::TickBatch { ticks: log_seqs.clone().map(wire_tick).collect(), merged_counts: Vec::new() };
     send(*log_seqs.end(), WireEvent::Rows(rows))
 }
 
@@ -106,11 +94,7 @@ async fn a_cut_after_any_message_loses_and_repeats_nothing() {
             let client = builder(&serve_live(fake.clone()).await).lazy().unwrap();
             let mut stream = client.subscribe(Subscription::new());
             let (positions, events) = read_to(&mut stream, END + 1).await;
-            assert_eq!(
-                positions,
-                (1..=END + 1).collect::<Vec<_>>(),
-                "{cut:?} after {after}"
-            );
+            assert_eq!(positions, (1..=END + 1).collect::<Vec<_>>(), "{cut:?} after {after}");
             let reconnects = events.iter().filter(|name| *name == "Reconnected");
             assert_eq!(reconnects.count(), 1);
             let start = fake.requests()[1].start.clone();
@@ -145,21 +129,12 @@ async fn a_connection_that_dies_without_a_word_is_replaced() {
 #[tokio::test]
 async fn what_comes_twice_is_dropped_and_counted() {
     let gap = |log_seq| {
-        let gap = proto::SourceGap {
-            log_seq,
-            ..proto::SourceGap::default()
-        };
+        let gap = proto::SourceGap { log_seq, ..proto::SourceGap::default() };
         send(log_seq, WireEvent::SourceGap(gap))
     };
     let fake = FakeLive::new([
         vec![send(0, ack()), ticks(1..=4), gap(5), Step::End],
-        vec![
-            send(5, ack()),
-            ticks(3..=4),
-            gap(5),
-            ticks(6..=7),
-            Step::Hang,
-        ],
+        vec![send(5, ack()), ticks(3..=4), gap(5), ticks(6..=7), Step::Hang],
     ]);
     let client = builder(&serve_live(fake).await).lazy().unwrap();
     let mut stream = client.subscribe(Subscription::new());
@@ -173,11 +148,7 @@ async fn what_comes_twice_is_dropped_and_counted() {
 async fn a_new_epoch_begins_its_own_count() {
     let fake = FakeLive::new([
         vec![send(0, ack()), ticks(1..=4), Step::End],
-        vec![
-            send(2, ack_of(8, proto::Delivery::Lossless)),
-            ticks(3..=5),
-            Step::Hang,
-        ],
+        vec![send(2, ack_of(8, proto::Delivery::Lossless)), ticks(3..=5), Step::Hang],
     ]);
     let client = builder(&serve_live(fake).await).lazy().unwrap();
     let mut stream = client.subscribe(Subscription::new());
@@ -203,53 +174,20 @@ async fn conflated_ticks_may_repeat() {
 
 #[tokio::test]
 async fn a_snapshot_that_is_cut_is_asked_for_again() {
-    let begin = || {
-        without_cursor(WireEvent::SnapshotBegin(proto::SnapshotBegin {
-            log_seq: 20,
-            tick_count: 2,
-        }))
-    };
+    let begin = || without_cursor(WireEvent::SnapshotBegin(proto::SnapshotBegin { log_seq: 20, tick_count: 2 }));
     let snapshot = |log_seq| {
-        without_cursor(WireEvent::Rows(proto::TickBatch {
-            ticks: vec![wire_tick(log_seq)],
-            merged_counts: Vec::new(),
-        }))
+        without_cursor(WireEvent::Rows(proto::TickBatch { ticks: vec![wire_tick(log_seq)], merged_counts: Vec::new() }))
     };
-    let end = send(
-        20,
-        WireEvent::SnapshotEnd(proto::SnapshotEnd {
-            log_seq: 20,
-            selectors_without_data: Vec::new(),
-        }),
-    );
+    let end = send(20, WireEvent::SnapshotEnd(proto::SnapshotEnd { log_seq: 20, selectors_without_data: Vec::new() }));
     let fake = FakeLive::new([
         vec![without_cursor(ack()), begin(), snapshot(12), Step::End],
-        vec![
-            without_cursor(ack()),
-            begin(),
-            snapshot(12),
-            snapshot(3),
-            end,
-            ticks(21..=22),
-            Step::Hang,
-        ],
+        vec![without_cursor(ack()), begin(), snapshot(12), snapshot(3), end, ticks(21..=22), Step::Hang],
     ]);
     let client = builder(&serve_live(fake.clone()).await).lazy().unwrap();
     let mut stream = client.subscribe(Subscription::new().snapshot());
     let (positions, events) = read_to(&mut stream, 22).await;
     assert_eq!(positions, [12, 12, 3, 21, 22]);
-    assert_eq!(
-        events,
-        [
-            "Ack",
-            "SnapshotBegin",
-            "Disconnected",
-            "Reconnected",
-            "Ack",
-            "SnapshotBegin",
-            "SnapshotEnd"
-        ]
-    );
+    assert_eq!(events, ["Ack", "SnapshotBegin", "Disconnected", "Reconnected", "Ack", "SnapshotBegin", "SnapshotEnd"]);
     let starts: Vec<_> = fake.requests().into_iter().map(|r| r.start).collect();
     let snapshot = Some(Start::Snapshot(proto::StartSnapshot {}));
     assert_eq!(starts, [snapshot.clone(), snapshot]);
@@ -257,15 +195,8 @@ async fn a_snapshot_that_is_cut_is_asked_for_again() {
 
 #[tokio::test]
 async fn a_fatal_refusal_is_the_last_item() {
-    let expired = refusal(
-        Code::OutOfRange,
-        "CURSOR_EXPIRED",
-        &[("oldest_cursor", "AQID")],
-    );
-    for steps in [
-        vec![Step::Fail(expired.clone())],
-        vec![send(0, ack()), Step::Fail(expired.clone())],
-    ] {
+    let expired = refusal(Code::OutOfRange, "CURSOR_EXPIRED", &[("oldest_cursor", "AQID")]);
+    for steps in [vec![Step::Fail(expired.clone())], vec![send(0, ack()), Step::Fail(expired.clone())]] {
         let fake = FakeLive::new([steps]);
         let client = builder(&serve_live(fake.clone()).await).lazy().unwrap();
         let start = "AAAA".parse().unwrap();
@@ -317,17 +248,10 @@ async fn a_server_that_is_not_there_is_told_and_waited_for() {
 #[tokio::test]
 async fn columns_give_the_same_ticks_as_rows() {
     let definitions = proto::InstrumentDefinitions {
-        definitions: vec![proto::InstrumentDefinition {
-            instrument_id: 1,
-            venue: "X".into(),
-            symbol: "A".into(),
-        }],
+        definitions: vec![proto::InstrumentDefinition { instrument_id: 1, venue: "X".into(), symbol: "A".into() }],
     };
     let columns = proto::TickColumns {
-        instruments: vec![proto::ColumnInstrument {
-            instrument_id: 1,
-            ..proto::ColumnInstrument::default()
-        }],
+        instruments: vec![proto::ColumnInstrument { instrument_id: 1, ..proto::ColumnInstrument::default() }],
         instrument_index: vec![0, 0],
         event_time_unix_nano_delta: vec![1, 1],
         receive_time_unix_nano_delta: vec![1, 1],
@@ -347,10 +271,7 @@ async fn columns_give_the_same_ticks_as_rows() {
     let Some(Ok(Event::Ticks { ticks, .. })) = stream.next().await else {
         panic!("no ticks");
     };
-    let rows = proto::TickBatch {
-        ticks: vec![wire_tick(1), wire_tick(2)],
-        merged_counts: Vec::new(),
-    };
+    let rows = proto::TickBatch { ticks: vec![wire_tick(1), wire_tick(2)], merged_counts: Vec::new() };
     assert_eq!(ticks, Tick::from_rows(rows).unwrap());
     let encoding = fake.requests()[0].encoding;
     assert_eq!(encoding, i32::from(proto::Encoding::Columns));
@@ -358,10 +279,7 @@ async fn columns_give_the_same_ticks_as_rows() {
 
 #[tokio::test]
 async fn an_event_from_the_future_is_passed_over_and_its_cursor_kept() {
-    let unknown = Step::Send(Box::new(proto::SubscribeTicksResponse {
-        cursor: cursor(6).into(),
-        event: None,
-    }));
+    let unknown = Step::Send(Box::new(proto::SubscribeTicksResponse { cursor: cursor(6).into(), event: None }));
     let mut second = log_after(6, 7);
     second.push(Step::Hang);
     let fake = FakeLive::new([vec![send(0, ack()), unknown, Step::End], second]);
@@ -389,14 +307,8 @@ async fn a_slow_consumer_gets_everything_in_the_end() {
 async fn the_queue_holds_no_more_than_its_ticks() {
     let (sender, mut receiver) = queue::bounded(5);
     let event = |count: u64| {
-        let rows = proto::TickBatch {
-            ticks: (1..=count).map(wire_tick).collect(),
-            merged_counts: Vec::new(),
-        };
-        Event::Ticks {
-            ticks: Tick::from_rows(rows).unwrap(),
-            cursor: None,
-        }
+        let rows = proto::TickBatch { ticks: (1..=count).map(wire_tick).collect(), merged_counts: Vec::new() };
+        Event::Ticks { ticks: Tick::from_rows(rows).unwrap(), cursor: None }
     };
     sender.push(event(3), None).await.unwrap();
     let full = tokio::time::timeout(Duration::from_millis(20), sender.push(event(3), None));
@@ -414,16 +326,11 @@ async fn the_queue_holds_no_more_than_its_ticks() {
 fn selectors_default_to_everything_and_take_the_venue() {
     let selectors = |subscription: Subscription| {
         let selectors = subscription.to_wire().selectors.into_iter();
-        selectors
-            .map(|selector| (selector.venue, selector.symbol))
-            .collect::<Vec<_>>()
+        selectors.map(|selector| (selector.venue, selector.symbol)).collect::<Vec<_>>()
     };
     let pair = |venue: &str, symbol: &str| (venue.to_owned(), symbol.to_owned());
     assert_eq!(selectors(Subscription::new()), [pair("", "*")]);
     assert_eq!(selectors(Subscription::new().venue("X")), [pair("X", "*")]);
-    let several = Subscription::new()
-        .symbol("A")
-        .selector(Selector::symbol("B").on("Y"))
-        .venue("X");
+    let several = Subscription::new().symbol("A").selector(Selector::symbol("B").on("Y")).venue("X");
     assert_eq!(selectors(several), [pair("X", "A"), pair("Y", "B")]);
 }

@@ -159,8 +159,7 @@ impl Backlog {
             return false;
         };
         self.inflight.is_empty()
-            || (self.inflight.len() < self.credit_batches
-                && self.inflight_bytes + next.bytes <= self.credit_bytes)
+            || (self.inflight.len() < self.credit_batches && self.inflight_bytes + next.bytes <= self.credit_bytes)
     }
 
     /// Puts the next batch on its way; its number and content.
@@ -179,12 +178,9 @@ impl Backlog {
 
     /// Takes the oldest batch, which must have this number, off.
     pub(super) fn acknowledge(&mut self, number: u64) -> Result<Outgoing, Error> {
-        let oldest = self
-            .inflight
-            .pop_front_if(|batch| batch.number == Some(number));
-        let batch = oldest.ok_or_else(|| {
-            Error::protocol(format!("batch {number} was acknowledged out of its turn"))
-        })?;
+        let oldest = self.inflight.pop_front_if(|batch| batch.number == Some(number));
+        let batch =
+            oldest.ok_or_else(|| Error::protocol(format!("batch {number} was acknowledged out of its turn")))?;
         self.acknowledged = number;
         self.settle(&batch);
         Ok(batch)
@@ -212,10 +208,7 @@ impl Backlog {
 
     /// Takes the refused batch of this number out; those behind it wait again and will get its number and the next.
     pub(super) fn take_out(&mut self, number: u64) -> Option<Outgoing> {
-        let index = self
-            .inflight
-            .iter()
-            .position(|batch| batch.number == Some(number))?;
+        let index = self.inflight.iter().position(|batch| batch.number == Some(number))?;
         let batch = self.inflight.remove(index)?;
         self.settle(&batch);
         self.call_back();

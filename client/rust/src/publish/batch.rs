@@ -55,9 +55,7 @@ impl Content {
     pub(super) fn check(&self) -> Result<(), Error> {
         let bytes = self.bytes();
         match self {
-            Content::Ticks(ticks) if ticks.is_empty() => {
-                Err(Error::Invalid("a batch has at least one tick".into()))
-            }
+            Content::Ticks(ticks) if ticks.is_empty() => Err(Error::Invalid("a batch has at least one tick".into())),
             _ if bytes > MAX_BATCH_BYTES => Err(Error::Invalid(format!(
                 "a batch of up to {bytes} bytes passes the limit of {MAX_BATCH_BYTES}: make smaller batches"
             ))),
@@ -78,12 +76,8 @@ impl Content {
                 }
             }
             Content::Event(SourceEvent::Gap(gap)) => WireContent::SourceGap(gap.to_wire()),
-            Content::Event(SourceEvent::GapFilled(filled)) => {
-                WireContent::SourceGapFilled(filled.to_wire())
-            }
-            Content::Event(SourceEvent::Status(status)) => {
-                WireContent::SourceStatus(status.to_wire())
-            }
+            Content::Event(SourceEvent::GapFilled(filled)) => WireContent::SourceGapFilled(filled.to_wire()),
+            Content::Event(SourceEvent::Status(status)) => WireContent::SourceStatus(status.to_wire()),
         }
     }
 
@@ -96,20 +90,12 @@ impl Content {
         });
         let violations: Vec<TickViolation> = violations.collect();
         let counted = error.metadata("violation_count");
-        let violation_count = counted
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(violations.len() as u64);
+        let violation_count = counted.and_then(|count| count.parse().ok()).unwrap_or(violations.len() as u64);
         let (ticks, event) = match self {
             Content::Ticks(ticks) => (ticks, None),
             Content::Event(event) => (Vec::new(), Some(event)),
         };
-        RefusedBatch {
-            ticks,
-            event,
-            violations,
-            violation_count,
-            error,
-        }
+        RefusedBatch { ticks, event, violations, violation_count, error }
     }
 }
 
@@ -160,12 +146,8 @@ mod tests {
 
     #[test]
     fn estimate_is_never_below_the_message() {
-        let mut widest = NewTick::new(
-            "V".repeat(32),
-            "S".repeat(64),
-            UnixNanos(i64::MAX),
-            "-9.223372036854775808".parse().unwrap(),
-        );
+        let mut widest =
+            NewTick::new("V".repeat(32), "S".repeat(64), UnixNanos(i64::MAX), "-9.223372036854775808".parse().unwrap());
         widest.receive_time = Some(UnixNanos(i64::MAX - 1));
         widest.quantity = Some("9.223372036854775807".parse().unwrap());
         widest.side = Some(Side::Sell);
@@ -173,10 +155,7 @@ mod tests {
         for ticks in [vec![widest; 50], vec![tick("A"); 50], vec![tick("A")]] {
             let content = Content::Ticks(ticks);
             for rows in [true, false] {
-                let message = proto::PublishBatch {
-                    batch_seq: 1,
-                    content: Some(content.to_wire(rows)),
-                };
+                let message = proto::PublishBatch { batch_seq: 1, content: Some(content.to_wire(rows)) };
                 assert!(message.encoded_len() <= content.bytes());
             }
         }

@@ -224,20 +224,9 @@ impl PublisherBuilder {
         let (status_sender, status) = watch::channel(PublisherStatus::default());
         let failure = Arc::new(OnceLock::new());
         let (granted, grant) = oneshot::channel();
-        let task = Task::new(
-            self.client,
-            self.options,
-            receiver,
-            status_sender,
-            failure.clone(),
-        );
-        let mut publisher = Publisher {
-            commands,
-            status,
-            failure,
-            resumed_after: 0,
-            task: tokio::spawn(task.run(granted)),
-        };
+        let task = Task::new(self.client, self.options, receiver, status_sender, failure.clone());
+        let mut publisher =
+            Publisher { commands, status, failure, resumed_after: 0, task: tokio::spawn(task.run(granted)) };
         let resumed_after = grant.await.unwrap_or_else(|_| Err(publisher.failure()))?;
         publisher.resumed_after = resumed_after;
         Ok(publisher)
@@ -341,10 +330,9 @@ impl Publisher {
 /// What no encoding can hold is refused here, before it can spoil a batch.
 fn check(tick: &NewTick) -> Result<(), Error> {
     match tick.quantity {
-        Some(quantity) if quantity.is_negative() => Err(Error::Invalid(format!(
-            "quantity {quantity} of {}: quantities are zero or positive",
-            tick.symbol
-        ))),
+        Some(quantity) if quantity.is_negative() => {
+            Err(Error::Invalid(format!("quantity {quantity} of {}: quantities are zero or positive", tick.symbol)))
+        }
         _ => Ok(()),
     }
 }
@@ -357,9 +345,7 @@ impl Drop for Publisher {
 
 impl fmt::Debug for Publisher {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Publisher")
-            .field("status", &*self.status.borrow())
-            .finish_non_exhaustive()
+        out.debug_struct("Publisher").field("status", &*self.status.borrow()).finish_non_exhaustive()
     }
 }
 
@@ -370,10 +356,7 @@ impl fmt::Display for RefusedBatches {
         let ticks: usize = self.batches.iter().map(|batch| batch.ticks.len()).sum();
         match self.batches.len() {
             1 => write!(out, "a batch was refused, {ticks} ticks are not stored")?,
-            count => write!(
-                out,
-                "{count} batches were refused, {ticks} ticks are not stored"
-            )?,
+            count => write!(out, "{count} batches were refused, {ticks} ticks are not stored")?,
         }
         if let Some(batch) = self.batches.first() {
             write!(out, ": {}", batch.error)?;

@@ -80,11 +80,7 @@ impl Task {
             inbox: VecDeque::new(),
             status,
             failure,
-            last_receipt: Receipt {
-                batch_seq: 0,
-                duplicate: false,
-                cursor: None,
-            },
+            last_receipt: Receipt { batch_seq: 0, duplicate: false, cursor: None },
             flushes: VecDeque::new(),
             refused: Vec::new(),
         }
@@ -121,11 +117,7 @@ impl Task {
 
     /// One connection, from the claim to its end. `Ok` if nobody can send any more.
     async fn session(&mut self, started: &mut Option<Started>) -> Result<(), Error> {
-        let Session {
-            requests,
-            mut answers,
-            grant,
-        } = self.claim().await?;
+        let Session { requests, mut answers, grant } = self.claim().await?;
         self.begin(grant, started.take());
         // After the server has ended the call, requests fail before its status arrives.
         let mut writable = true;
@@ -175,9 +167,7 @@ impl Task {
             backfill: self.options.backfill,
         });
         requests
-            .try_send(proto::PublishTicksRequest {
-                message: Some(claim),
-            })
+            .try_send(proto::PublishTicksRequest { message: Some(claim) })
             .expect("the channel has room for one message");
         let mut service = ingest_service(self.client.stream_channel());
         let granted = timeout(GRANT_TIMEOUT, async {
@@ -186,15 +176,10 @@ impl Task {
             let first = answers.message().await?;
             Ok::<_, Error>((answers, first))
         });
-        let (answers, first) = granted
-            .await
-            .map_err(|_| Error::Transport(format!("no grant within {GRANT_TIMEOUT:?}")))??;
+        let (answers, first) =
+            granted.await.map_err(|_| Error::Transport(format!("no grant within {GRANT_TIMEOUT:?}")))??;
         match first.and_then(|first| first.message) {
-            Some(Answer::Grant(grant)) => Ok(Session {
-                requests,
-                answers,
-                grant,
-            }),
+            Some(Answer::Grant(grant)) => Ok(Session { requests, answers, grant }),
             Some(Answer::Ack(_)) => Err(Error::protocol("an acknowledgement before the grant")),
             None => Err(Error::Transport("the server ended the stream".into())),
         }
@@ -215,13 +200,9 @@ impl Task {
             None => forgotten = self.backlog.resume(last),
         }
         if forgotten > 0 {
-            tracing::warn!(
-                forgotten,
-                "the server does not know acknowledged batches any more"
-            );
+            tracing::warn!(forgotten, "the server does not know acknowledged batches any more");
         }
-        self.backlog
-            .credit(grant.credit_batches, grant.credit_bytes);
+        self.backlog.credit(grant.credit_batches, grant.credit_bytes);
         let acknowledged = self.backlog.acknowledged();
         self.status.send_modify(|status| {
             status.connected = true;
@@ -251,8 +232,7 @@ impl Task {
         }
         if self.backlog.sealed() > sealed {
             let pending_ticks = self.backlog.pending_ticks();
-            self.status
-                .send_modify(|status| status.pending_ticks = pending_ticks);
+            self.status.send_modify(|status| status.pending_ticks = pending_ticks);
         }
     }
 
@@ -287,11 +267,7 @@ impl Task {
         let settled = self.backlog.settled();
         while let Some((_, reply)) = self.flushes.pop_front_if(|(target, _)| *target <= settled) {
             let refused = std::mem::take(&mut self.refused);
-            let answer = if refused.is_empty() {
-                Ok(self.last_receipt.clone())
-            } else {
-                Err(batches_refused(refused))
-            };
+            let answer = if refused.is_empty() { Ok(self.last_receipt.clone()) } else { Err(batches_refused(refused)) };
             if let Err(Err(Error::BatchesRefused(unseen))) = reply.send(answer) {
                 // Nobody waited for this answer: the next to ask gets it.
                 self.refused = unseen.batches;
@@ -353,8 +329,7 @@ impl Task {
                 Command::Flush(reply) => replies.push(reply),
             }
         }
-        self.status
-            .send_modify(|status| status.pending_ticks = pending_ticks);
+        self.status.send_modify(|status| status.pending_ticks = pending_ticks);
         for reply in replies {
             // Whoever stopped waiting finds the error at the next call.
             let _ = reply.send(Err(error.clone()));
@@ -367,13 +342,8 @@ impl Task {
 }
 
 fn batch(number: u64, content: &Content, rows: bool) -> proto::PublishTicksRequest {
-    let batch = Request::Batch(proto::PublishBatch {
-        batch_seq: number,
-        content: Some(content.to_wire(rows)),
-    });
-    proto::PublishTicksRequest {
-        message: Some(batch),
-    }
+    let batch = Request::Batch(proto::PublishBatch { batch_seq: number, content: Some(content.to_wire(rows)) });
+    proto::PublishTicksRequest { message: Some(batch) }
 }
 
 fn batches_refused(batches: Vec<RefusedBatch>) -> Error {

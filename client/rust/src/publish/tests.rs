@@ -169,19 +169,13 @@ async fn batches_of_one_s_own_have_receipts() {
     assert_eq!((receipt.batch_seq, receipt.duplicate), (2, true));
     let refused = publisher.publish_batch(vec![tick("bad")]).await;
     assert!(matches!(refused, Err(Error::BatchesRefused(_))));
-    let (one, two) = tokio::join!(
-        publisher.publish_batch(vec![tick("b")]),
-        publisher.publish_batch(vec![tick("c")])
-    );
+    let (one, two) = tokio::join!(publisher.publish_batch(vec![tick("b")]), publisher.publish_batch(vec![tick("c")]));
     assert_eq!((one.unwrap().batch_seq, two.unwrap().batch_seq), (3, 4));
     assert_eq!(fake.stored_ids(), ["before", "a", "b", "c"]);
     let empty = publisher.publish_batch(Vec::new()).await;
     assert!(matches!(empty, Err(Error::Invalid(_))));
     let negative = tick("n").quantity("-1".parse().unwrap());
-    assert!(matches!(
-        publisher.send(negative).await,
-        Err(Error::Invalid(_))
-    ));
+    assert!(matches!(publisher.send(negative).await, Err(Error::Invalid(_))));
 }
 
 #[tokio::test]
@@ -211,10 +205,7 @@ async fn lingering_ticks_go_out_by_themselves() {
     let mut status = publisher.watch();
     publisher.send(tick("a")).await.unwrap();
     let stored = status.wait_for(|status| status.acknowledged_ticks == 1);
-    tokio::time::timeout(Duration::from_secs(5), stored)
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(Duration::from_secs(5), stored).await.unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -32,10 +32,7 @@ impl HistoryService for FakeHistory {
         }
     }
 
-    async fn read_ticks(
-        &self,
-        _: Request<proto::ReadTicksRequest>,
-    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
         Err(Status::unimplemented(""))
     }
 
@@ -60,10 +57,7 @@ impl HistoryService for FakeHistory {
         Err(Status::unimplemented(""))
     }
 
-    async fn list_bars(
-        &self,
-        _: Request<proto::ListBarsRequest>,
-    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
         Err(Status::unimplemented(""))
     }
 

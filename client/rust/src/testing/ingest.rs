@@ -77,11 +77,7 @@ impl FakeIngest {
 fn ids_of(content: &proto::publish_batch::Content) -> Vec<String> {
     use proto::publish_batch::Content;
     match content {
-        Content::Rows(rows) => rows
-            .ticks
-            .iter()
-            .map(|tick| tick.trade_id.clone())
-            .collect(),
+        Content::Rows(rows) => rows.ticks.iter().map(|tick| tick.trade_id.clone()).collect(),
         Content::Columns(columns) => columns.trade_id.clone(),
         Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_) => {
             vec!["event".to_owned()]
@@ -119,10 +115,8 @@ impl IngestState {
                         ("violation_count".to_owned(), "1".to_owned()),
                     ]
                     .into();
-                    let mut details =
-                        ErrorDetails::with_error_info("BATCH_INVALID", "tapefeed", metadata);
-                    details
-                        .add_bad_request_violation(format!("batch.columns.trade_id[{at}]"), "bad");
+                    let mut details = ErrorDetails::with_error_info("BATCH_INVALID", "tapefeed", metadata);
+                    details.add_bad_request_violation(format!("batch.columns.trade_id[{at}]"), "bad");
                     let code = Code::InvalidArgument;
                     return Err(Status::with_error_details(code, "a bad tick", details));
                 }
@@ -154,19 +148,12 @@ impl IngestService for FakeIngest {
         let (answers, receiver) = mpsc::channel(64);
         let state = self.state.clone();
         tokio::spawn(async move {
-            let answer = |message| proto::PublishTicksResponse {
-                message: Some(message),
-            };
+            let answer = |message| proto::PublishTicksResponse { message: Some(message) };
             let mut unacknowledged = VecDeque::new();
             loop {
                 let (delay, never_ack, credit_batches, credit_bytes) = {
                     let state = state.lock().unwrap();
-                    (
-                        state.ack_delay.unwrap_or_default(),
-                        state.never_ack,
-                        state.credit_batches,
-                        state.credit_bytes,
-                    )
+                    (state.ack_delay.unwrap_or_default(), state.never_ack, state.credit_batches, state.credit_bytes)
                 };
                 tokio::select! {
                     biased;
@@ -262,10 +249,7 @@ impl IngestService for FakeIngest {
             ..proto::IngestionRun::default()
         };
         state.uploads.push((start, bytes));
-        Ok(Response::new(proto::ImportFileResponse {
-            run: Some(run),
-            duplicate,
-        }))
+        Ok(Response::new(proto::ImportFileResponse { run: Some(run), duplicate }))
     }
 
     async fn get_ingestion_run(
@@ -278,9 +262,7 @@ impl IngestService for FakeIngest {
             tick_count: 7,
             ..proto::IngestionRun::default()
         };
-        Ok(Response::new(proto::GetIngestionRunResponse {
-            run: Some(run),
-        }))
+        Ok(Response::new(proto::GetIngestionRunResponse { run: Some(run) }))
     }
 
     async fn list_ingestion_runs(

@@ -31,10 +31,7 @@ pub(crate) struct FakeLive {
 
 impl FakeLive {
     pub(crate) fn new(connections: impl IntoIterator<Item = Vec<Step>>) -> FakeLive {
-        FakeLive {
-            connections: Arc::new(Mutex::new(connections.into_iter().collect())),
-            requests: Arc::default(),
-        }
+        FakeLive { connections: Arc::new(Mutex::new(connections.into_iter().collect())), requests: Arc::default() }
     }
 
     pub(crate) fn requests(&self) -> Vec<proto::SubscribeTicksRequest> {
@@ -93,10 +90,7 @@ pub(crate) fn wire_tick(log_seq: u64) -> proto::Tick {
         instrument_id: 1,
         event_time: Some(UnixNanos(log_seq as i64).to_wire()),
         receive_time: Some(UnixNanos(log_seq as i64).to_wire()),
-        price: Some(proto::Decimal {
-            mantissa: 1,
-            exponent: 0,
-        }),
+        price: Some(proto::Decimal { mantissa: 1, exponent: 0 }),
         log_seq,
         ..proto::Tick::default()
     }

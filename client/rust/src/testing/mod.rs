@@ -55,8 +55,7 @@ pub(crate) async fn serve_ingest(ingest: impl IngestService) -> String {
 
 pub(crate) async fn serve_history(history: impl HistoryService) -> String {
     let (listener, address) = listen().await;
-    let router =
-        tonic::transport::Server::builder().add_service(HistoryServiceServer::new(history));
+    let router = tonic::transport::Server::builder().add_service(HistoryServiceServer::new(history));
     tokio::spawn(router.serve_with_incoming(TcpListenerStream::new(listener)));
     address
 }
@@ -91,10 +90,7 @@ impl Proxy {
                 });
             }
         });
-        Proxy {
-            address,
-            generation,
-        }
+        Proxy { address, generation }
     }
 
     pub(crate) fn cut(&self) {

@@ -8,13 +8,11 @@ use super::column::{self, Codes, Shape};
 use super::trade_ids::TradeIds;
 use super::{Chunk, ChunkCorrupt, MAX_CHUNK_TICKS};
 use crate::domain::decimal::{MAX_DECIMALS, MAX_MAGNITUDE, POW10};
+use crate::domain::time_unit::TimeUnit;
 use crate::domain::varint::{self, Reader, zigzag};
 use crate::domain::{InstrumentId, Side};
 
 const VERSION: u8 = 1;
-
-/// Units of time that venues stamp in, the coarsest first: seconds, milliseconds, microseconds, nanoseconds.
-const TIME_UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
 
 /// Receive times as a column of their own.
 const RECEIVED_ALONE: u8 = 0;
@@ -31,11 +29,7 @@ impl Chunk {
         varint::put(&mut out, self.len() as u64);
         out.extend_from_slice(&[self.price_exponent as u8, self.quantity_exponent as u8]);
         put_event_times(&mut out, &self.event_times);
-        let log_seqs: Vec<i64> = self
-            .log_seqs
-            .iter()
-            .map(|&log_seq| log_seq as i64)
-            .collect();
+        let log_seqs: Vec<i64> = self.log_seqs.iter().map(|&log_seq| log_seq as i64).collect();
         column::put(&mut out, &log_seqs, Shape::Steps);
         put_receive_times(&mut out, &self.receive_times, &self.event_times);
         column::put(&mut out, &self.prices, Shape::Walk);
@@ -43,11 +37,7 @@ impl Chunk {
         match &self.present {
             Codes::Same(_) => column::put(&mut out, &self.quantities, Shape::Values),
             Codes::Each(present) => {
-                let only = self
-                    .quantities
-                    .iter()
-                    .zip(present)
-                    .filter(|(_, present)| **present == 1);
+                let only = self.quantities.iter().zip(present).filter(|(_, present)| **present == 1);
                 let only: Vec<i64> = only.map(|(quantity, _)| *quantity).collect();
                 column::put(&mut out, &only, Shape::Values);
             }
@@ -76,10 +66,7 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     let price_exponent = reader.byte().ok_or(CUT)? as i8;
     let quantity_exponent = reader.byte().ok_or(CUT)? as i8;
     let event_times = take_event_times(&mut reader, count)?;
-    let log_seqs: Vec<u64> = column::take(&mut reader, count)?
-        .into_iter()
-        .map(|log_seq| log_seq as u64)
-        .collect();
+    let log_seqs: Vec<u64> = column::take(&mut reader, count)?.into_iter().map(|log_seq| log_seq as u64).collect();
     let receive_times = take_receive_times(&mut reader, &event_times)?;
     let prices = column::take(&mut reader, count)?;
     let present = Codes::take(&mut reader, count, 2)?;
@@ -90,13 +77,15 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     if !reader.is_empty() {
         return Err(ChunkCorrupt("bytes after the end"));
     }
-    if event_times.first() < Some(&0) || receive_times.iter().any(|&time| time < 0) {
+    // The checks look at every value instead of stopping at the first bad one: without a branch they are almost free.
+    if event_times.first() < Some(&0) || receive_times.iter().fold(0, |all, time| all | time) < 0 {
         return Err(ChunkCorrupt("a time lies before 1970"));
     }
-    let in_order = |index: usize| {
-        (event_times[index - 1], log_seqs[index - 1]) <= (event_times[index], log_seqs[index])
-    };
-    if !(1..count).all(in_order) {
+    let neighbours = event_times.windows(2).zip(log_seqs.windows(2));
+    let disorder = neighbours.fold(false, |disorder, (times, seqs)| {
+        disorder | (times[0] > times[1]) | (times[0] == times[1]) & (seqs[0] > seqs[1])
+    });
+    if disorder {
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
     if !inside_door(&prices, price_exponent) || !inside_door(&quantities, quantity_exponent) {
@@ -124,44 +113,24 @@ fn inside_door(mantissas: &[i64], exponent: i8) -> bool {
         return false;
     }
     // Below 10^-3 every 64-bit mantissa is small enough.
-    let bound = POW10
-        .get((MAX_MAGNITUDE - exponent) as usize)
-        .map_or(u64::MAX, |&bound| bound as u64);
-    mantissas
-        .iter()
-        .all(|mantissa| mantissa.unsigned_abs() < bound)
+    let bound = POW10.get((MAX_MAGNITUDE - exponent) as usize).map_or(u64::MAX, |&bound| bound as u64);
+    mantissas.iter().fold(0, |greatest, mantissa| mantissa.unsigned_abs().max(greatest)) < bound
 }
 
-/// Appends event times in the coarsest unit that holds them: it halves their bytes, and a column in its own unit is
-/// quicker to pack than one whose grid must be found.
+/// Appends event times in the coarsest unit that holds them.
 fn put_event_times(out: &mut Vec<u8>, times: &[i64]) {
-    let fits = |unit: &i64| times.iter().all(|time| time % unit == 0);
-    let code = TIME_UNITS
-        .iter()
-        .position(fits)
-        .expect("everything is a multiple of one");
-    out.push(code as u8);
-    let unit = TIME_UNITS[code];
-    if unit == 1 {
-        return column::put(out, times, Shape::Steps);
-    }
-    let scaled: Vec<i64> = times.iter().map(|time| time / unit).collect();
-    column::put(out, &scaled, Shape::Steps);
+    let unit = TimeUnit::of(times.iter().copied());
+    out.push(unit as u8);
+    let counts: Vec<i64> = times.iter().map(|&time| unit.count(time)).collect();
+    column::put(out, &counts, Shape::Steps);
 }
 
 /// Reads what [`put_event_times`] wrote.
 fn take_event_times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
-    let code = usize::from(reader.byte().ok_or(CUT)?);
-    let &unit = TIME_UNITS
-        .get(code)
-        .ok_or(ChunkCorrupt("the unit of time is unknown"))?;
+    let unit = TimeUnit::from_code(reader.byte().ok_or(CUT)?).ok_or(ChunkCorrupt("the unit of time is unknown"))?;
     let mut times = column::take(reader, count)?;
-    if unit != 1 {
-        for time in &mut times {
-            *time = time
-                .checked_mul(unit)
-                .ok_or(ChunkCorrupt("an event time is out of range"))?;
-        }
+    for time in &mut times {
+        *time = time.checked_mul(unit.nanos()).ok_or(ChunkCorrupt("an event time is out of range"))?;
     }
     Ok(times)
 }
@@ -209,19 +178,15 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
         RECEIVED_ALONE => column::take(reader, events.len()),
         RECEIVED_BY_LAG => {
             let follower_count = events.windows(2).filter(|pair| pair[0] == pair[1]).count();
-            let mut lags = column::take(reader, events.len() - follower_count)?.into_iter();
-            let mut followers = column::take(reader, follower_count)?.into_iter();
+            let columns = [column::take(reader, events.len() - follower_count)?, column::take(reader, follower_count)?];
             let mut received = Vec::with_capacity(events.len());
+            // Which column is due cannot be predicted, so that it is an index and no branch.
+            let mut used = [0; 2];
             let (mut time, mut previous) = (0i64, None);
             for &event in events {
-                let (base, difference) = if previous == Some(event) {
-                    (time, followers.next())
-                } else {
-                    (event, lags.next())
-                };
-                time = base.wrapping_add(
-                    difference.expect("both columns were read with as many values as are due"),
-                );
+                let due = usize::from(previous == Some(event));
+                time = [event, time][due].wrapping_add(columns[due][used[due]]);
+                used[due] += 1;
                 received.push(time);
                 previous = Some(event);
             }
@@ -232,23 +197,12 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
 }
 
 /// Reads the quantities of ticks that have one, and spreads them.
-fn take_quantities(
-    reader: &mut Reader<'_>,
-    count: usize,
-    present: &Codes,
-) -> Result<Vec<i64>, ChunkCorrupt> {
+fn take_quantities(reader: &mut Reader<'_>, count: usize, present: &Codes) -> Result<Vec<i64>, ChunkCorrupt> {
     let only = column::take(reader, present.count(1, count))?;
-    let Codes::Each(present) = present else {
-        return Ok(only);
-    };
+    let Codes::Each(present) = present else { return Ok(only) };
     let mut only = only.into_iter();
     let spread = |&present: &u8| {
-        if present == 1 {
-            only.next()
-                .expect("the column was read with as many values as are present")
-        } else {
-            0
-        }
+        if present == 1 { only.next().expect("the column was read with as many values as are present") } else { 0 }
     };
     Ok(present.iter().map(spread).collect())
 }

@@ -44,10 +44,7 @@ const PCO_LEVEL: usize = 4;
 pub(super) fn put(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
     let Some(&start) = values.first() else { return };
     let step = values.get(1).map_or(0, |second| second.wrapping_sub(start));
-    if values
-        .windows(2)
-        .all(|pair| pair[1].wrapping_sub(pair[0]) == step)
-    {
+    if values.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step) {
         out.push(PROGRESSION);
         varint::put_signed(out, start);
         varint::put_signed(out, step);
@@ -91,23 +88,15 @@ fn put_varints(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
 fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
     let config = ChunkConfig::default().with_compression_level(PCO_LEVEL);
     let config = match shape {
-        Shape::Steps => config
-            .with_delta_spec(DeltaSpec::TryConsecutive(1))
-            .with_mode_spec(ModeSpec::Classic),
+        Shape::Steps => config.with_delta_spec(DeltaSpec::TryConsecutive(1)).with_mode_spec(ModeSpec::Classic),
         Shape::Walk => config.with_delta_spec(DeltaSpec::TryConsecutive(1)),
         Shape::Values => config,
     };
     let file = FileCompressor::default();
-    let out = file
-        .write_header(Vec::with_capacity(values.len()))
-        .expect("a vector takes every write");
-    let mut chunk = file
-        .chunk_compressor(values, &config)
-        .expect("the configuration is valid and there are values");
+    let out = file.write_header(Vec::with_capacity(values.len())).expect("a vector takes every write");
+    let mut chunk = file.chunk_compressor(values, &config).expect("the configuration is valid and there are values");
     let out = chunk.write_meta(out).expect("a vector takes every write");
-    chunk
-        .write_page(0, out)
-        .expect("one page holds all values of a chunk")
+    chunk.write_page(0, out).expect("one page holds all values of a chunk")
 }
 
 /// Reads a numeric column of a known length.
@@ -191,14 +180,9 @@ const MANY: u8 = 0xff;
 
 impl Codes {
     /// The compact form of codes, which are below [`TWO`].
-    pub(super) fn new(codes: impl Iterator<Item = u8>) -> Codes {
-        let codes: Vec<u8> = codes.collect();
+    pub(super) fn new(codes: Vec<u8>) -> Codes {
         let first = codes.first().copied().unwrap_or(0);
-        if codes.iter().all(|&code| code == first) {
-            Codes::Same(first)
-        } else {
-            Codes::Each(codes)
-        }
+        if codes.iter().all(|&code| code == first) { Codes::Same(first) } else { Codes::Each(codes) }
     }
 
     /// The code at an index.
@@ -244,9 +228,8 @@ impl Codes {
             lengths.push(run.len() as i64);
         }
         let (first, second) = (symbols[0], symbols[1]);
-        let take_turns = symbols
-            .chunks(2)
-            .all(|pair| pair[0] == first && pair.get(1).is_none_or(|&other| other == second));
+        let take_turns =
+            symbols.chunks(2).all(|pair| pair[0] == first && pair.get(1).is_none_or(|&other| other == second));
         if take_turns {
             out.extend_from_slice(&[TWO, first as u8, second as u8]);
             varint::put(out, lengths.len() as u64);
@@ -259,11 +242,7 @@ impl Codes {
     }
 
     /// Reads `count` codes below `bound`.
-    pub(super) fn take(
-        reader: &mut Reader<'_>,
-        count: usize,
-        bound: u8,
-    ) -> Result<Codes, ChunkCorrupt> {
+    pub(super) fn take(reader: &mut Reader<'_>, count: usize, bound: u8) -> Result<Codes, ChunkCorrupt> {
         let head = reader.byte().ok_or(CUT)?;
         let symbols = match head {
             TWO => {
@@ -283,16 +262,10 @@ impl Codes {
         for (symbol, length) in symbols.into_iter().zip(lengths) {
             let code = u8::try_from(symbol).ok().filter(|&code| code < bound);
             let code = code.ok_or(ChunkCorrupt("a code is out of range"))?;
-            let length = usize::try_from(length)
-                .ok()
-                .filter(|&length| length <= count - codes.len());
+            let length = usize::try_from(length).ok().filter(|&length| length <= count - codes.len());
             let length = length.ok_or(ChunkCorrupt("runs of codes are longer than their chunk"))?;
             codes.resize(codes.len() + length, code);
         }
-        if codes.len() == count {
-            Ok(Codes::Each(codes))
-        } else {
-            Err(ChunkCorrupt("runs of codes are too short"))
-        }
+        if codes.len() == count { Ok(Codes::new(codes)) } else { Err(ChunkCorrupt("runs of codes are too short")) }
     }
 }

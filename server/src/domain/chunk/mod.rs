@@ -63,9 +63,7 @@ pub fn cuts(ticks: &[Tick], most: usize) -> Vec<Range<usize>> {
     for (index, tick) in ticks.iter().enumerate() {
         let fits = index - start < most
             && prices.widen(tick.price)
-            && tick
-                .quantity
-                .is_none_or(|quantity| quantities.widen(quantity));
+            && tick.quantity.is_none_or(|quantity| quantities.widen(quantity));
         if !fits {
             ranges.push(start..index);
             start = index;
@@ -89,37 +87,22 @@ impl Chunk {
     /// The columns of ticks that fit one chunk, by [`cuts`]. Stops on ticks that do not: their bytes would be unreadable.
     pub fn from_ticks(ticks: &[Tick]) -> Chunk {
         let first = ticks.first().expect("a chunk has at least one tick");
-        assert!(
-            ticks.len() <= MAX_CHUNK_TICKS,
-            "a chunk is cut at {MAX_CHUNK_TICKS} ticks"
-        );
-        assert!(
-            ticks.is_sorted_by_key(Tick::key),
-            "a chunk's ticks are sorted by (event_time, log_seq)"
-        );
-        assert!(
-            ticks.iter().all(|tick| tick.instrument == first.instrument),
-            "a chunk has one instrument"
-        );
+        assert!(ticks.len() <= MAX_CHUNK_TICKS, "a chunk is cut at {MAX_CHUNK_TICKS} ticks");
+        assert!(ticks.is_sorted_by_key(Tick::key), "a chunk's ticks are sorted by (event_time, log_seq)");
+        assert!(ticks.iter().all(|tick| tick.instrument == first.instrument), "a chunk has one instrument");
         const CUT: &str = "ticks were cut where their exponents drift apart";
         let (mut prices, mut quantities) = (Scale::default(), Scale::default());
         for tick in ticks {
-            assert!(
-                prices.widen(tick.price)
-                    && tick.quantity.is_none_or(|value| quantities.widen(value)),
-                "{CUT}"
-            );
+            assert!(prices.widen(tick.price) && tick.quantity.is_none_or(|value| quantities.widen(value)), "{CUT}");
         }
         let price_exponent = prices.exponent();
         let quantity_exponent = quantities.exponent();
-        let present = Codes::new(ticks.iter().map(|tick| u8::from(tick.quantity.is_some())));
+        let present = Codes::new(ticks.iter().map(|tick| u8::from(tick.quantity.is_some())).collect());
         let quantities = if present == Codes::Same(0) {
             Vec::new()
         } else {
-            let quantity = |tick: &Tick| {
-                tick.quantity
-                    .map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT))
-            };
+            let quantity =
+                |tick: &Tick| tick.quantity.map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT));
             ticks.iter().map(quantity).collect()
         };
         Chunk {
@@ -128,20 +111,13 @@ impl Chunk {
             log_seqs: ticks.iter().map(|tick| tick.log_seq).collect(),
             receive_times: ticks.iter().map(|tick| tick.receive_time.nanos()).collect(),
             price_exponent,
-            prices: ticks
-                .iter()
-                .map(|tick| tick.price.mantissa_at(price_exponent).expect(CUT))
-                .collect(),
+            prices: ticks.iter().map(|tick| tick.price.mantissa_at(price_exponent).expect(CUT)).collect(),
             quantity_exponent,
             quantities,
             present,
-            sides: Codes::new(ticks.iter().map(|tick| tick.side as u8)),
+            sides: Codes::new(ticks.iter().map(|tick| tick.side as u8).collect()),
             trade_ids: TradeIds::new(ticks.iter().map(|tick| &tick.trade_id)),
-            backfill: Codes::new(
-                ticks
-                    .iter()
-                    .map(|tick| u8::from(tick.origin == Origin::Backfill)),
-            ),
+            backfill: Codes::new(ticks.iter().map(|tick| u8::from(tick.origin == Origin::Backfill)).collect()),
         }
     }
 
@@ -166,8 +142,7 @@ impl Chunk {
             instrument: self.instrument,
             log_seq: self.log_seqs[index],
             event_time: self.event_time(index),
-            receive_time: UnixNanos::new(self.receive_times[index])
-                .expect("decoding checked every time"),
+            receive_time: UnixNanos::new(self.receive_times[index]).expect("decoding checked every time"),
             price: self.price_at(index),
             quantity: self.quantity(index),
             side: self.side(index),
@@ -228,8 +203,7 @@ impl Chunk {
 
     /// The quantity at an index.
     pub fn quantity(&self, index: usize) -> Option<Decimal> {
-        (self.present.at(index) == 1)
-            .then(|| decimal(self.quantities[index], self.quantity_exponent))
+        (self.present.at(index) == 1).then(|| decimal(self.quantities[index], self.quantity_exponent))
     }
 
     /// The aggressor at an index.
@@ -244,20 +218,12 @@ impl Chunk {
 
     /// How the tick at an index came into the log.
     pub fn origin(&self, index: usize) -> Origin {
-        if self.backfill.at(index) == 1 {
-            Origin::Backfill
-        } else {
-            Origin::Live
-        }
+        if self.backfill.at(index) == 1 { Origin::Backfill } else { Origin::Live }
     }
 
     /// Price, event time and position at an index.
     pub fn point(&self, index: usize) -> PricePoint {
-        PricePoint {
-            price: self.price_at(index),
-            event_time: self.event_time(index),
-            log_seq: self.log_seqs[index],
-        }
+        PricePoint { price: self.price_at(index), event_time: self.event_time(index), log_seq: self.log_seqs[index] }
     }
 
     /// Event time and position at an index: the order of ticks in history.
@@ -267,8 +233,7 @@ impl Chunk {
 
     /// How many ticks happened before an instant: the index of the first that did not.
     pub fn index_at(&self, time: UnixNanos) -> usize {
-        self.event_times
-            .partition_point(|&each| each < time.nanos())
+        self.event_times.partition_point(|&each| each < time.nanos())
     }
 
     /// How many ticks stand at or before a key in the order of history: the index of the first after it.
@@ -299,6 +264,5 @@ impl Chunk {
 
 /// The canonical form of a checked mantissa.
 fn decimal(mantissa: i64, exponent: i8) -> Decimal {
-    Decimal::new(mantissa, exponent.into())
-        .expect("decoding checked every mantissa against the door rule")
+    Decimal::new(mantissa, exponent.into()).expect("decoding checked every mantissa against the door rule")
 }

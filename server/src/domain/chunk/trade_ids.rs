@@ -37,11 +37,12 @@ fn span(start: usize, length: usize) -> u64 {
 impl TradeIds {
     /// The column of ids.
     pub(super) fn new<'a>(ids: impl Iterator<Item = &'a TradeId> + Clone) -> TradeIds {
-        let kinds = Codes::new(ids.clone().map(|id| match id {
+        let kind = |id: &TradeId| match id {
             TradeId::None => NONE,
             TradeId::Number(_) => NUMBER,
             TradeId::Text(_) => TEXT,
-        }));
+        };
+        let kinds = Codes::new(ids.clone().map(kind).collect());
         let (mut values, mut text) = (Vec::new(), String::new());
         if kinds != Codes::Same(NONE) {
             values.reserve_exact(ids.size_hint().0);
@@ -56,11 +57,7 @@ impl TradeIds {
                 });
             }
         }
-        TradeIds {
-            kinds,
-            values,
-            text,
-        }
+        TradeIds { kinds, values, text }
     }
 
     /// The id at an index.
@@ -69,10 +66,7 @@ impl TradeIds {
             NONE => TradeId::None,
             NUMBER => TradeId::Number(self.values[index]),
             _ => {
-                let (start, length) = (
-                    (self.values[index] >> 8) as usize,
-                    (self.values[index] & 0xff) as usize,
-                );
+                let (start, length) = ((self.values[index] >> 8) as usize, (self.values[index] & 0xff) as usize);
                 TradeId::Text(self.text[start..start + length].into())
             }
         }
@@ -97,8 +91,7 @@ impl TradeIds {
         column::put(out, &numbers, Shape::Steps);
         column::put(out, &lengths, Shape::Values);
         if !lengths.is_empty() {
-            let packed = zstd::bulk::compress(self.text.as_bytes(), TEXT_LEVEL)
-                .expect("the buffer is large enough");
+            let packed = zstd::bulk::compress(self.text.as_bytes(), TEXT_LEVEL).expect("the buffer is large enough");
             varint::put(out, packed.len() as u64);
             out.extend_from_slice(&packed);
         }
@@ -110,11 +103,7 @@ impl TradeIds {
         let numbers = column::take(reader, kinds.count(NUMBER, count))?;
         if let Codes::Same(NUMBER) = kinds {
             let values = numbers.into_iter().map(|number| number as u64).collect();
-            return Ok(TradeIds {
-                kinds,
-                values,
-                text: String::new(),
-            });
+            return Ok(TradeIds { kinds, values, text: String::new() });
         }
         let lengths = column::take(reader, kinds.count(TEXT, count))?;
         let text = take_text(reader, &lengths)?;
@@ -132,16 +121,10 @@ impl TradeIds {
                     }),
                     _ => Some(0),
                 };
-                values.push(
-                    value.expect("each column was read with as many values as there are kinds"),
-                );
+                values.push(value.expect("each column was read with as many values as there are kinds"));
             }
         }
-        Ok(TradeIds {
-            kinds,
-            values,
-            text,
-        })
+        Ok(TradeIds { kinds, values, text })
     }
 }
 
@@ -150,9 +133,7 @@ fn take_text(reader: &mut Reader<'_>, lengths: &[i64]) -> Result<String, ChunkCo
     const DAMAGED: ChunkCorrupt = ChunkCorrupt("the texts of trade ids are damaged");
     let mut total = 0;
     for &length in lengths {
-        let length = usize::try_from(length)
-            .ok()
-            .filter(|&length| length <= MAX_TRADE_ID_BYTES);
+        let length = usize::try_from(length).ok().filter(|&length| length <= MAX_TRADE_ID_BYTES);
         total += length.ok_or(ChunkCorrupt("a trade id is too long"))?;
     }
     if lengths.is_empty() {
@@ -167,9 +148,5 @@ fn take_text(reader: &mut Reader<'_>, lengths: &[i64]) -> Result<String, ChunkCo
         end += length as usize;
         text.is_char_boundary(end)
     });
-    if whole && end == text.len() {
-        Ok(text)
-    } else {
-        Err(DAMAGED)
-    }
+    if whole && end == text.len() { Ok(text) } else { Err(DAMAGED) }
 }

@@ -22,12 +22,7 @@ pub(super) fn put(out: &mut Vec<u8>, controls: &[(u64, Control)], first_seq: u64
     let mut next = first_seq;
     let mut bytes = Vec::new();
     for (log_seq, control) in controls {
-        varint::put(
-            out,
-            log_seq
-                .checked_sub(next)
-                .expect("entries ascend from the segment's first position"),
-        );
+        varint::put(out, log_seq.checked_sub(next).expect("entries ascend from the segment's first position"));
         next = log_seq + 1;
         bytes.clear();
         out.push(put_control(&mut bytes, control));
@@ -43,8 +38,7 @@ pub(super) fn take(
     ticks: usize,
 ) -> Result<Vec<(u64, Control)>, SegmentCorrupt> {
     const CUT: SegmentCorrupt = SegmentCorrupt("the other entries are cut off");
-    const HOLE: SegmentCorrupt =
-        SegmentCorrupt("the positions of the other entries are out of range");
+    const HOLE: SegmentCorrupt = SegmentCorrupt("the positions of the other entries are out of range");
     let count = reader.length(MAX_SEGMENT_ENTRIES - ticks).ok_or(CUT)?;
     // An entry has at least three bytes: what is allocated is bounded by what is there.
     if count > reader.rest().len() / 3 {
@@ -62,10 +56,7 @@ pub(super) fn take(
         let bytes = reader.bytes(length).ok_or(CUT)?;
         let mut inner = Reader::new(bytes);
         let control = take_control(kind, &mut inner).filter(|_| inner.is_empty());
-        controls.push((
-            log_seq,
-            control.ok_or(SegmentCorrupt("an entry is not what its kind says"))?,
-        ));
+        controls.push((log_seq, control.ok_or(SegmentCorrupt("an entry is not what its kind says"))?));
     }
     Ok(controls)
 }
@@ -92,12 +83,7 @@ fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
             varint::put(out, time.nanos() as u64);
             WATERMARK
         }
-        Control::Correction {
-            instrument,
-            trade_id,
-            event_time,
-            values,
-        } => {
+        Control::Correction { instrument, trade_id, event_time, values } => {
             varint::put(out, instrument.0.into());
             put_trade_id(out, trade_id);
             varint::put(out, event_time.nanos() as u64);
@@ -116,10 +102,7 @@ fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
             CORRECTION
         }
         Control::Unknown { kind, bytes } => {
-            debug_assert!(
-                *kind == 0 || *kind > CORRECTION,
-                "kinds that are known have their own variant"
-            );
+            debug_assert!(*kind == 0 || *kind > CORRECTION, "kinds that are known have their own variant");
             out.extend_from_slice(bytes);
             *kind
         }
@@ -134,18 +117,11 @@ fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
         SOURCE_STATUS => {
             let source = take_text(reader)?.into();
             let up = take_flag(reader)?;
-            Control::SourceStatus {
-                source,
-                up,
-                detail: take_text(reader)?.into(),
-            }
+            Control::SourceStatus { source, up, detail: take_text(reader)?.into() }
         }
         WATERMARK => {
             let venue = Venue::new(take_text(reader)?).ok()?;
-            Control::Watermark {
-                venue,
-                time: take_time(reader)?,
-            }
+            Control::Watermark { venue, time: take_time(reader)? }
         }
         CORRECTION => {
             let instrument = InstrumentId(u32::try_from(reader.varint()?).ok()?);
@@ -157,12 +133,7 @@ fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
                 2 => Some((take_decimal(reader)?, Some(take_decimal(reader)?))),
                 _ => return None,
             };
-            Control::Correction {
-                instrument,
-                trade_id,
-                event_time,
-                values,
-            }
+            Control::Correction { instrument, trade_id, event_time, values }
         }
         _ => {
             let bytes = reader.bytes(reader.rest().len())?.to_vec();
@@ -172,13 +143,7 @@ fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
 }
 
 fn put_gap(out: &mut Vec<u8>, gap: &SourceGap) {
-    let SourceGap {
-        source,
-        range,
-        sequence,
-        cause,
-        recoverable,
-    } = gap;
+    let SourceGap { source, range, sequence, cause, recoverable } = gap;
     put_text(out, source);
     // The low bits say which of the optional values follow.
     let present = |side: Option<UnixNanos>, bit: u8| if side.is_some() { bit } else { 0 };
@@ -206,29 +171,11 @@ fn take_gap(reader: &mut Reader<'_>) -> Option<SourceGap> {
         3 => GapCause::Reported,
         _ => return None,
     };
-    let start = if flags & 1 == 0 {
-        None
-    } else {
-        Some(take_time(reader)?)
-    };
-    let end = if flags & 2 == 0 {
-        None
-    } else {
-        Some(take_time(reader)?)
-    };
-    let sequence = if flags & 4 == 0 {
-        None
-    } else {
-        Some((reader.varint()?, reader.varint()?))
-    };
+    let start = if flags & 1 == 0 { None } else { Some(take_time(reader)?) };
+    let end = if flags & 2 == 0 { None } else { Some(take_time(reader)?) };
+    let sequence = if flags & 4 == 0 { None } else { Some((reader.varint()?, reader.varint()?)) };
     let range = TimeRange::new(start, end).ok()?;
-    Some(SourceGap {
-        source,
-        range,
-        sequence,
-        cause,
-        recoverable: flags & 8 != 0,
-    })
+    Some(SourceGap { source, range, sequence, cause, recoverable: flags & 8 != 0 })
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
@@ -286,12 +233,8 @@ pub(super) fn take_trade_id(reader: &mut Reader<'_>) -> Option<TradeId> {
         0 => Some(TradeId::None),
         1 => Some(TradeId::Number(reader.varint()?)),
         length => {
-            let length = usize::try_from(length - 2)
-                .ok()
-                .filter(|&length| length <= MAX_TRADE_ID_BYTES)?;
-            Some(TradeId::Text(
-                std::str::from_utf8(reader.bytes(length)?).ok()?.into(),
-            ))
+            let length = usize::try_from(length - 2).ok().filter(|&length| length <= MAX_TRADE_ID_BYTES)?;
+            Some(TradeId::Text(std::str::from_utf8(reader.bytes(length)?).ok()?.into()))
         }
     }
 }

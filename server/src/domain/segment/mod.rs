@@ -5,6 +5,7 @@
 //! absolute position and no origin, because both are known only when the segment has been appended.
 
 mod controls;
+mod dictionary;
 mod ticks;
 
 #[cfg(test)]
@@ -55,58 +56,62 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 9;
 
 /// Bodies shorter than this are not worth a try: zstd's own header costs more than it saves.
-const MIN_ZSTD_BYTES: usize = 64;
+const MIN_ZSTD_BYTES: usize = 256;
 
 /// The fastest regular level; higher ones take several times as long for a tenth of the bytes.
 const ZSTD_LEVEL: i32 = 1;
 
 thread_local! {
-    // A compression context is some hundred kilobytes of tables, which take longer to make than a small segment takes
-    // to compress. Each thread keeps its own.
-    static COMPRESSOR: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) };
+    // The tables of a compression context take longer to make than a small segment takes to compress, and fresh memory
+    // longer to touch than a body to write. Each thread keeps its own.
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
+/// What one thread keeps between segments.
+#[derive(Default)]
+struct Workspace {
+    compressor: Option<zstd::bulk::Compressor<'static>>,
+    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    /// A body before compression.
+    body: Vec<u8>,
+    /// A body after compression.
+    packed: Vec<u8>,
+}
+
+/// Bodies longer than this are rare and give their memory back.
+const KEPT_BODY_BYTES: usize = 1 << 20;
+
+impl Workspace {
+    /// Gives back what an unusually long body took.
+    fn trim(&mut self) {
+        for buffer in [&mut self.body, &mut self.packed] {
+            if buffer.capacity() > KEPT_BODY_BYTES {
+                *buffer = Vec::new();
+            }
+        }
+    }
 }
 
 /// Encodes entries whose positions are dense from `first_seq`. The bytes hold no absolute position and no origin.
 ///
 /// Stops on entries that no reader would accept: a writer that goes on would lose them.
 pub fn encode(entries: &Entries, first_seq: u64) -> Vec<u8> {
-    assert!(
-        entries.len() <= MAX_SEGMENT_ENTRIES,
-        "the writer cuts its groups at {MAX_SEGMENT_ENTRIES} entries"
-    );
-    let mut body = Vec::with_capacity(64 + entries.ticks.len() * 16 + entries.controls.len() * 64);
-    ticks::put(&mut body, &entries.ticks);
-    controls::put(&mut body, &entries.controls, first_seq);
-    assert!(
-        body.len() <= MAX_BODY_BYTES,
-        "the writer's groups are far below {MAX_BODY_BYTES} bytes"
-    );
-    let mut out = Vec::with_capacity(HEADER_BYTES + body.len());
-    out.push(VERSION);
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&(body.len() as u32).to_le_bytes());
-    match compress(&body) {
-        Some(packed) => out.extend_from_slice(&packed),
-        None => out.extend_from_slice(&body),
-    }
-    let checksum = checksum(&out);
-    out[1..5].copy_from_slice(&checksum.to_le_bytes());
-    out
+    assert!(entries.len() <= MAX_SEGMENT_ENTRIES, "the writer cuts its groups at {MAX_SEGMENT_ENTRIES} entries");
+    WORKSPACE.with_borrow_mut(|workspace| {
+        workspace.body.clear();
+        ticks::put(&mut workspace.body, &entries.ticks);
+        controls::put(&mut workspace.body, &entries.controls, first_seq);
+        assert!(workspace.body.len() <= MAX_BODY_BYTES, "the writer's groups are far below {MAX_BODY_BYTES} bytes");
+        let segment = workspace.seal();
+        workspace.trim();
+        segment
+    })
 }
 
 /// Decodes a segment's entries for the position it was stored at.
 pub fn decode(bytes: &[u8], first_seq: u64, origin: Origin) -> Result<Entries, SegmentCorrupt> {
-    let (header, stored) = bytes
-        .split_at_checked(HEADER_BYTES)
-        .ok_or(SegmentCorrupt("it is cut off"))?;
-    let number = |at: usize| {
-        u32::from_le_bytes(
-            header[at..at + 4]
-                .try_into()
-                .expect("a slice of four bytes"),
-        )
-    };
+    let (header, stored) = bytes.split_at_checked(HEADER_BYTES).ok_or(SegmentCorrupt("it is cut off"))?;
+    let number = |at: usize| u32::from_le_bytes(header[at..at + 4].try_into().expect("a slice of four bytes"));
     if checksum(bytes) != number(1) {
         return Err(SegmentCorrupt("the checksum differs"));
     }
@@ -120,7 +125,11 @@ pub fn decode(bytes: &[u8], first_seq: u64, origin: Origin) -> Result<Entries, S
     if stored.len() == length {
         return take(stored, first_seq, origin);
     }
-    take(&decompress(stored, length)?, first_seq, origin)
+    WORKSPACE.with_borrow_mut(|workspace| {
+        let entries = workspace.unpack(stored, length).and_then(|()| take(&workspace.body, first_seq, origin));
+        workspace.trim();
+        entries
+    })
 }
 
 /// Reads the entries of a body.
@@ -155,41 +164,42 @@ fn checksum(bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&bytes[..1]), &bytes[5..])
 }
 
-/// The body by zstd, or `None` when that is not shorter.
-fn compress(body: &[u8]) -> Option<Vec<u8>> {
-    if body.len() < MIN_ZSTD_BYTES {
-        return None;
+impl Workspace {
+    /// The segment of the body: header, and the body by zstd unless that is not shorter.
+    fn seal(&mut self) -> Vec<u8> {
+        let Workspace { compressor, body, packed, .. } = self;
+        packed.clear();
+        if body.len() >= MIN_ZSTD_BYTES {
+            let compressor = compressor.get_or_insert_with(|| {
+                let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level exists");
+                // The header has the length already.
+                compressor.include_contentsize(false).expect("the parameter exists");
+                compressor
+            });
+            packed.reserve(zstd::zstd_safe::compress_bound(body.len()));
+            compressor.compress_to_buffer(body, packed).expect("the buffer is large enough for any body");
+        }
+        let stored = if packed.is_empty() || packed.len() >= body.len() { &body } else { &packed };
+        let mut out = Vec::with_capacity(HEADER_BYTES + stored.len());
+        out.push(VERSION);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(body.len() as u32).to_le_bytes());
+        out.extend_from_slice(stored);
+        let checksum = checksum(&out);
+        out[1..5].copy_from_slice(&checksum.to_le_bytes());
+        out
     }
-    let packed = COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = slot.get_or_insert_with(|| {
-            let mut compressor = zstd::bulk::Compressor::new(ZSTD_LEVEL).expect("the level exists");
-            // The header has the length already.
-            compressor
-                .include_contentsize(false)
-                .expect("the parameter exists");
-            compressor
-        });
-        compressor
-            .compress(body)
-            .expect("the buffer is large enough for any input")
-    });
-    (packed.len() < body.len()).then_some(packed)
-}
 
-/// Inverts [`compress`] for a body of a known, bounded length.
-fn decompress(packed: &[u8], length: usize) -> Result<Vec<u8>, SegmentCorrupt> {
-    let body = DECOMPRESSOR.with_borrow_mut(|slot| {
-        let decompressor = slot
-            .get_or_insert_with(|| zstd::bulk::Decompressor::new().expect("memory for a context"));
-        decompressor.decompress(packed, length)
-    });
-    let body = body.map_err(|_| SegmentCorrupt("the body is not readable by zstd"))?;
-    if body.len() == length {
-        Ok(body)
-    } else {
-        Err(SegmentCorrupt(
-            "the body has another length than its header says",
-        ))
+    /// Unpacks a body of a known, bounded length.
+    fn unpack(&mut self, packed: &[u8], length: usize) -> Result<(), SegmentCorrupt> {
+        let decompressor = self
+            .decompressor
+            .get_or_insert_with(|| zstd::bulk::Decompressor::new().expect("there is memory for a context"));
+        self.body.clear();
+        self.body.reserve(length);
+        let unpacked = decompressor.decompress_to_buffer(packed, &mut self.body);
+        unpacked.map_err(|_| SegmentCorrupt("the body is not readable by zstd"))?;
+        if self.body.len() == length { Ok(()) } else { Err(SegmentCorrupt("the body's length is not the header's")) }
     }
 }
 
@@ -216,15 +226,7 @@ pub struct Link<'a> {
 ///
 /// The link's fields have fixed widths, little-endian, in their order, so that the bytes of no two links agree.
 pub fn chain(previous: &[u8; 16], link: Link<'_>) -> [u8; 16] {
-    let Link {
-        epoch,
-        first_seq,
-        entry_count,
-        tick_count,
-        append_time,
-        backfill,
-        bytes,
-    } = link;
+    let Link { epoch, first_seq, entry_count, tick_count, append_time, backfill, bytes } = link;
     let digest = Sha256::new()
         .chain_update(previous)
         .chain_update(epoch.0.to_le_bytes())

@@ -13,36 +13,13 @@ fn any_name() -> impl Strategy<Value = Arc<str>> {
 }
 
 fn any_gap() -> impl Strategy<Value = SourceGap> {
-    let causes = [
-        GapCause::Unspecified,
-        GapCause::Disconnected,
-        GapCause::SequenceHole,
-        GapCause::Reported,
-    ];
-    let times = (
-        proptest::option::of(any_time()),
-        proptest::option::of(any_time()),
-    );
-    let range = times.prop_map(|(a, b)| {
-        TimeRange::new(a, b)
-            .or_else(|_| TimeRange::new(b, a))
-            .unwrap()
-    });
+    let causes = [GapCause::Unspecified, GapCause::Disconnected, GapCause::SequenceHole, GapCause::Reported];
+    let times = (proptest::option::of(any_time()), proptest::option::of(any_time()));
+    let range = times.prop_map(|(a, b)| TimeRange::new(a, b).or_else(|_| TimeRange::new(b, a)).unwrap());
     let sequence = proptest::option::of((any::<u64>(), any::<u64>()));
-    (
-        any_name(),
-        range,
-        sequence,
-        proptest::sample::select(causes.to_vec()),
-        any::<bool>(),
+    (any_name(), range, sequence, proptest::sample::select(causes.to_vec()), any::<bool>()).prop_map(
+        |(source, range, sequence, cause, recoverable)| SourceGap { source, range, sequence, cause, recoverable },
     )
-        .prop_map(|(source, range, sequence, cause, recoverable)| SourceGap {
-            source,
-            range,
-            sequence,
-            cause,
-            recoverable,
-        })
 }
 
 fn any_control() -> impl Strategy<Value = Control> {
@@ -50,22 +27,16 @@ fn any_control() -> impl Strategy<Value = Control> {
     prop_oneof![
         any_gap().prop_map(Control::SourceGap),
         any_gap().prop_map(Control::SourceGapFilled),
-        (any_name(), any::<bool>(), any_name())
-            .prop_map(|(source, up, detail)| Control::SourceStatus { source, up, detail }),
-        ("[A-Z]{1,32}", any_time()).prop_map(|(venue, time)| Control::Watermark {
-            venue: Venue::new(&venue).unwrap(),
-            time
+        (any_name(), any::<bool>(), any_name()).prop_map(|(source, up, detail)| Control::SourceStatus {
+            source,
+            up,
+            detail
         }),
-        (any::<u32>(), any_trade_id(), any_time(), values).prop_map(
-            |(instrument, trade_id, event_time, values)| {
-                Control::Correction {
-                    instrument: InstrumentId(instrument),
-                    trade_id,
-                    event_time,
-                    values,
-                }
-            }
-        ),
+        ("[A-Z]{1,32}", any_time())
+            .prop_map(|(venue, time)| Control::Watermark { venue: Venue::new(&venue).unwrap(), time }),
+        (any::<u32>(), any_trade_id(), any_time(), values).prop_map(|(instrument, trade_id, event_time, values)| {
+            Control::Correction { instrument: InstrumentId(instrument), trade_id, event_time, values }
+        }),
         (6u8.., vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
         vec(any::<u8>(), 0..4).prop_map(|bytes| Control::Unknown { kind: 0, bytes }),
     ]
@@ -73,16 +44,11 @@ fn any_control() -> impl Strategy<Value = Control> {
 
 /// Ticks and other entries, shuffled into dense positions.
 fn any_entries(first_seq: u64) -> impl Strategy<Value = Entries> {
-    (
-        any_log(first_seq, 60),
-        vec((any_control(), any::<proptest::sample::Index>()), 0..8),
-    )
-        .prop_map(move |(mut ticks, controls)| {
+    (any_log(first_seq, 60), vec((any_control(), any::<proptest::sample::Index>()), 0..8)).prop_map(
+        move |(mut ticks, controls)| {
             let total = ticks.len() + controls.len();
-            let mut places: Vec<(usize, Control)> = controls
-                .into_iter()
-                .map(|(control, place)| (place.index(total), control))
-                .collect();
+            let mut places: Vec<(usize, Control)> =
+                controls.into_iter().map(|(control, place)| (place.index(total), control)).collect();
             places.sort_by_key(|(place, _)| *place);
             // Places that collide move up; the last ones move down again where they leave the range.
             for index in 1..places.len() {
@@ -102,12 +68,10 @@ fn any_entries(first_seq: u64) -> impl Strategy<Value = Entries> {
                 tick.log_seq = first_seq + next as u64;
                 next += 1;
             }
-            let controls = places
-                .into_iter()
-                .map(|(place, control)| (first_seq + place as u64, control))
-                .collect();
+            let controls = places.into_iter().map(|(place, control)| (first_seq + place as u64, control)).collect();
             Entries { ticks, controls }
-        })
+        },
+    )
 }
 
 fn plain(count: usize) -> Entries {
@@ -117,15 +81,8 @@ fn plain(count: usize) -> Entries {
     for tick in &mut ticks[count / 2..] {
         tick.log_seq += 1;
     }
-    let status = Control::SourceStatus {
-        source,
-        up: false,
-        detail,
-    };
-    Entries {
-        ticks,
-        controls: vec![(1 + count as u64 / 2, status)],
-    }
+    let status = Control::SourceStatus { source, up: false, detail };
+    Entries { ticks, controls: vec![(1 + count as u64 / 2, status)] }
 }
 
 fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
@@ -194,10 +151,7 @@ proptest! {
 
 #[test]
 fn segments_of_every_size_survive() {
-    assert_eq!(
-        decode(&encode(&Entries::default(), 1), 1, Origin::Live),
-        Ok(Entries::default())
-    );
+    assert_eq!(decode(&encode(&Entries::default(), 1), 1, Origin::Live), Ok(Entries::default()));
     for count in [1, 2, 3, 10, 100, 1_000, 20_000] {
         let entries = plain(count);
         assert_eq!(decode(&encode(&entries, 1), 1, Origin::Live), Ok(entries));
@@ -211,43 +165,25 @@ fn every_flipped_bit_and_every_cut_is_detected() {
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(
-                decode(&damaged, 1, Origin::Live).is_err(),
-                "bit {bit} of {}",
-                bytes.len()
-            );
+            assert!(decode(&damaged, 1, Origin::Live).is_err(), "bit {bit} of {}", bytes.len());
         }
         for length in 0..bytes.len() {
-            assert!(
-                decode(&bytes[..length], 1, Origin::Live).is_err(),
-                "cut at {length} of {}",
-                bytes.len()
-            );
+            assert!(decode(&bytes[..length], 1, Origin::Live).is_err(), "cut at {length} of {}", bytes.len());
         }
     }
     let bytes = encode(&plain(5_000), 1);
     for bit in (0..bytes.len() * 8).step_by(1_009) {
         let mut damaged = bytes.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(
-            decode(&damaged, 1, Origin::Live),
-            Err(SegmentCorrupt("the checksum differs"))
-        );
+        assert_eq!(decode(&damaged, 1, Origin::Live), Err(SegmentCorrupt("the checksum differs")));
     }
 }
 
 #[test]
 fn entries_of_a_later_version_are_kept_and_skipped() {
-    let unknown = |kind, bytes: &[u8]| Control::Unknown {
-        kind,
-        bytes: bytes.to_vec(),
-    };
+    let unknown = |kind, bytes: &[u8]| Control::Unknown { kind, bytes: bytes.to_vec() };
     let mut entries = plain(4);
-    entries.controls = vec![
-        (1, unknown(200, b"later")),
-        (2, unknown(201, b"")),
-        (7, unknown(202, &[0; 300])),
-    ];
+    entries.controls = vec![(1, unknown(200, b"later")), (2, unknown(201, b"")), (7, unknown(202, &[0; 300]))];
     for (tick, log_seq) in entries.ticks.iter_mut().zip(3..) {
         tick.log_seq = log_seq;
     }
@@ -265,10 +201,7 @@ fn counts_past_their_bounds_are_refused_before_anything_is_allocated() {
     assert!(decode(&stored(&body), 1, Origin::Live).is_err());
     let mut bytes = vec![VERSION, 0, 0, 0, 0];
     bytes.extend_from_slice(&u32::MAX.to_le_bytes());
-    assert_eq!(
-        decode(&sealed(bytes), 1, Origin::Live),
-        Err(SegmentCorrupt("the body is too long"))
-    );
+    assert_eq!(decode(&sealed(bytes), 1, Origin::Live), Err(SegmentCorrupt("the body is too long")));
 }
 
 #[test]
@@ -285,55 +218,13 @@ fn the_chain_covers_its_predecessor_and_every_field() {
     let base = chain(&[0; 16], link);
     let variants = [
         chain(&[1; 16], link),
-        chain(
-            &[0; 16],
-            Link {
-                epoch: Epoch(2),
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                first_seq: 3,
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                entry_count: 4,
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                tick_count: 5,
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                append_time: 6,
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                backfill: true,
-                ..link
-            },
-        ),
-        chain(
-            &[0; 16],
-            Link {
-                bytes: b"bites",
-                ..link
-            },
-        ),
+        chain(&[0; 16], Link { epoch: Epoch(2), ..link }),
+        chain(&[0; 16], Link { first_seq: 3, ..link }),
+        chain(&[0; 16], Link { entry_count: 4, ..link }),
+        chain(&[0; 16], Link { tick_count: 5, ..link }),
+        chain(&[0; 16], Link { append_time: 6, ..link }),
+        chain(&[0; 16], Link { backfill: true, ..link }),
+        chain(&[0; 16], Link { bytes: b"bites", ..link }),
         chain(&[0; 16], Link { bytes: b"", ..link }),
     ];
     assert_eq!(base, chain(&[0; 16], link));
@@ -341,10 +232,5 @@ fn the_chain_covers_its_predecessor_and_every_field() {
         assert_ne!(variant, base);
     }
     // Stored chains must stay valid: this value is pinned.
-    assert_eq!(
-        base,
-        [
-            18, 240, 163, 20, 75, 62, 251, 30, 232, 224, 205, 44, 105, 195, 255, 2
-        ]
-    );
+    assert_eq!(base, [18, 240, 163, 20, 75, 62, 251, 30, 232, 224, 205, 44, 105, 195, 255, 2]);
 }

@@ -1,52 +1,16 @@
 //! The ticks of a segment, column by column.
 //!
-//! First a dictionary of the instruments with what their ticks have in common (exponents, kind of trade ids), then
-//! instrument indexes, event times, receive times, prices, quantities, sides and trade ids. Times differ from those of
-//! the tick before; prices and numeric trade ids from those of the same instrument before. Every column is as long as
-//! the number of ticks says, so that none carries a length.
+//! First a dictionary of the instruments with what their ticks have in common (`dictionary.rs`), then the columns:
+//! instrument indexes, event times, receive times, prices, quantities, sides, trade ids. Times differ from those of the
+//! tick before; prices and numeric trade ids from those of the same instrument before. Every column is as long as the
+//! number of ticks says, so that none carries a length.
 
 use super::controls::{put_decimal, put_trade_id, take_decimal, take_trade_id};
+use super::dictionary::{Form, Ids, Slot, survey};
 use super::{MAX_SEGMENT_ENTRIES, SegmentCorrupt};
-use crate::domain::scale::Scale;
+use crate::domain::time_unit::TimeUnit;
 use crate::domain::varint::{self, Reader};
-use crate::domain::{Decimal, InstrumentId, Origin, Side, Tick, TradeId, UnixNanos};
-
-/// Units that event times are kept in, the coarsest first.
-const TIME_UNITS: [i64; 4] = [1_000_000_000, 1_000_000, 1_000, 1];
-
-/// How all ticks of an instrument write one kind of decimal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// As mantissas at one exponent.
-    At(i8),
-    /// Each with its own exponent, because 64 bits do not hold all mantissas at one.
-    Alone,
-}
-
-/// How all ticks of an instrument write their trade ids.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ids {
-    None,
-    Numbers,
-    Mixed,
-}
-
-/// An instrument in the dictionary, and where its columns stand.
-#[derive(Clone, Debug)]
-struct Slot {
-    instrument: InstrumentId,
-    price: Form,
-    quantity: Form,
-    ids: Ids,
-    last_price: i64,
-    last_id: u64,
-}
-
-/// Bits of a slot's first byte.
-const PRICE_ALONE: u8 = 1;
-const QUANTITY_ALONE: u8 = 2;
-const IDS_NUMBERS: u8 = 4;
-const IDS_MIXED: u8 = 8;
+use crate::domain::{Decimal, Origin, Side, Tick, TradeId, UnixNanos};
 
 /// Codes of the presence of quantities.
 const NO_QUANTITY: u8 = 0;
@@ -56,315 +20,247 @@ const SOME_QUANTITIES: u8 = 2;
 /// Code of the sides when they are not all the same; otherwise the side's own number.
 const EACH_SIDE: u8 = 3;
 
+const ROOM: &str = "the survey found room for every mantissa at this exponent";
+
 /// Appends ticks.
 pub(super) fn put(out: &mut Vec<u8>, ticks: &[Tick]) {
     varint::put(out, ticks.len() as u64);
     let Some(first) = ticks.first() else { return };
-    let (mut slots, indexes) = survey(ticks);
+    // Most ticks take fewer; a column that takes more grows the buffer once.
+    out.reserve(64 + 16 * ticks.len());
+    let (slots, indexes) = survey(ticks);
     varint::put(out, slots.len() as u64);
     for slot in &slots {
         slot.put(out);
     }
-    let multiple = |unit: &i64| ticks.iter().all(|tick| tick.event_time.nanos() % unit == 0);
-    let unit = TIME_UNITS
-        .iter()
-        .position(multiple)
-        .expect("everything is a multiple of one");
-    let with_quantity = ticks.iter().filter(|tick| tick.quantity.is_some()).count();
-    let presence = match with_quantity {
+    let unit = TimeUnit::of(ticks.iter().map(|tick| tick.event_time.nanos()));
+    let presence = match ticks.iter().filter(|tick| tick.quantity.is_some()).count() {
         0 => NO_QUANTITY,
         all if all == ticks.len() => EVERY_QUANTITY,
         _ => SOME_QUANTITIES,
     };
     let same_side = ticks.iter().all(|tick| tick.side == first.side);
-    let sides = if same_side {
-        first.side as u8
-    } else {
-        EACH_SIDE
-    };
-    out.extend_from_slice(&[unit as u8, presence, sides]);
+    out.extend_from_slice(&[unit as u8, presence, if same_side { first.side as u8 } else { EACH_SIDE }]);
 
     if slots.len() > 1 {
         for &index in &indexes {
             varint::put(out, index.into());
         }
     }
-    let (mut events, mut received) = (0, 0);
-    for tick in ticks {
-        let time = tick.event_time.nanos() / TIME_UNITS[unit];
-        varint::put_signed(out, time - events);
-        events = time;
-    }
-    for tick in ticks {
-        let time = tick.receive_time.nanos();
-        varint::put_signed(out, time - received);
-        received = time;
-    }
-    for (tick, &index) in ticks.iter().zip(&indexes) {
-        slots[index as usize].put_price(out, tick.price);
-    }
+    put_times(out, ticks.iter().map(|tick| unit.count(tick.event_time.nanos())));
+    put_times(out, ticks.iter().map(|tick| tick.receive_time.nanos()));
+    put_prices(out, ticks, &slots, &indexes);
     if presence == SOME_QUANTITIES {
-        put_packed(
-            out,
-            ticks.iter().map(|tick| u8::from(tick.quantity.is_some())),
-            1,
-        );
+        put_packed(out, ticks.iter().map(|tick| u8::from(tick.quantity.is_some())), 1);
     }
-    for (tick, &index) in ticks.iter().zip(&indexes) {
-        if let Some(quantity) = tick.quantity {
-            slots[index as usize].put_quantity(out, quantity);
-        }
-    }
+    put_quantities(out, ticks, &slots, &indexes);
     if !same_side {
         put_packed(out, ticks.iter().map(|tick| tick.side as u8), 2);
     }
-    for (tick, &index) in ticks.iter().zip(&indexes) {
-        slots[index as usize].put_id(out, &tick.trade_id);
-    }
+    put_ids(out, ticks, &slots, &indexes);
 }
 
 /// Reads ticks, numbered from `first_seq` as if the segment held nothing else.
-pub(super) fn take(
-    reader: &mut Reader<'_>,
-    first_seq: u64,
-    origin: Origin,
-) -> Result<Vec<Tick>, SegmentCorrupt> {
+pub(super) fn take(reader: &mut Reader<'_>, first_seq: u64, origin: Origin) -> Result<Vec<Tick>, SegmentCorrupt> {
     const CUT: SegmentCorrupt = SegmentCorrupt("the ticks are cut off");
-    let count = reader
-        .length(MAX_SEGMENT_ENTRIES)
-        .ok_or(SegmentCorrupt("the count of ticks is out of range"))?;
+    let count = reader.length(MAX_SEGMENT_ENTRIES).ok_or(SegmentCorrupt("the count of ticks is out of range"))?;
     if count == 0 {
         return Ok(Vec::new());
-    }
-    // A tick has at least a byte for each of two times and the price: what is allocated is bounded by what is there.
-    if count > reader.rest().len() / 3 {
-        return Err(CUT);
     }
     if first_seq.checked_add(count as u64).is_none() {
         return Err(SegmentCorrupt("its positions are out of range"));
     }
-    let slot_count = reader.length(count).filter(|&slots| slots > 0).ok_or(CUT)?;
+    // A tick has at least three bytes and an instrument four: what is allocated is bounded by what is there.
+    if count > reader.rest().len() / 3 {
+        return Err(CUT);
+    }
+    let slot_count = reader.length(count.min(reader.rest().len() / 4)).filter(|&slots| slots > 0).ok_or(CUT)?;
     let mut slots = Vec::with_capacity(slot_count);
     for _ in 0..slot_count {
-        slots.push(Slot::take(reader).ok_or(SegmentCorrupt("an instrument's entry is damaged"))?);
+        slots.push(Slot::take(reader).ok_or(SegmentCorrupt("an instrument is damaged"))?);
     }
-    let unit = reader
-        .byte()
-        .and_then(|code| TIME_UNITS.get(usize::from(code)))
-        .ok_or(CUT)?;
-    let presence = reader
-        .byte()
-        .filter(|&code| code <= SOME_QUANTITIES)
-        .ok_or(CUT)?;
-    let sides = reader.byte().filter(|&code| code <= EACH_SIDE).ok_or(CUT)?;
+    let unit = reader.byte().and_then(TimeUnit::from_code).ok_or(CUT)?;
+    let presence = reader.byte().filter(|&code| code <= SOME_QUANTITIES).ok_or(CUT)?;
+    let common_side = reader.byte().filter(|&code| code <= EACH_SIDE).ok_or(CUT)?;
 
-    let mut indexes = vec![0u32; count];
-    if slot_count > 1 {
-        for index in &mut indexes {
-            *index = reader
-                .length(slot_count - 1)
-                .ok_or(SegmentCorrupt("an instrument is not in the dictionary"))?
-                as u32;
-        }
-    }
-    let events = take_times(reader, count, *unit)?;
-    let received = take_times(reader, count, 1)?;
-    let mut prices = Vec::with_capacity(count);
-    for &index in &indexes {
-        prices.push(
-            slots[index as usize]
-                .take_price(reader)
-                .ok_or(SegmentCorrupt("a price is damaged"))?,
-        );
-    }
+    let indexes = take_indexes(reader, count, slot_count).ok_or(SegmentCorrupt("an instrument is missing"))?;
+    let events = take_times(reader, count, unit.nanos()).ok_or(SegmentCorrupt("an event time is damaged"))?;
+    let received = take_times(reader, count, 1).ok_or(SegmentCorrupt("a receive time is damaged"))?;
+    let prices = take_prices(reader, &slots, &indexes).ok_or(SegmentCorrupt("a price is damaged"))?;
     let present = match presence {
-        SOME_QUANTITIES => Some(take_packed(reader, count, 1).ok_or(CUT)?),
-        _ => None,
+        SOME_QUANTITIES => take_packed(reader, count, 1).ok_or(CUT)?,
+        all_or_none => vec![all_or_none; count],
     };
+    let quantities =
+        take_quantities(reader, &slots, &indexes, &present).ok_or(SegmentCorrupt("a quantity is damaged"))?;
+    let sides =
+        if common_side == EACH_SIDE { take_packed(reader, count, 2).ok_or(CUT)? } else { vec![common_side; count] };
+    if sides.contains(&EACH_SIDE) {
+        return Err(SegmentCorrupt("a side is damaged"));
+    }
+    let mut ids = take_ids(reader, &slots, &indexes).ok_or(SegmentCorrupt("a trade id is damaged"))?;
+
     let mut ticks = Vec::with_capacity(count);
-    for (at, &index) in indexes.iter().enumerate() {
-        let slot = &slots[index as usize];
-        let has_quantity = present
-            .as_ref()
-            .map_or(presence == EVERY_QUANTITY, |present| present[at] == 1);
-        let quantity = if has_quantity {
-            Some(
-                slot.take_quantity(reader)
-                    .ok_or(SegmentCorrupt("a quantity is damaged"))?,
-            )
-        } else {
-            None
-        };
-        ticks.push(Tick {
-            instrument: slot.instrument,
-            log_seq: first_seq + at as u64,
-            event_time: events[at],
-            receive_time: received[at],
-            price: prices[at],
-            quantity,
-            side: Side::Unspecified,
-            trade_id: TradeId::None,
-            origin,
-        });
-    }
-    if sides == EACH_SIDE {
-        let codes = take_packed(reader, count, 2).ok_or(CUT)?;
-        for (tick, code) in ticks.iter_mut().zip(codes) {
-            tick.side = Side::from_code(code).ok_or(SegmentCorrupt("a side is damaged"))?;
-        }
-    } else {
-        let side = Side::from_code(sides).ok_or(SegmentCorrupt("a side is damaged"))?;
-        for tick in &mut ticks {
-            tick.side = side;
-        }
-    }
-    for (tick, &index) in ticks.iter_mut().zip(&indexes) {
-        tick.trade_id = slots[index as usize]
-            .take_id(reader)
-            .ok_or(SegmentCorrupt("a trade id is damaged"))?;
-    }
+    ticks.extend((0..count).map(|at| Tick {
+        instrument: slots[indexes[at] as usize].instrument,
+        log_seq: first_seq + at as u64,
+        event_time: events[at],
+        receive_time: received[at],
+        price: prices[at],
+        quantity: quantities[at],
+        side: Side::from_code(sides[at]).unwrap_or_default(),
+        trade_id: std::mem::take(&mut ids[at]),
+        origin,
+    }));
     Ok(ticks)
 }
 
-/// Reads times that were written as differences in a unit.
-fn take_times(
-    reader: &mut Reader<'_>,
-    count: usize,
-    unit: i64,
-) -> Result<Vec<UnixNanos>, SegmentCorrupt> {
-    let mut times = Vec::with_capacity(count);
-    let mut time = 0i64;
-    for _ in 0..count {
-        let difference = reader.signed().ok_or(SegmentCorrupt("a time is cut off"))?;
-        let next = difference
-            .checked_mul(unit)
-            .and_then(|difference| time.checked_add(difference));
-        let next = next.and_then(|next| UnixNanos::new(next).ok());
-        let next = next.ok_or(SegmentCorrupt("a time is out of range"))?;
-        time = next.nanos();
-        times.push(next);
+/// Reads for each tick the index of its instrument.
+fn take_indexes(reader: &mut Reader<'_>, count: usize, slot_count: usize) -> Option<Vec<u32>> {
+    let mut indexes = vec![0; count];
+    if slot_count > 1 {
+        let mut own = reader.clone();
+        for index in &mut indexes {
+            *index = own.length(slot_count - 1)? as u32;
+        }
+        *reader = own;
     }
-    Ok(times)
+    Some(indexes)
 }
 
-impl Slot {
-    fn put(&self, out: &mut Vec<u8>) {
-        let mut flags = match self.ids {
-            Ids::None => 0,
-            Ids::Numbers => IDS_NUMBERS,
-            Ids::Mixed => IDS_MIXED,
-        };
-        let (price, quantity) = match (self.price, self.quantity) {
-            (Form::At(price), Form::At(quantity)) => (price, quantity),
-            (Form::At(price), Form::Alone) => {
-                flags |= QUANTITY_ALONE;
-                (price, 0)
-            }
-            (Form::Alone, Form::At(quantity)) => {
-                flags |= PRICE_ALONE;
-                (0, quantity)
-            }
-            (Form::Alone, Form::Alone) => {
-                flags |= PRICE_ALONE | QUANTITY_ALONE;
-                (0, 0)
-            }
-        };
-        varint::put(out, self.instrument.0.into());
-        out.extend_from_slice(&[flags, price as u8, quantity as u8]);
+/// Appends times as differences from the one before.
+fn put_times(out: &mut Vec<u8>, times: impl Iterator<Item = i64>) {
+    let mut previous = 0;
+    for time in times {
+        // Times are never negative, so that their difference fits.
+        varint::put_signed(out, time - previous);
+        previous = time;
     }
+}
 
-    fn take(reader: &mut Reader<'_>) -> Option<Slot> {
-        let instrument = InstrumentId(u32::try_from(reader.varint()?).ok()?);
-        let flags = reader.byte()?;
-        let (price, quantity) = (reader.byte()? as i8, reader.byte()? as i8);
-        Some(Slot {
-            instrument,
-            price: if flags & PRICE_ALONE == 0 {
-                Form::At(price)
-            } else {
-                Form::Alone
-            },
-            quantity: if flags & QUANTITY_ALONE == 0 {
-                Form::At(quantity)
-            } else {
-                Form::Alone
-            },
-            ids: match flags & (IDS_NUMBERS | IDS_MIXED) {
-                0 => Ids::None,
-                IDS_NUMBERS => Ids::Numbers,
-                IDS_MIXED => Ids::Mixed,
-                _ => return None,
-            },
-            last_price: 0,
-            last_id: 0,
-        })
+/// Reads times in a unit.
+fn take_times(reader: &mut Reader<'_>, count: usize, unit: i64) -> Option<Vec<UnixNanos>> {
+    // A reader of its own stays in registers.
+    let mut own = reader.clone();
+    let mut times = vec![UnixNanos::MIN; count];
+    let mut time = 0i64;
+    for place in &mut times {
+        time = time.checked_add(own.signed()?.checked_mul(unit)?)?;
+        *place = UnixNanos::new(time).ok()?;
     }
+    *reader = own;
+    Some(times)
+}
 
-    fn put_price(&mut self, out: &mut Vec<u8>, price: Decimal) {
-        match self.price {
+/// Appends prices: differences of mantissas inside an instrument, or whole decimals.
+fn put_prices(out: &mut Vec<u8>, ticks: &[Tick], slots: &[Slot], indexes: &[u32]) {
+    let mut last = vec![0i64; slots.len()];
+    for (tick, &index) in ticks.iter().zip(indexes) {
+        let index = index as usize;
+        match slots[index].price {
             Form::At(exponent) => {
-                let mantissa = price
-                    .mantissa_at(exponent)
-                    .expect("the survey found room at this exponent");
+                let mantissa = tick.price.mantissa_at(exponent).expect(ROOM);
                 // Wrapping differences are exact: the reader adds them back in the same ring.
-                varint::put_signed(out, mantissa.wrapping_sub(self.last_price));
-                self.last_price = mantissa;
+                varint::put_signed(out, mantissa.wrapping_sub(last[index]));
+                last[index] = mantissa;
             }
-            Form::Alone => put_decimal(out, price),
+            Form::Alone => put_decimal(out, tick.price),
         }
     }
+}
 
-    fn take_price(&mut self, reader: &mut Reader<'_>) -> Option<Decimal> {
-        match self.price {
+/// Reads what [`put_prices`] wrote.
+fn take_prices(reader: &mut Reader<'_>, slots: &[Slot], indexes: &[u32]) -> Option<Vec<Decimal>> {
+    let mut own = reader.clone();
+    let mut last = vec![(0i64, Decimal::ZERO); slots.len()];
+    let mut prices = vec![Decimal::ZERO; indexes.len()];
+    for (place, &index) in prices.iter_mut().zip(indexes) {
+        let (last_mantissa, last_price) = &mut last[index as usize];
+        match slots[index as usize].price {
             Form::At(exponent) => {
-                self.last_price = self.last_price.wrapping_add(reader.signed()?);
-                Decimal::new(self.last_price, exponent.into()).ok()
+                // Most ticks repeat the price before them, and making a decimal canonical takes a while.
+                let difference = own.signed()?;
+                if difference != 0 {
+                    *last_mantissa = last_mantissa.wrapping_add(difference);
+                    *last_price = Decimal::new(*last_mantissa, exponent.into()).ok()?;
+                }
             }
-            Form::Alone => take_decimal(reader),
+            Form::Alone => *last_price = take_decimal(&mut own)?,
         }
+        *place = *last_price;
     }
+    *reader = own;
+    Some(prices)
+}
 
-    fn put_quantity(&self, out: &mut Vec<u8>, quantity: Decimal) {
-        match self.quantity {
-            // Quantities are not negative: they need no room for a sign.
-            Form::At(exponent) => {
-                let mantissa = quantity
-                    .mantissa_at(exponent)
-                    .expect("the survey found room at this exponent");
-                varint::put(out, mantissa as u64);
-            }
+/// Appends the quantities that are present: mantissas, or whole decimals.
+fn put_quantities(out: &mut Vec<u8>, ticks: &[Tick], slots: &[Slot], indexes: &[u32]) {
+    for (tick, &index) in ticks.iter().zip(indexes) {
+        let Some(quantity) = tick.quantity else { continue };
+        match slots[index as usize].quantity {
+            // Quantities are not negative, so that they need no room for a sign.
+            Form::At(exponent) => varint::put(out, quantity.mantissa_at(exponent).expect(ROOM) as u64),
             Form::Alone => put_decimal(out, quantity),
         }
     }
+}
 
-    fn take_quantity(&self, reader: &mut Reader<'_>) -> Option<Decimal> {
-        match self.quantity {
-            Form::At(exponent) => Decimal::new(reader.varint()? as i64, exponent.into()).ok(),
-            Form::Alone => take_decimal(reader),
+/// Reads what [`put_quantities`] wrote, for every tick.
+fn take_quantities(
+    reader: &mut Reader<'_>,
+    slots: &[Slot],
+    indexes: &[u32],
+    present: &[u8],
+) -> Option<Vec<Option<Decimal>>> {
+    let mut own = reader.clone();
+    let mut quantities = vec![None; indexes.len()];
+    for ((place, &index), &present) in quantities.iter_mut().zip(indexes).zip(present) {
+        if present == 0 {
+            continue;
         }
+        *place = Some(match slots[index as usize].quantity {
+            Form::At(exponent) => Decimal::new(own.varint()? as i64, exponent.into()).ok()?,
+            Form::Alone => take_decimal(&mut own)?,
+        });
     }
+    *reader = own;
+    Some(quantities)
+}
 
-    fn put_id(&mut self, out: &mut Vec<u8>, id: &TradeId) {
-        match (self.ids, id) {
-            (Ids::Numbers, TradeId::Number(number)) => {
-                varint::put_signed(out, number.wrapping_sub(self.last_id) as i64);
-                self.last_id = *number;
-            }
+/// Appends trade ids: differences inside an instrument that only counts, or whole ids.
+fn put_ids(out: &mut Vec<u8>, ticks: &[Tick], slots: &[Slot], indexes: &[u32]) {
+    let mut last = vec![0u64; slots.len()];
+    for (tick, &index) in ticks.iter().zip(indexes) {
+        let index = index as usize;
+        match (slots[index].ids, &tick.trade_id) {
             (Ids::None, _) => (),
+            (Ids::Numbers, TradeId::Number(number)) => {
+                varint::put_signed(out, number.wrapping_sub(last[index]) as i64);
+                last[index] = *number;
+            }
             (_, id) => put_trade_id(out, id),
         }
     }
+}
 
-    fn take_id(&mut self, reader: &mut Reader<'_>) -> Option<TradeId> {
-        match self.ids {
-            Ids::None => Some(TradeId::None),
+/// Reads what [`put_ids`] wrote.
+fn take_ids(reader: &mut Reader<'_>, slots: &[Slot], indexes: &[u32]) -> Option<Vec<TradeId>> {
+    let mut own = reader.clone();
+    let mut last = vec![0u64; slots.len()];
+    let mut ids = vec![TradeId::None; indexes.len()];
+    for (place, &index) in ids.iter_mut().zip(indexes) {
+        *place = match slots[index as usize].ids {
+            Ids::None => TradeId::None,
             Ids::Numbers => {
-                self.last_id = self.last_id.wrapping_add(reader.signed()? as u64);
-                Some(TradeId::Number(self.last_id))
+                let last = &mut last[index as usize];
+                *last = last.wrapping_add(own.signed()? as u64);
+                TradeId::Number(*last)
             }
-            Ids::Mixed => take_trade_id(reader),
-        }
+            Ids::Mixed => take_trade_id(&mut own)?,
+        };
     }
+    *reader = own;
+    Some(ids)
 }
 
 /// Appends codes of `width` bits, the first in the lowest bits of a byte.
@@ -389,106 +285,4 @@ fn take_packed(reader: &mut Reader<'_>, count: usize, width: usize) -> Option<Ve
     let mask = (1 << width) - 1;
     let code = |index: usize| bytes[index * width / 8] >> (index * width % 8) & mask;
     Some((0..count).map(code).collect())
-}
-
-/// What the ticks of an instrument have in common, gathered before the first byte is written.
-#[derive(Clone, Debug)]
-struct Survey {
-    instrument: InstrumentId,
-    /// `None` once 64 bits do not hold all of them at one exponent.
-    price: Option<Scale>,
-    quantity: Option<Scale>,
-    ids: Ids,
-}
-
-/// The dictionary of ticks, and for each tick its index.
-fn survey(ticks: &[Tick]) -> (Vec<Slot>, Vec<u32>) {
-    let mut surveys: Vec<Survey> = Vec::new();
-    let mut indexes = Vec::with_capacity(ticks.len());
-    let mut table = Table::new(ticks.len());
-    for tick in ticks {
-        let index = table.index(tick.instrument, surveys.len() as u32, |index| {
-            surveys[index as usize].instrument
-        });
-        let ids = match tick.trade_id {
-            TradeId::None => Ids::None,
-            TradeId::Number(_) => Ids::Numbers,
-            TradeId::Text(_) => Ids::Mixed,
-        };
-        if index as usize == surveys.len() {
-            let (price, quantity) = (Some(Scale::default()), Some(Scale::default()));
-            surveys.push(Survey {
-                instrument: tick.instrument,
-                price,
-                quantity,
-                ids,
-            });
-        }
-        indexes.push(index);
-        let survey = &mut surveys[index as usize];
-        widen(&mut survey.price, tick.price);
-        if let Some(quantity) = tick.quantity {
-            widen(&mut survey.quantity, quantity);
-        }
-        if survey.ids != ids {
-            survey.ids = Ids::Mixed;
-        }
-    }
-    let form = |scale: Option<Scale>| scale.map_or(Form::Alone, |scale| Form::At(scale.exponent()));
-    let slots = surveys.into_iter().map(|survey| Slot {
-        instrument: survey.instrument,
-        price: form(survey.price),
-        quantity: form(survey.quantity),
-        ids: survey.ids,
-        last_price: 0,
-        last_id: 0,
-    });
-    (slots.collect(), indexes)
-}
-
-/// Takes one more decimal into a scale, or gives the scale up.
-#[inline]
-fn widen(scale: &mut Option<Scale>, value: Decimal) {
-    if scale.as_mut().is_some_and(|scale| !scale.widen(value)) {
-        *scale = None;
-    }
-}
-
-/// Finds instruments by number: open addressing, because a segment looks up once a tick.
-struct Table {
-    /// Index into the dictionary plus one; 0 is free. At least twice as many as there can be instruments.
-    places: Vec<u32>,
-    shift: u32,
-}
-
-impl Table {
-    fn new(most: usize) -> Table {
-        let bits = (2 * most).next_power_of_two().ilog2().max(1);
-        Table {
-            places: vec![0; 1 << bits],
-            shift: 32 - bits,
-        }
-    }
-
-    /// The index of an instrument; `next`, which it then is, when it has none yet.
-    #[inline]
-    fn index(
-        &mut self,
-        instrument: InstrumentId,
-        next: u32,
-        known: impl Fn(u32) -> InstrumentId,
-    ) -> u32 {
-        // Fibonacci hashing spreads consecutive numbers evenly over the upper bits.
-        let mut place = (instrument.0.wrapping_mul(0x9e37_79b9) >> self.shift) as usize;
-        loop {
-            match self.places[place] {
-                0 => {
-                    self.places[place] = next + 1;
-                    return next;
-                }
-                index if known(index - 1) == instrument => return index - 1,
-                _ => place = (place + 1) % self.places.len(),
-            }
-        }
-    }
 }

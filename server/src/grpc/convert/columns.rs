@@ -19,11 +19,7 @@ const EXPONENTS: std::ops::RangeInclusive<i32> = -18..=14;
 ///
 /// `path` is the path of the columns in their message, and `latest` the latest event time that is taken; `None` for
 /// backfill.
-pub fn batch(
-    path: &str,
-    columns: proto::TickColumns,
-    latest: Option<UnixNanos>,
-) -> Result<Batch, BatchDefect> {
+pub fn batch(path: &str, columns: proto::TickColumns, latest: Option<UnixNanos>) -> Result<Batch, BatchDefect> {
     let mut violations = Violations::default();
     check_lengths(path, &columns, &mut violations);
     let entries = entries(path, &columns.instruments, &mut violations);
@@ -38,11 +34,7 @@ pub fn batch(
         }
     }
     let batch = read(path, columns, entries, latest, &mut violations);
-    if violations.is_empty() {
-        Ok(batch)
-    } else {
-        Err(BatchDefect::Invalid(violations))
-    }
+    if violations.is_empty() { Ok(batch) } else { Err(BatchDefect::Invalid(violations)) }
 }
 
 /// Arrays that must be there have as many elements as there are ticks, the others as many or none.
@@ -65,18 +57,10 @@ fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Viol
     if count == 0 {
         violations.add(format_args!("{path}.instrument_index"), "at least one tick");
     }
-    let required = [
-        (
-            "event_time_unix_nano_delta",
-            event_time_unix_nano_delta.len(),
-        ),
-        ("price_mantissa", price_mantissa.len()),
-    ];
+    let required =
+        [("event_time_unix_nano_delta", event_time_unix_nano_delta.len()), ("price_mantissa", price_mantissa.len())];
     let optional = [
-        (
-            "receive_time_unix_nano_delta",
-            receive_time_unix_nano_delta.len(),
-        ),
+        ("receive_time_unix_nano_delta", receive_time_unix_nano_delta.len()),
         ("quantity", quantity.len()),
         ("side", side.len()),
         ("trade_id", trade_id.len()),
@@ -97,9 +81,7 @@ fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Viol
         if length != 0 && length != count {
             violations.add(
                 format_args!("{path}.{name}"),
-                format_args!(
-                    "has {length} elements, instrument_index has {count}: as many, or none"
-                ),
+                format_args!("has {length} elements, instrument_index has {count}: as many, or none"),
             );
         }
     }
@@ -117,27 +99,14 @@ struct Entry {
 }
 
 /// The table. Its length counts only if there is no violation.
-fn entries(
-    path: &str,
-    table: &[proto::ColumnInstrument],
-    violations: &mut Violations,
-) -> Vec<Entry> {
+fn entries(path: &str, table: &[proto::ColumnInstrument], violations: &mut Violations) -> Vec<Entry> {
     let mut entries = Vec::with_capacity(table.len());
     for (index, entry) in table.iter().enumerate() {
-        let proto::ColumnInstrument {
-            instrument_id: _,
-            venue,
-            symbol,
-            price_exponent,
-            quantity_exponent,
-        } = entry;
+        let proto::ColumnInstrument { instrument_id: _, venue, symbol, price_exponent, quantity_exponent } = entry;
         let at = |name: &'static str| format!("{path}.instruments[{index}].{name}");
         let venue = violations.take(at("venue"), Venue::new(venue));
         let symbol = violations.take(at("symbol"), Symbol::new(symbol));
-        for (name, exponent) in [
-            ("price_exponent", price_exponent),
-            ("quantity_exponent", quantity_exponent),
-        ] {
+        for (name, exponent) in [("price_exponent", price_exponent), ("quantity_exponent", quantity_exponent)] {
             if !EXPONENTS.contains(exponent) {
                 violations.add(at(name), "must lie in -18 to 14");
             }
@@ -171,19 +140,12 @@ fn read(
         let element = |name: &'static str| Element { path, name, index };
 
         event_nanos = event_nanos.wrapping_add(columns.event_time_unix_nano_delta[index]);
-        let event_time = violations.take(
-            element("event_time_unix_nano_delta"),
-            event_time(UnixNanos::new(event_nanos), latest),
-        );
+        let event_time =
+            violations.take(element("event_time_unix_nano_delta"), event_time(UnixNanos::new(event_nanos), latest));
         let receive_time = match columns.receive_time_unix_nano_delta.get(index) {
             Some(delta) => {
                 receive_nanos = receive_nanos.wrapping_add(*delta);
-                violations
-                    .take(
-                        element("receive_time_unix_nano_delta"),
-                        UnixNanos::new(receive_nanos),
-                    )
-                    .map(Some)
+                violations.take(element("receive_time_unix_nano_delta"), UnixNanos::new(receive_nanos)).map(Some)
             }
             None => Some(None),
         };
@@ -200,31 +162,16 @@ fn read(
             violations.add(element("instrument_index"), "lies outside instruments");
             continue;
         };
-        entry.price_mantissa = entry
-            .price_mantissa
-            .wrapping_add(columns.price_mantissa[index]);
-        let price = violations.take(
-            element("price_mantissa"),
-            Decimal::new(entry.price_mantissa, entry.price_exponent),
-        );
+        entry.price_mantissa = entry.price_mantissa.wrapping_add(columns.price_mantissa[index]);
+        let price =
+            violations.take(element("price_mantissa"), Decimal::new(entry.price_mantissa, entry.price_exponent));
         let quantity = match columns.quantity.get(index).copied().unwrap_or(0) {
             0 => Some(None),
-            above => violations
-                .take(
-                    element("quantity"),
-                    quantity(above - 1, entry.quantity_exponent),
-                )
-                .map(Some),
+            above => violations.take(element("quantity"), quantity(above - 1, entry.quantity_exponent)).map(Some),
         };
 
-        let (
-            Some(event_time),
-            Some(receive_time),
-            Some(side),
-            Some(trade_id),
-            Some(price),
-            Some(quantity),
-        ) = (event_time, receive_time, side, trade_id, price, quantity)
+        let (Some(event_time), Some(receive_time), Some(side), Some(trade_id), Some(price), Some(quantity)) =
+            (event_time, receive_time, side, trade_id, price, quantity)
         else {
             continue;
         };
@@ -233,20 +180,9 @@ fn read(
             None => instruments.index(entry.instrument.clone()),
         };
         entry.batch_index = Some(instrument);
-        ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-        });
+        ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
     }
-    Batch {
-        instruments: instruments.into_list(),
-        ticks,
-    }
+    Batch { instruments: instruments.into_list(), ticks }
 }
 
 /// A quantity of a mantissa that is not negative, but may be too large.

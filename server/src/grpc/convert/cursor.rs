@@ -32,10 +32,7 @@ mod tests {
 
     #[test]
     fn cursors_come_back_or_are_refused() {
-        let cursor = Cursor {
-            epoch: Epoch(7),
-            position: 42,
-        };
+        let cursor = Cursor { epoch: Epoch(7), position: 42 };
         let bytes = Bytes::from(cursor);
         assert_eq!(required("cursor", &bytes).unwrap(), cursor);
         assert_eq!(optional("min_cursor", &[]).unwrap(), None);
@@ -44,9 +41,6 @@ mod tests {
             assert_eq!(refusal.reason(), ErrorReason::CursorInvalid);
             assert!(refusal.message().starts_with("min_cursor: "));
         }
-        assert_eq!(
-            required("cursor", &[]).unwrap_err().reason(),
-            ErrorReason::CursorInvalid
-        );
+        assert_eq!(required("cursor", &[]).unwrap_err().reason(), ErrorReason::CursorInvalid);
     }
 }

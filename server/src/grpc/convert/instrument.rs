@@ -9,14 +9,7 @@ use super::tick;
 
 impl From<&InstrumentFacts> for proto::Instrument {
     fn from(facts: &InstrumentFacts) -> proto::Instrument {
-        let InstrumentFacts {
-            instrument,
-            first,
-            last,
-            tick_count,
-            price_decimals,
-            quantity_decimals,
-        } = facts;
+        let InstrumentFacts { instrument, first, last, tick_count, price_decimals, quantity_decimals } = facts;
         let Instrument { id, venue, symbol } = instrument.as_ref();
         proto::Instrument {
             instrument_id: id.0,
@@ -33,11 +26,7 @@ impl From<&InstrumentFacts> for proto::Instrument {
 
 /// A price, and whose tick it was.
 pub fn point(point: PricePoint, instrument: &Instrument) -> proto::PricePoint {
-    let PricePoint {
-        price,
-        event_time,
-        log_seq,
-    } = point;
+    let PricePoint { price, event_time, log_seq } = point;
     proto::PricePoint {
         price: Some(price.into()),
         event_time: Some(event_time.into()),

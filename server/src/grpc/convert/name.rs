@@ -50,23 +50,14 @@ pub type Match = (Option<Venue>, Option<Symbol>);
 /// More than `max` is not a violation but a limit: the caller checks the length first.
 pub fn selectors(violations: &mut Violations, selectors: &[proto::Selector]) -> Option<Vec<Match>> {
     if selectors.is_empty() {
-        violations.add(
-            "selectors",
-            "at least one: symbol * matches all instruments",
-        );
+        violations.add("selectors", "at least one: symbol * matches all instruments");
         return None;
     }
     let mut matches = Vec::with_capacity(selectors.len());
     for (index, selector) in selectors.iter().enumerate() {
         let proto::Selector { venue, symbol } = selector;
-        let venue = violations.take(
-            format_args!("selectors[{index}].venue"),
-            venue_or_all(venue),
-        );
-        let symbol = violations.take(
-            format_args!("selectors[{index}].symbol"),
-            symbol_or_all(symbol),
-        );
+        let venue = violations.take(format_args!("selectors[{index}].venue"), venue_or_all(venue));
+        let symbol = violations.take(format_args!("selectors[{index}].symbol"), symbol_or_all(symbol));
         if let (Some(venue), Some(symbol)) = (venue, symbol) {
             matches.push((venue, symbol));
         }
@@ -79,10 +70,7 @@ mod tests {
     use super::*;
 
     fn selector(venue: &str, symbol: &str) -> proto::Selector {
-        proto::Selector {
-            venue: venue.into(),
-            symbol: symbol.into(),
-        }
+        proto::Selector { venue: venue.into(), symbol: symbol.into() }
     }
 
     #[test]
@@ -100,17 +88,9 @@ mod tests {
     #[test]
     fn selectors_name_the_index_of_each_violation() {
         let mut violations = Violations::default();
-        let wire = [
-            selector("", "*"),
-            selector("N YSE", ""),
-            selector("NYSE", "IBM"),
-        ];
+        let wire = [selector("", "*"), selector("N YSE", ""), selector("NYSE", "IBM")];
         assert_eq!(selectors(&mut violations, &wire), None);
-        let fields: Vec<_> = violations
-            .first()
-            .iter()
-            .map(|v| v.field.as_str())
-            .collect();
+        let fields: Vec<_> = violations.first().iter().map(|v| v.field.as_str()).collect();
         assert_eq!(fields, ["selectors[1].venue", "selectors[1].symbol"]);
 
         let mut violations = Violations::default();
@@ -118,10 +98,7 @@ mod tests {
         assert_eq!(violations.total(), 1);
 
         let mut violations = Violations::default();
-        let matches = selectors(
-            &mut violations,
-            &[selector("", "*"), selector("NYSE", "IBM")],
-        );
+        let matches = selectors(&mut violations, &[selector("", "*"), selector("NYSE", "IBM")]);
         let nyse = Some(Venue::new("NYSE").unwrap());
         let ibm = Some(Symbol::new("IBM").unwrap());
         assert_eq!(matches, Some(vec![(None, None), (nyse, ibm)]));

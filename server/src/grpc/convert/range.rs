@@ -18,15 +18,11 @@ pub fn time_range(
 ) -> Result<Option<TimeRange>, Refusal> {
     if let Some(period) = period {
         if start_time.is_some() || end_time.is_some() {
-            violations.add(
-                "period",
-                "excludes start_time and end_time: set one or the other",
-            );
+            violations.add("period", "excludes start_time and end_time: set one or the other");
             return Ok(None);
         }
         let period = violations.take("period", time::positive_span(period));
-        return Ok(period
-            .and_then(|period| TimeRange::new(Some(now.saturating_sub(period)), Some(now)).ok()));
+        return Ok(period.and_then(|period| TimeRange::new(Some(now.saturating_sub(period)), Some(now)).ok()));
     }
     let start = bound(violations, "start_time", start_time);
     let end = bound(violations, "end_time", end_time);
@@ -41,11 +37,7 @@ pub fn time_range(
 }
 
 /// One bound: outside `None` is a violation, inside `None` is unbounded.
-fn bound(
-    violations: &mut Violations,
-    field: &str,
-    wire: Option<prost_types::Timestamp>,
-) -> Option<Option<UnixNanos>> {
+fn bound(violations: &mut Violations, field: &str, wire: Option<prost_types::Timestamp>) -> Option<Option<UnixNanos>> {
     match wire {
         None => Some(None),
         Some(wire) => violations.take(field, UnixNanos::try_from(wire)).map(Some),
@@ -82,11 +74,7 @@ mod tests {
             ("both", (Some(5), Some(9), None), (at(5), at(9))),
             ("empty", (Some(5), Some(5), None), (at(5), at(5))),
             ("a period", (None, None, Some(60)), (at(940), at(1_000))),
-            (
-                "a period before 1970",
-                (None, None, Some(5_000)),
-                (at(0), at(1_000)),
-            ),
+            ("a period before 1970", (None, None, Some(5_000)), (at(0), at(1_000))),
         ];
         for (name, wire, (start, end)) in cases {
             let (range, violations) = read(wire);
@@ -99,27 +87,15 @@ mod tests {
     fn ranges_that_break_a_rule_name_their_field() {
         let cases: [(&str, Wire, &[&str]); 5] = [
             ("1969", (Some(-1), None, None), &["start_time"]),
-            (
-                "1969 and 2300",
-                (Some(-1), Some(10_413_792_000), None),
-                &["start_time", "end_time"],
-            ),
-            (
-                "a range and a period",
-                (Some(1), None, Some(60)),
-                &["period"],
-            ),
+            ("1969 and 2300", (Some(-1), Some(10_413_792_000), None), &["start_time", "end_time"]),
+            ("a range and a period", (Some(1), None, Some(60)), &["period"]),
             ("a period of zero", (None, None, Some(0)), &["period"]),
             ("a negative period", (None, None, Some(-60)), &["period"]),
         ];
         for (name, wire, fields) in cases {
             let (range, violations) = read(wire);
             assert_eq!(range.unwrap(), None, "{name}");
-            let found: Vec<_> = violations
-                .first()
-                .iter()
-                .map(|v| v.field.as_str())
-                .collect();
+            let found: Vec<_> = violations.first().iter().map(|v| v.field.as_str()).collect();
             assert_eq!(found, fields, "{name}");
         }
         let (inverted, _) = read((Some(9), Some(5), None));

@@ -13,16 +13,9 @@ use super::tick::{BatchDefect, Instruments, event_time, is_new, side};
 ///
 /// `path` is the path of the batch in its message, and `latest` the latest event time that is taken; `None` for
 /// backfill.
-pub fn batch(
-    path: &str,
-    rows: proto::TickBatch,
-    latest: Option<UnixNanos>,
-) -> Result<Batch, BatchDefect> {
+pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> Result<Batch, BatchDefect> {
     // Merged counts have no meaning on the way in.
-    let proto::TickBatch {
-        ticks: rows,
-        merged_counts: _,
-    } = rows;
+    let proto::TickBatch { ticks: rows, merged_counts: _ } = rows;
     let mut violations = Violations::default();
     if rows.is_empty() {
         violations.add(format_args!("{path}.ticks"), "at least one tick");
@@ -39,10 +32,7 @@ pub fn batch(
     if !violations.is_empty() {
         return Err(BatchDefect::Invalid(violations));
     }
-    Ok(Batch {
-        instruments: instruments.into_list(),
-        ticks,
-    })
+    Ok(Batch { instruments: instruments.into_list(), ticks })
 }
 
 /// The tick is a correction or a cancel.
@@ -79,16 +69,11 @@ fn tick(
     let venue = violations.take(field("venue"), Venue::new(&venue));
     let symbol = violations.take(field("symbol"), Symbol::new(&symbol));
     let event = match event {
-        Some(event) => violations.take(
-            field("event_time"),
-            event_time(UnixNanos::try_from(event), latest),
-        ),
+        Some(event) => violations.take(field("event_time"), event_time(UnixNanos::try_from(event), latest)),
         None => violations.take(field("event_time"), Err("is required")),
     };
     let receive_time = match receive_time {
-        Some(time) => violations
-            .take(field("receive_time"), UnixNanos::try_from(time))
-            .map(Some),
+        Some(time) => violations.take(field("receive_time"), UnixNanos::try_from(time)).map(Some),
         None => Some(None),
     };
     let price = match price {
@@ -96,9 +81,9 @@ fn tick(
         None => violations.take(field("price"), Err("is required")),
     };
     let quantity = match quantity {
-        Some(proto::Decimal { mantissa, exponent }) => violations
-            .take(field("quantity"), decimal::quantity(mantissa, exponent))
-            .map(Some),
+        Some(proto::Decimal { mantissa, exponent }) => {
+            violations.take(field("quantity"), decimal::quantity(mantissa, exponent)).map(Some)
+        }
         None => Some(None),
     };
     let side = violations.take(field("side"), side(wire_side));
@@ -113,16 +98,7 @@ fn tick(
         Some(quantity),
         Some(side),
         Some(trade_id),
-    ) = (
-        venue,
-        symbol,
-        event,
-        receive_time,
-        price,
-        quantity,
-        side,
-        trade_id,
-    )
+    ) = (venue, symbol, event, receive_time, price, quantity, side, trade_id)
     else {
         return Ok(None);
     };

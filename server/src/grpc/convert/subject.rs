@@ -21,10 +21,7 @@ pub struct DecimalsInvalid;
 pub fn subject(violations: &mut Violations, venue: &str, symbol: &str) -> Option<Subject> {
     let venue = violations.take("venue", name::venue_or_all(venue));
     let symbol = violations.take("symbol", name::symbol(symbol));
-    Some(Subject {
-        venue: venue?,
-        symbol: symbol?,
-    })
+    Some(Subject { venue: venue?, symbol: symbol? })
 }
 
 /// A range or a look-back, by the rules of [`range::time_range`].
@@ -40,10 +37,7 @@ pub fn span(
         return Ok(range.map(Span::Range));
     };
     if start_time.is_some() || end_time.is_some() {
-        violations.add(
-            "period",
-            "excludes start_time and end_time: set one or the other",
-        );
+        violations.add("period", "excludes start_time and end_time: set one or the other");
         return Ok(None);
     }
     let period = violations.take("period", time::positive_span(period));
@@ -54,10 +48,9 @@ pub fn span(
 pub fn decimals(wire: Option<i32>) -> Result<u8, DecimalsInvalid> {
     match wire {
         None => Ok(DEFAULT_DECIMALS),
-        Some(wire) => u8::try_from(wire)
-            .ok()
-            .filter(|&decimals| decimals <= MAX_QUOTIENT_DECIMALS)
-            .ok_or(DecimalsInvalid),
+        Some(wire) => {
+            u8::try_from(wire).ok().filter(|&decimals| decimals <= MAX_QUOTIENT_DECIMALS).ok_or(DecimalsInvalid)
+        }
     }
 }
 
@@ -91,12 +84,9 @@ mod tests {
         let minute = std::time::Duration::from_secs(60);
         assert_eq!(period, Some(Span::Period(minute)));
         assert!(violations.is_empty());
-        for (start, end, period) in [
-            (at(1), None, long(60)),
-            (None, at(1), long(60)),
-            (None, None, long(0)),
-            (None, None, long(-1)),
-        ] {
+        for (start, end, period) in
+            [(at(1), None, long(60)), (None, at(1), long(60)), (None, None, long(0)), (None, None, long(-1))]
+        {
             let mut violations = Violations::default();
             assert_eq!(span(&mut violations, start, end, period).unwrap(), None);
             assert_eq!(violations.first()[0].field, "period");

@@ -20,9 +20,7 @@ impl BatchDefect {
     /// Refuses the batch, which does not use up its number.
     pub fn refuse(self, expected_batch_seq: u64) -> Refusal {
         match self {
-            BatchDefect::Invalid(violations) => {
-                Refusal::batch_invalid(violations, expected_batch_seq)
-            }
+            BatchDefect::Invalid(violations) => Refusal::batch_invalid(violations, expected_batch_seq),
             BatchDefect::ActionNotSupported => Refusal::action_not_supported(),
         }
     }
@@ -114,22 +112,8 @@ impl From<Origin> for proto::Origin {
 
 /// A stored tick as a row, complete in itself.
 pub fn row(tick: &Tick, instrument: &Instrument) -> proto::Tick {
-    let Tick {
-        instrument: id,
-        log_seq,
-        event_time,
-        receive_time,
-        price,
-        quantity,
-        side,
-        trade_id,
-        origin,
-    } = tick;
-    let Instrument {
-        id: _,
-        venue,
-        symbol,
-    } = instrument;
+    let Tick { instrument: id, log_seq, event_time, receive_time, price, quantity, side, trade_id, origin } = tick;
+    let Instrument { id: _, venue, symbol } = instrument;
     proto::Tick {
         venue: venue.as_str().to_owned(),
         symbol: symbol.as_str().to_owned(),

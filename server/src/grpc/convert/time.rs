@@ -18,9 +18,7 @@ pub enum SpanInvalid {
     #[error("must be longer than 0")]
     NotPositive,
     /// Not in protobuf's form.
-    #[error(
-        "seconds and nanos must have the same sign, nanos below 1000000000, seconds at most 315576000000"
-    )]
+    #[error("seconds and nanos must have the same sign, nanos below 1000000000, seconds at most 315576000000")]
     Malformed,
 }
 
@@ -65,8 +63,7 @@ pub fn positive_span(wire: prost_types::Duration) -> Result<Duration, SpanInvali
 /// A span of time on its way out; longer ones than the wire takes are cut there.
 pub fn wire_span(span: Duration) -> prost_types::Duration {
     prost_types::Duration {
-        seconds: i64::try_from(span.as_secs())
-            .map_or(MAX_SPAN_SECONDS, |seconds| seconds.min(MAX_SPAN_SECONDS)),
+        seconds: i64::try_from(span.as_secs()).map_or(MAX_SPAN_SECONDS, |seconds| seconds.min(MAX_SPAN_SECONDS)),
         nanos: span.subsec_nanos() as i32,
     }
 }
@@ -75,10 +72,7 @@ pub fn wire_span(span: Duration) -> prost_types::Duration {
 pub fn wire_age(now: UnixNanos, then: UnixNanos) -> prost_types::Duration {
     // Both lie in 0 to i64::MAX, so the difference fits.
     let nanos = now.nanos() - then.nanos();
-    prost_types::Duration {
-        seconds: nanos / NANOS_PER_SECOND,
-        nanos: (nanos % NANOS_PER_SECOND) as i32,
-    }
+    prost_types::Duration { seconds: nanos / NANOS_PER_SECOND, nanos: (nanos % NANOS_PER_SECOND) as i32 }
 }
 
 #[cfg(test)]
@@ -93,60 +87,26 @@ mod tests {
     fn times_outside_1970_to_2262_are_refused() {
         let cases = [
             ("the epoch", (0, 0), Ok(0)),
-            (
-                "a tick ending in 789",
-                (1_700_000_000, 123_456_789),
-                Ok(1_700_000_000_123_456_789),
-            ),
-            (
-                "the last nanosecond",
-                (9_223_372_036, 854_775_807),
-                Ok(i64::MAX),
-            ),
-            (
-                "one more",
-                (9_223_372_036, 854_775_808),
-                Err(TimeInvalid::TooLate),
-            ),
+            ("a tick ending in 789", (1_700_000_000, 123_456_789), Ok(1_700_000_000_123_456_789)),
+            ("the last nanosecond", (9_223_372_036, 854_775_807), Ok(i64::MAX)),
+            ("one more", (9_223_372_036, 854_775_808), Err(TimeInvalid::TooLate)),
             ("1969", (-1, 999_999_999), Err(TimeInvalid::TooEarly)),
             ("2300", (10_413_792_000, 0), Err(TimeInvalid::TooLate)),
             ("the end of i64", (i64::MAX, 0), Err(TimeInvalid::TooLate)),
-            (
-                "the start of i64",
-                (i64::MIN, 0),
-                Err(TimeInvalid::TooEarly),
-            ),
+            ("the start of i64", (i64::MIN, 0), Err(TimeInvalid::TooEarly)),
             ("negative nanos", (0, -1), Err(TimeInvalid::NanosOutOfRange)),
-            (
-                "a whole second of nanos",
-                (0, 1_000_000_000),
-                Err(TimeInvalid::NanosOutOfRange),
-            ),
+            ("a whole second of nanos", (0, 1_000_000_000), Err(TimeInvalid::NanosOutOfRange)),
         ];
         for (name, (seconds, nanos), expected) in cases {
-            assert_eq!(
-                timestamp(seconds, nanos).map(UnixNanos::nanos),
-                expected,
-                "{name}"
-            );
+            assert_eq!(timestamp(seconds, nanos).map(UnixNanos::nanos), expected, "{name}");
         }
     }
 
     #[test]
     fn times_go_out_as_they_came_in() {
-        for nanos in [
-            0,
-            1,
-            999_999_999,
-            1_000_000_000,
-            1_700_000_000_123_456_789,
-            i64::MAX,
-        ] {
+        for nanos in [0, 1, 999_999_999, 1_000_000_000, 1_700_000_000_123_456_789, i64::MAX] {
             let time = UnixNanos::new(nanos).unwrap();
-            assert_eq!(
-                UnixNanos::try_from(prost_types::Timestamp::from(time)),
-                Ok(time)
-            );
+            assert_eq!(UnixNanos::try_from(prost_types::Timestamp::from(time)), Ok(time));
         }
     }
 
@@ -155,36 +115,16 @@ mod tests {
         let cases = [
             ("zero", (0, 0), Ok(Duration::ZERO)),
             ("a nanosecond", (0, 1), Ok(Duration::from_nanos(1))),
-            (
-                "the longest",
-                (MAX_SPAN_SECONDS, 0),
-                Ok(Duration::from_secs(315_576_000_000)),
-            ),
-            (
-                "longer",
-                (MAX_SPAN_SECONDS + 1, 0),
-                Err(SpanInvalid::Malformed),
-            ),
+            ("the longest", (MAX_SPAN_SECONDS, 0), Ok(Duration::from_secs(315_576_000_000))),
+            ("longer", (MAX_SPAN_SECONDS + 1, 0), Err(SpanInvalid::Malformed)),
             ("negative", (-1, 0), Err(SpanInvalid::Negative)),
             ("negative nanos", (0, -1), Err(SpanInvalid::Negative)),
             ("mixed signs", (1, -1), Err(SpanInvalid::Malformed)),
-            (
-                "a second of nanos",
-                (0, 1_000_000_000),
-                Err(SpanInvalid::Malformed),
-            ),
-            (
-                "the extremes",
-                (i64::MIN, i32::MIN),
-                Err(SpanInvalid::Malformed),
-            ),
+            ("a second of nanos", (0, 1_000_000_000), Err(SpanInvalid::Malformed)),
+            ("the extremes", (i64::MIN, i32::MIN), Err(SpanInvalid::Malformed)),
         ];
         for (name, (seconds, nanos), expected) in cases {
-            assert_eq!(
-                span(prost_types::Duration { seconds, nanos }),
-                expected,
-                "{name}"
-            );
+            assert_eq!(span(prost_types::Duration { seconds, nanos }), expected, "{name}");
         }
         let zero = prost_types::Duration::default();
         assert_eq!(positive_span(zero), Err(SpanInvalid::NotPositive));

@@ -2,8 +2,8 @@
 
 use crate::query::latest::MOST_LATEST;
 use crate::query::{
-    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError,
-    PageTokenInvalid, StatisticsError, TicksError, ViewError,
+    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid, StatisticsError,
+    TicksError, ViewError,
 };
 
 use super::{EpochFacts, Refusal};

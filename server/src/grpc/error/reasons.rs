@@ -46,11 +46,7 @@ impl Refusal {
 
     /// Fields break their rules. See [`Violations::refuse`].
     pub(in crate::grpc) fn fields(violations: Violations) -> Refusal {
-        let mut refusal = Refusal::new(
-            Code::InvalidArgument,
-            ErrorReason::FieldInvalid,
-            violations.to_string(),
-        );
+        let mut refusal = Refusal::new(Code::InvalidArgument, ErrorReason::FieldInvalid, violations.to_string());
         refusal.0.violations = violations;
         refusal
     }
@@ -58,25 +54,15 @@ impl Refusal {
     /// A message could not be decoded.
     pub fn message_malformed(problem: impl Display) -> Refusal {
         let message = format!("the message cannot be decoded: {problem}");
-        Refusal::new(
-            Code::InvalidArgument,
-            ErrorReason::MessageMalformed,
-            message,
-        )
+        Refusal::new(Code::InvalidArgument, ErrorReason::MessageMalformed, message)
     }
 
     /// No such instrument. An empty venue stands for all venues.
     pub fn instrument_unknown(venue: &str, symbol: &str) -> Refusal {
         let (name, message) = if venue.is_empty() {
-            (
-                symbol.to_owned(),
-                format!("no venue has an instrument {symbol}"),
-            )
+            (symbol.to_owned(), format!("no venue has an instrument {symbol}"))
         } else {
-            (
-                format!("{venue}/{symbol}"),
-                format!("there is no instrument {symbol} on {venue}"),
-            )
+            (format!("{venue}/{symbol}"), format!("there is no instrument {symbol} on {venue}"))
         };
         Refusal::new(Code::NotFound, ErrorReason::InstrumentUnknown, message)
             .with("venue", venue)
@@ -86,24 +72,15 @@ impl Refusal {
 
     /// A range ends before it begins.
     pub fn range_inverted(start: UnixNanos, end: UnixNanos) -> Refusal {
-        Refusal::new(
-            Code::InvalidArgument,
-            ErrorReason::RangeInverted,
-            "end_time lies before start_time: swap them",
-        )
-        .with("start_time", start)
-        .with("end_time", end)
+        Refusal::new(Code::InvalidArgument, ErrorReason::RangeInverted, "end_time lies before start_time: swap them")
+            .with("start_time", start)
+            .with("end_time", end)
     }
 
     /// A page token is broken, too old, or belongs to other arguments.
     pub fn page_token_invalid(problem: impl Display) -> Refusal {
-        let message =
-            format!("page_token: {problem}; ask for the first page again, without a token");
-        Refusal::new(
-            Code::InvalidArgument,
-            ErrorReason::PageTokenInvalid,
-            message,
-        )
+        let message = format!("page_token: {problem}; ask for the first page again, without a token");
+        Refusal::new(Code::InvalidArgument, ErrorReason::PageTokenInvalid, message)
     }
 
     /// A cursor is broken.
@@ -125,12 +102,7 @@ impl Refusal {
 
     /// A position was lost by a fork, or belongs to another log.
     pub fn epoch_changed(facts: EpochFacts) -> Refusal {
-        let EpochFacts {
-            epoch,
-            fork,
-            oldest,
-            newest,
-        } = facts;
+        let EpochFacts { epoch, fork, oldest, newest } = facts;
         let mut refusal = Refusal::new(
             Code::FailedPrecondition,
             ErrorReason::EpochChanged,
@@ -138,9 +110,7 @@ impl Refusal {
         )
         .with("epoch", epoch.0);
         if let Some((parent, log_seq)) = fork {
-            refusal = refusal
-                .with("parent_epoch", parent.0)
-                .with("fork_log_seq", log_seq);
+            refusal = refusal.with("parent_epoch", parent.0).with("fork_log_seq", log_seq);
         }
         if let Some(oldest) = oldest {
             refusal = refusal.with_cursor("oldest_cursor", oldest);
@@ -186,12 +156,8 @@ impl Refusal {
     /// A batch has another number than the next one.
     pub fn batch_out_of_order(expected_batch_seq: u64) -> Refusal {
         let message = format!("batch_seq has a hole: {expected_batch_seq} is expected");
-        Refusal::new(
-            Code::FailedPrecondition,
-            ErrorReason::BatchOutOfOrder,
-            message,
-        )
-        .with("expected_batch_seq", expected_batch_seq)
+        Refusal::new(Code::FailedPrecondition, ErrorReason::BatchOutOfOrder, message)
+            .with("expected_batch_seq", expected_batch_seq)
     }
 
     /// A batch has a known number with other content, or one too old to compare.
@@ -216,29 +182,19 @@ impl Refusal {
 
     /// The store does not answer. What it said belongs into the log.
     pub fn store_unavailable() -> Refusal {
-        Refusal::new(
-            Code::Unavailable,
-            ErrorReason::StoreUnavailable,
-            "the store does not answer: try again later",
-        )
-        .retry_after(STORE_RETRY)
+        Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, "the store does not answer: try again later")
+            .retry_after(STORE_RETRY)
     }
 
     /// A file has a defect as a whole. Add `line` or `byte` with [`Refusal::with`] if known.
     pub fn file_malformed(run_id: &str, problem: impl Display) -> Refusal {
         let message = format!("nothing of the file is stored: {problem}");
-        Refusal::new(Code::InvalidArgument, ErrorReason::FileMalformed, message)
-            .with("run_id", run_id)
+        Refusal::new(Code::InvalidArgument, ErrorReason::FileMalformed, message).with("run_id", run_id)
     }
 
     /// Another run stands in the way before this one began.
     pub fn import_conflict(run_id: &str, problem: impl Display) -> Refusal {
-        Refusal::new(
-            Code::AlreadyExists,
-            ErrorReason::ImportConflict,
-            problem.to_string(),
-        )
-        .with("run_id", run_id)
+        Refusal::new(Code::AlreadyExists, ErrorReason::ImportConflict, problem.to_string()).with("run_id", run_id)
     }
 
     /// Another owner has taken the run over.
@@ -304,13 +260,9 @@ impl Refusal {
     pub fn limit_exceeded(limit: &str, max: u64, actual: Option<u64>) -> Refusal {
         let told = actual.map_or(Cow::Borrowed("more"), |actual| actual.to_string().into());
         let message = format!("{limit} is at most {max}, this call has {told}");
-        let mut refusal = Refusal::new(
-            Code::ResourceExhausted,
-            ErrorReason::LimitExceeded,
-            message.clone(),
-        )
-        .with("limit", limit)
-        .with("max", max);
+        let mut refusal = Refusal::new(Code::ResourceExhausted, ErrorReason::LimitExceeded, message.clone())
+            .with("limit", limit)
+            .with("max", max);
         if let Some(actual) = actual {
             refusal = refusal.with("actual", actual);
         }
@@ -331,38 +283,22 @@ impl Refusal {
 
     /// The stream or its connection has reached its age.
     pub fn stream_expired(cursor: Option<Cursor>) -> Refusal {
-        planned_end(
-            ErrorReason::StreamExpired,
-            "the stream has reached its age: come back and resume",
-            cursor,
-        )
+        planned_end(ErrorReason::StreamExpired, "the stream has reached its age: come back and resume", cursor)
     }
 
     /// The server stops. Subscriptions give the cursor to resume with.
     pub fn shutting_down(cursor: Option<Cursor>) -> Refusal {
-        planned_end(
-            ErrorReason::ShuttingDown,
-            "the server stops: come back and resume",
-            cursor,
-        )
+        planned_end(ErrorReason::ShuttingDown, "the server stops: come back and resume", cursor)
     }
 
     /// The call took longer than it may.
     pub fn deadline_exceeded(message: impl Into<String>) -> Refusal {
-        Refusal::new(
-            Code::DeadlineExceeded,
-            ErrorReason::DeadlineExceeded,
-            message,
-        )
+        Refusal::new(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)
     }
 
     /// The caller cancelled the call.
     pub fn cancelled() -> Refusal {
-        Refusal::new(
-            Code::Cancelled,
-            ErrorReason::Cancelled,
-            "the caller cancelled the call",
-        )
+        Refusal::new(Code::Cancelled, ErrorReason::Cancelled, "the caller cancelled the call")
     }
 
     /// A defect of the server. The problem goes to the log under an id, and the caller gets the id alone.
@@ -387,8 +323,5 @@ fn planned_end(reason: ErrorReason, message: &str, cursor: Option<Cursor>) -> Re
 fn error_id() -> String {
     static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!(
-        "{:016x}",
-        KEY.hash_one(COUNT.fetch_add(1, Ordering::Relaxed))
-    )
+    format!("{:016x}", KEY.hash_one(COUNT.fetch_add(1, Ordering::Relaxed)))
 }

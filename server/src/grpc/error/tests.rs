@@ -4,20 +4,13 @@ use super::*;
 use crate::domain::{Epoch, UnixNanos};
 
 fn cursor() -> Cursor {
-    Cursor {
-        epoch: Epoch(7),
-        position: 42,
-    }
+    Cursor { epoch: Epoch(7), position: 42 }
 }
 
 /// One refusal for every reason of the contract.
 fn all() -> Vec<Refusal> {
-    let facts = EpochFacts {
-        epoch: Epoch(7),
-        fork: Some((Epoch(6), 41)),
-        oldest: Some(cursor()),
-        newest: Some(cursor()),
-    };
+    let facts =
+        EpochFacts { epoch: Epoch(7), fork: Some((Epoch(6), 41)), oldest: Some(cursor()), newest: Some(cursor()) };
     let violations = || {
         let mut violations = Violations::default();
         violations.add("rows.ticks[17].price", "is required");
@@ -67,10 +60,7 @@ fn every_status_carries_its_reason_and_what_the_contract_says() {
         let status = Status::from(refusal);
         let details = status.get_error_details();
         let info = details.error_info().expect("every status has ErrorInfo");
-        assert_eq!(
-            (info.reason.as_str(), info.domain.as_str()),
-            (name, "tapefeed")
-        );
+        assert_eq!((info.reason.as_str(), info.domain.as_str()), (name, "tapefeed"));
         assert!(is_named(&status));
         assert!(status.details().len() <= MAX_DETAILS_BYTES, "{name}");
         assert_ne!(status.code(), Code::Unknown);
@@ -98,17 +88,11 @@ fn internal_tells_an_id_and_nothing_else() {
     assert_eq!(info.metadata.len(), 1);
     assert!(status.message().contains(&info.metadata["error_id"]));
 
-    let corrupt = StoreError::Corrupt {
-        table: "chunks",
-        row: "17".into(),
-        problem: "checksum".into(),
-    };
+    let corrupt = StoreError::Corrupt { table: "chunks", row: "17".into(), problem: "checksum".into() };
     let status = Status::from(Refusal::from(corrupt));
     assert_eq!(status.code(), Code::Internal);
     assert!(!status.message().contains("chunks"));
-    let status = Status::from(Refusal::from(StoreError::Unavailable(
-        "disk is full".into(),
-    )));
+    let status = Status::from(Refusal::from(StoreError::Unavailable("disk is full".into())));
     assert_eq!(status.code(), Code::Unavailable);
     assert!(!status.message().contains("disk"));
 }
@@ -133,27 +117,19 @@ fn details_stay_small_whatever_the_input() {
     let status = Status::from(Refusal::batch_invalid(violations, 1).with("echo", &long));
     assert!(status.details().len() <= MAX_DETAILS_BYTES);
     let details = status.get_error_details();
-    assert_eq!(
-        details.error_info().unwrap().metadata["violation_count"],
-        "30"
-    );
+    assert_eq!(details.error_info().unwrap().metadata["violation_count"], "30");
     assert!(!details.bad_request().unwrap().field_violations.is_empty());
     assert!(Refusal::no_data(long).message().len() <= MAX_TEXT_BYTES);
 }
 
 #[test]
 fn statuses_of_the_transport_get_a_name() {
-    let name = |code, message, known| {
-        Refusal::of_transport(code, message, "/tapefeed.v1.X/Y", known).reason_name()
-    };
+    let name = |code, message, known| Refusal::of_transport(code, message, "/tapefeed.v1.X/Y", known).reason_name();
     let decode = "failed to decode Protobuf message: invalid wire type value: 7";
     assert_eq!(name(Code::Unimplemented, "", false), "METHOD_UNKNOWN");
     assert_eq!(name(Code::Unimplemented, "", true), "NOT_SERVED");
     assert_eq!(name(Code::Internal, decode, true), "MESSAGE_MALFORMED");
-    assert_eq!(
-        name(Code::Internal, "Missing request message.", true),
-        "MESSAGE_MALFORMED"
-    );
+    assert_eq!(name(Code::Internal, "Missing request message.", true), "MESSAGE_MALFORMED");
     assert_eq!(name(Code::Internal, "something else", true), "INTERNAL");
     assert_eq!(name(Code::Unknown, "", true), "INTERNAL");
     assert_eq!(name(Code::OutOfRange, "", true), "LIMIT_EXCEEDED");

@@ -3,24 +3,17 @@
 use tonic::{Code, Status};
 
 use super::Refusal;
-use crate::grpc::proto::ErrorReason;
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
+use crate::grpc::proto::ErrorReason;
 
 impl Refusal {
     /// Names a status that the transport made, and whose words only the transport knows.
     ///
     /// `known` says whether the contract has the method. A status with details is one of ours and stays as it is:
     /// check with [`is_named`] first.
-    pub(in crate::grpc) fn of_transport(
-        code: Code,
-        message: &str,
-        path: &str,
-        known: bool,
-    ) -> Refusal {
+    pub(in crate::grpc) fn of_transport(code: Code, message: &str, path: &str, known: bool) -> Refusal {
         match code {
-            Code::Unimplemented if message.contains("compressed") => {
-                Refusal::not_served("this message compression")
-            }
+            Code::Unimplemented if message.contains("compressed") => Refusal::not_served("this message compression"),
             Code::Unimplemented if known => Refusal::not_served(path),
             Code::Unimplemented => Refusal::method_unknown(path),
             Code::Cancelled => Refusal::cancelled(),

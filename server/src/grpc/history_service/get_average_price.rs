@@ -14,18 +14,11 @@ pub(super) async fn get_average_price(
     request: proto::GetAveragePriceRequest,
 ) -> Result<proto::GetAveragePriceResponse, Refusal> {
     let request = AverageRequest::try_from(request)?;
-    let Average {
-        price,
-        totals,
-        time_weighted,
-        now,
-        as_of,
-    } = query.average(&request).await?;
+    let Average { price, totals, time_weighted, now, as_of } = query.average(&request).await?;
     let (time_weight, time_weighted_sum) = match time_weighted {
-        Some(TimeWeighted { weight, sum }) => (
-            Some(time::wire_span(Duration::from_nanos(weight))),
-            sums::time_weighted(sum),
-        ),
+        Some(TimeWeighted { weight, sum }) => {
+            (Some(time::wire_span(Duration::from_nanos(weight))), sums::time_weighted(sum))
+        }
         None => (None, String::new()),
     };
     Ok(proto::GetAveragePriceResponse {
@@ -48,34 +41,18 @@ impl TryFrom<proto::GetAveragePriceRequest> for AverageRequest {
     type Error = Refusal;
 
     fn try_from(request: proto::GetAveragePriceRequest) -> Result<AverageRequest, Refusal> {
-        let proto::GetAveragePriceRequest {
-            venue,
-            symbol,
-            start_time,
-            end_time,
-            period,
-            min_cursor,
-            method,
-            decimals,
-        } = request;
+        let proto::GetAveragePriceRequest { venue, symbol, start_time, end_time, period, min_cursor, method, decimals } =
+            request;
         let mut violations = Violations::default();
         let subject = subject::subject(&mut violations, &venue, &symbol);
         let span = subject::span(&mut violations, start_time, end_time, period)?;
         let method = violations.take("method", read_method(method));
         let decimals = violations.take("decimals", subject::decimals(decimals));
         let min_cursor = cursor::optional("min_cursor", &min_cursor)?;
-        let (Some(subject), Some(span), Some(method), Some(decimals)) =
-            (subject, span, method, decimals)
-        else {
+        let (Some(subject), Some(span), Some(method), Some(decimals)) = (subject, span, method, decimals) else {
             return Err(violations.refuse());
         };
-        Ok(AverageRequest {
-            subject,
-            span,
-            method,
-            decimals,
-            min_cursor,
-        })
+        Ok(AverageRequest { subject, span, method, decimals, min_cursor })
     }
 }
 

@@ -15,18 +15,8 @@ pub(super) async fn get_price_statistics(
     request: proto::GetPriceStatisticsRequest,
 ) -> Result<proto::GetPriceStatisticsResponse, Refusal> {
     let (request, decimals) = read(request)?;
-    let PriceStatistics {
-        totals,
-        owners,
-        now,
-        as_of,
-    } = query.price_statistics(&request).await?;
-    let PointOwners {
-        first,
-        last,
-        low,
-        high,
-    } = owners;
+    let PriceStatistics { totals, owners, now, as_of } = query.price_statistics(&request).await?;
+    let PointOwners { first, last, low, high } = owners;
     Ok(proto::GetPriceStatisticsResponse {
         tick_count: totals.count,
         first: point(totals.first, first.as_deref()),
@@ -48,15 +38,8 @@ fn point(point: Option<PricePoint>, owner: Option<&Instrument>) -> Option<proto:
 }
 
 fn read(request: proto::GetPriceStatisticsRequest) -> Result<(StatisticsRequest, u8), Refusal> {
-    let proto::GetPriceStatisticsRequest {
-        venue,
-        symbol,
-        start_time,
-        end_time,
-        period,
-        min_cursor,
-        decimals,
-    } = request;
+    let proto::GetPriceStatisticsRequest { venue, symbol, start_time, end_time, period, min_cursor, decimals } =
+        request;
     let mut violations = Violations::default();
     let subject = subject::subject(&mut violations, &venue, &symbol);
     let span = subject::span(&mut violations, start_time, end_time, period)?;
@@ -65,10 +48,6 @@ fn read(request: proto::GetPriceStatisticsRequest) -> Result<(StatisticsRequest,
     let (Some(subject), Some(span), Some(decimals)) = (subject, span, decimals) else {
         return Err(violations.refuse());
     };
-    let request = StatisticsRequest {
-        subject,
-        span,
-        min_cursor,
-    };
+    let request = StatisticsRequest { subject, span, min_cursor };
     Ok((request, decimals))
 }

@@ -11,10 +11,7 @@ pub(super) async fn list_latest_ticks(
     query: &Query,
     request: proto::ListLatestTicksRequest,
 ) -> Result<proto::ListLatestTicksResponse, Refusal> {
-    let proto::ListLatestTicksRequest {
-        selectors: asked,
-        min_cursor,
-    } = request;
+    let proto::ListLatestTicksRequest { selectors: asked, min_cursor } = request;
     if asked.len() > MAX_UNARY_SELECTORS {
         let (max, actual) = (MAX_UNARY_SELECTORS as u64, asked.len() as u64);
         return Err(Refusal::limit_exceeded("selectors", max, Some(actual)));
@@ -24,28 +21,15 @@ pub(super) async fn list_latest_ticks(
         return Err(violations.refuse());
     };
     let min_cursor = cursor::optional("min_cursor", &min_cursor)?;
-    let selectors: Vec<Selector> = matches
-        .into_iter()
-        .map(|(venue, symbol)| Selector { venue, symbol })
-        .collect();
-    let LatestAnswer {
-        latest,
-        without_data,
-        now,
-        as_of,
-    } = query.latest(&selectors, min_cursor).await?;
-    let latest = latest
-        .iter()
-        .map(|Latest { instrument, tick }| proto::LatestTick {
-            tick: Some(tick::row(tick, instrument)),
-            age: Some(time::wire_age(now, tick.event_time)),
-        });
+    let selectors: Vec<Selector> = matches.into_iter().map(|(venue, symbol)| Selector { venue, symbol }).collect();
+    let LatestAnswer { latest, without_data, now, as_of } = query.latest(&selectors, min_cursor).await?;
+    let latest = latest.iter().map(|Latest { instrument, tick }| proto::LatestTick {
+        tick: Some(tick::row(tick, instrument)),
+        age: Some(time::wire_age(now, tick.event_time)),
+    });
     Ok(proto::ListLatestTicksResponse {
         latest_ticks: latest.collect(),
-        selectors_without_data: without_data
-            .into_iter()
-            .map(|index| asked[index].clone())
-            .collect(),
+        selectors_without_data: without_data.into_iter().map(|index| asked[index].clone()).collect(),
         as_of: as_of.into(),
         now: Some(now.into()),
     })

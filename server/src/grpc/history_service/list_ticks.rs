@@ -13,12 +13,7 @@ pub(super) async fn list_ticks(
     request: proto::ListTicksRequest,
 ) -> Result<proto::ListTicksResponse, Refusal> {
     let request = TicksRequest::try_from(request)?;
-    let TickPage {
-        ticks,
-        next_page_token,
-        as_of,
-        now,
-    } = query.ticks(&request).await?;
+    let TickPage { ticks, next_page_token, as_of, now } = query.ticks(&request).await?;
     Ok(proto::ListTicksResponse {
         ticks: rows(query, &ticks)?,
         next_page_token: next_page_token.unwrap_or_default(),
@@ -48,9 +43,7 @@ impl TryFrom<proto::ListTicksRequest> for TicksRequest {
         let order = violations.take("order", read_order(order));
         let page_size = violations.take("page_size", page::size(page_size));
         let min_cursor = cursor::optional("min_cursor", &min_cursor)?;
-        let (Some(subject), Some(span), Some(order), Some(page_size)) =
-            (subject, span, order, page_size)
-        else {
+        let (Some(subject), Some(span), Some(order), Some(page_size)) = (subject, span, order, page_size) else {
             return Err(violations.refuse());
         };
         Ok(TicksRequest {

@@ -68,17 +68,11 @@ impl proto::history_service_server::HistoryService for HistoryService {
         Ok(Response::new(response))
     }
 
-    async fn read_ticks(
-        &self,
-        _: Request<proto::ReadTicksRequest>,
-    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
         Err(Refusal::not_served("ReadTicks").into())
     }
 
-    async fn list_bars(
-        &self,
-        _: Request<proto::ListBarsRequest>,
-    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
         Err(Refusal::not_served("ListBars").into())
     }
 
@@ -108,3 +102,6 @@ fn rows(query: &Query, ticks: &[Tick]) -> Result<Vec<proto::Tick>, Refusal> {
     }
     Ok(rows)
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,11 +11,6 @@ pub(super) async fn cancel_ingestion_run(
     request: proto::CancelIngestionRunRequest,
 ) -> Result<proto::CancelIngestionRunResponse, Refusal> {
     let id = run::run_id(&request.run_id)?;
-    let status = imports
-        .cancel(&id)
-        .await
-        .map_err(|error| run::refusal(error, &id))?;
-    Ok(proto::CancelIngestionRunResponse {
-        run: Some(status.into()),
-    })
+    let status = imports.cancel(&id).await.map_err(|error| run::refusal(error, &id))?;
+    Ok(proto::CancelIngestionRunResponse { run: Some(status.into()) })
 }

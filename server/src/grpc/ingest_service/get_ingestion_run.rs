@@ -11,11 +11,6 @@ pub(super) async fn get_ingestion_run(
     request: proto::GetIngestionRunRequest,
 ) -> Result<proto::GetIngestionRunResponse, Refusal> {
     let id = run::run_id(&request.run_id)?;
-    let status = imports
-        .status(&id)
-        .await
-        .map_err(|error| run::refusal(error, &id))?;
-    Ok(proto::GetIngestionRunResponse {
-        run: Some(status.into()),
-    })
+    let status = imports.status(&id).await.map_err(|error| run::refusal(error, &id))?;
+    Ok(proto::GetIngestionRunResponse { run: Some(status.into()) })
 }

@@ -20,22 +20,14 @@ pub(super) async fn import_file(
 ) -> Result<proto::ImportFileResponse, Refusal> {
     let idle = imports.limits().idle;
     let Some(first) = next(&mut requests, idle).await? else {
-        return Err(Refusal::field(
-            "start",
-            "the first message says what the file is",
-        ));
+        return Err(Refusal::field("start", "the first message says what the file is"));
     };
     let Some(import_file_request::Message::Start(start)) = first.message else {
-        return Err(Refusal::field(
-            "start",
-            "the first message says what the file is",
-        ));
+        return Err(Refusal::field("start", "the first message says what the file is"));
     };
     let start = run::start(start)?;
     let run = start.run.clone();
-    let mut upload = imports
-        .begin(start)
-        .map_err(|error| run::refusal(error, &run))?;
+    let mut upload = imports.begin(start).map_err(|error| run::refusal(error, &run))?;
     loop {
         let request = tokio::select! {
             biased;
@@ -50,16 +42,10 @@ pub(super) async fn import_file(
                 }
             }
             Some(import_file_request::Message::Start(_)) => {
-                return Err(Refusal::field(
-                    "start",
-                    "a call imports one file, and says so in its first message",
-                ));
+                return Err(Refusal::field("start", "a call imports one file, and says so in its first message"));
             }
             None => {
-                return Err(Refusal::field(
-                    "data",
-                    "every message after the first holds bytes of the file",
-                ));
+                return Err(Refusal::field("data", "every message after the first holds bytes of the file"));
             }
         }
     }
@@ -68,10 +54,7 @@ pub(super) async fn import_file(
 }
 
 /// The next message; a client that stays silent is refused.
-async fn next(
-    requests: &mut Requests,
-    idle: std::time::Duration,
-) -> Result<Option<proto::ImportFileRequest>, Refusal> {
+async fn next(requests: &mut Requests, idle: std::time::Duration) -> Result<Option<proto::ImportFileRequest>, Refusal> {
     match tokio::time::timeout(idle, requests.message()).await {
         Ok(message) => message.map_err(from_transport),
         Err(_) => Err(Refusal::deadline_exceeded(format!(
@@ -82,24 +65,10 @@ async fn next(
 }
 
 fn from_transport(status: Status) -> Refusal {
-    Refusal::of_transport(
-        status.code(),
-        status.message(),
-        "tapefeed.v1.IngestService/ImportFile",
-        true,
-    )
+    Refusal::of_transport(status.code(), status.message(), "tapefeed.v1.IngestService/ImportFile", true)
 }
 
-fn answer(
-    outcome: Result<Imported, ImportError>,
-    run: &RunId,
-) -> Result<proto::ImportFileResponse, Refusal> {
-    let Imported {
-        run: status,
-        duplicate,
-    } = outcome.map_err(|error| run::refusal(error, run))?;
-    Ok(proto::ImportFileResponse {
-        run: Some(status.into()),
-        duplicate,
-    })
+fn answer(outcome: Result<Imported, ImportError>, run: &RunId) -> Result<proto::ImportFileResponse, Refusal> {
+    let Imported { run: status, duplicate } = outcome.map_err(|error| run::refusal(error, run))?;
+    Ok(proto::ImportFileResponse { run: Some(status.into()), duplicate })
 }

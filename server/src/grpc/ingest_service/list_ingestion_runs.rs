@@ -19,11 +19,7 @@ pub(super) async fn list_ingestion_runs(
     imports: &Imports,
     request: proto::ListIngestionRunsRequest,
 ) -> Result<proto::ListIngestionRunsResponse, Refusal> {
-    let proto::ListIngestionRunsRequest {
-        state,
-        page_size,
-        page_token,
-    } = request;
+    let proto::ListIngestionRunsRequest { state, page_size, page_token } = request;
     let mut violations = Violations::default();
     let state = violations.take("state", run::state(state));
     let limit = violations.take("page_size", page::size(page_size));
@@ -40,9 +36,7 @@ pub(super) async fn list_ingestion_runs(
     })?;
     Ok(proto::ListIngestionRunsResponse {
         runs: runs.into_iter().map(Into::into).collect(),
-        next_page_token: next
-            .map(|position| token(&position, state))
-            .unwrap_or_default(),
+        next_page_token: next.map(|position| token(&position, state)).unwrap_or_default(),
     })
 }
 
@@ -50,11 +44,7 @@ const VERSION: u8 = 1;
 
 /// Version, state, time, both names with their lengths, and CRC32C over all that.
 fn token(position: &ListPosition, state: Option<State>) -> String {
-    let ListPosition {
-        create_time,
-        run,
-        stored,
-    } = position;
+    let ListPosition { create_time, run, stored } = position;
     let mut bytes = vec![VERSION, state_code(state)];
     bytes.extend_from_slice(&create_time.nanos().to_le_bytes());
     for name in [run.as_str(), stored.as_ref().map_or("", RunId::as_str)] {
@@ -67,10 +57,7 @@ fn token(position: &ListPosition, state: Option<State>) -> String {
 }
 
 fn state_code(state: Option<State>) -> u8 {
-    let wire = state.map_or(
-        proto::IngestionRunState::Unspecified,
-        proto::IngestionRunState::from,
-    );
+    let wire = state.map_or(proto::IngestionRunState::Unspecified, proto::IngestionRunState::from);
     wire as i32 as u8
 }
 
@@ -86,9 +73,7 @@ fn read_token(text: &str, state: Option<State>) -> Result<ListPosition, Refusal>
         return Err(broken());
     }
     if *told != state_code(state) {
-        return Err(Refusal::page_token_invalid(
-            "belongs to a list of another state",
-        ));
+        return Err(Refusal::page_token_invalid("belongs to a list of another state"));
     }
     let (time, rest) = rest.split_first_chunk::<8>().ok_or_else(broken)?;
     let (run, rest) = name(rest).ok_or_else(broken)?;
@@ -117,11 +102,8 @@ mod tests {
     #[test]
     fn tokens_round_trip_and_are_bound_to_their_state() {
         for stored in [None, Some(RunId::new("stored-run").unwrap())] {
-            let position = ListPosition {
-                create_time: UnixNanos::new(17).unwrap(),
-                run: RunId::new("run_1").unwrap(),
-                stored,
-            };
+            let position =
+                ListPosition { create_time: UnixNanos::new(17).unwrap(), run: RunId::new("run_1").unwrap(), stored };
             let text = token(&position, Some(State::Failed));
             assert_eq!(read_token(&text, Some(State::Failed)).unwrap(), position);
             assert!(read_token(&text, None).is_err());

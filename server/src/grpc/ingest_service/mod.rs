@@ -55,8 +55,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<proto::GetIngestionRunRequest>,
     ) -> Result<Response<proto::GetIngestionRunResponse>, Status> {
-        let response =
-            get_ingestion_run::get_ingestion_run(&self.imports, request.into_inner()).await?;
+        let response = get_ingestion_run::get_ingestion_run(&self.imports, request.into_inner()).await?;
         Ok(Response::new(response))
     }
 
@@ -64,8 +63,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<proto::ListIngestionRunsRequest>,
     ) -> Result<Response<proto::ListIngestionRunsResponse>, Status> {
-        let response =
-            list_ingestion_runs::list_ingestion_runs(&self.imports, request.into_inner()).await?;
+        let response = list_ingestion_runs::list_ingestion_runs(&self.imports, request.into_inner()).await?;
         Ok(Response::new(response))
     }
 
@@ -73,8 +71,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<proto::CancelIngestionRunRequest>,
     ) -> Result<Response<proto::CancelIngestionRunResponse>, Status> {
-        let response =
-            cancel_ingestion_run::cancel_ingestion_run(&self.imports, request.into_inner()).await?;
+        let response = cancel_ingestion_run::cancel_ingestion_run(&self.imports, request.into_inner()).await?;
         Ok(Response::new(response))
     }
 
@@ -82,8 +79,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<proto::WatchIngestionRunRequest>,
     ) -> Result<Response<Self::WatchIngestionRunStream>, Status> {
-        let responses =
-            watch_ingestion_run::watch_ingestion_run(&self.imports, request.into_inner()).await?;
+        let responses = watch_ingestion_run::watch_ingestion_run(&self.imports, request.into_inner()).await?;
         Ok(Response::new(Box::pin(responses)))
     }
 }

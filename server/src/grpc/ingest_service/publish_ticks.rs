@@ -45,8 +45,7 @@ impl Claims {
         match streams.get(producer) {
             Some((newer, _)) if *newer > fence => fenced.cancel(),
             _ => {
-                if let Some((_, older)) = streams.insert(producer.clone(), (fence, fenced.clone()))
-                {
+                if let Some((_, older)) = streams.insert(producer.clone(), (fence, fenced.clone())) {
                     older.cancel();
                 }
             }
@@ -56,10 +55,7 @@ impl Claims {
 
     fn leave(&self, producer: &ProducerId, fence: u64) {
         let mut streams = self.streams.lock().expect("no holder of the lock panics");
-        if streams
-            .get(producer)
-            .is_some_and(|(current, _)| *current == fence)
-        {
+        if streams.get(producer).is_some_and(|(current, _)| *current == fence) {
             streams.remove(producer);
         }
     }
@@ -114,18 +110,11 @@ impl Publishing {
             return Ok(());
         };
         let Some(publish_ticks_request::Message::Claim(claim)) = first.message else {
-            return Err(Refusal::field(
-                "claim",
-                "the first message claims a producer id",
-            ));
+            return Err(Refusal::field("claim", "the first message claims a producer id"));
         };
-        let producer = ProducerId::new(&claim.producer_id)
-            .map_err(|problem| Refusal::field("claim.producer_id", problem))?;
-        let granted = self
-            .ingest
-            .claim(&producer)
-            .await
-            .map_err(|error| refusal(error, &producer, 0, 0))?;
+        let producer =
+            ProducerId::new(&claim.producer_id).map_err(|problem| Refusal::field("claim.producer_id", problem))?;
+        let granted = self.ingest.claim(&producer).await.map_err(|error| refusal(error, &producer, 0, 0))?;
         let fenced = self.claims.enter(&producer, granted.fence);
         let mut stream = Stream {
             publishing: self,
@@ -144,9 +133,7 @@ impl Publishing {
             credit_batches: CREDIT_BATCHES as u32,
             credit_bytes: CREDIT_BYTES as u64,
         };
-        stream
-            .send(publish_ticks_response::Message::Grant(grant))
-            .await;
+        stream.send(publish_ticks_response::Message::Grant(grant)).await;
         let ended = stream.work(&mut requests, &fenced).await;
         self.claims.leave(&producer, granted.fence);
         ended
@@ -215,58 +202,31 @@ impl Stream<'_> {
         let batch = match request.message {
             Some(publish_ticks_request::Message::Batch(batch)) => batch,
             Some(publish_ticks_request::Message::Claim(_)) => {
-                return Err(Refusal::field(
-                    "claim",
-                    "a stream claims one producer, in its first message",
-                ));
+                return Err(Refusal::field("claim", "a stream claims one producer, in its first message"));
             }
             None => {
-                return Err(Refusal::field(
-                    "batch",
-                    "every message after the claim is a batch",
-                ));
+                return Err(Refusal::field("batch", "every message after the claim is a batch"));
             }
         };
         if self.outstanding.len() >= CREDIT_BATCHES {
             let outstanding = self.outstanding.len() as u64 + 1;
-            return Err(Refusal::limit_exceeded(
-                "credit_batches",
-                CREDIT_BATCHES as u64,
-                Some(outstanding),
-            ));
+            return Err(Refusal::limit_exceeded("credit_batches", CREDIT_BATCHES as u64, Some(outstanding)));
         }
         if self.outstanding_bytes + bytes > CREDIT_BYTES {
             let outstanding = (self.outstanding_bytes + bytes) as u64;
-            return Err(Refusal::limit_exceeded(
-                "credit_bytes",
-                CREDIT_BYTES as u64,
-                Some(outstanding),
-            ));
+            return Err(Refusal::limit_exceeded("credit_bytes", CREDIT_BYTES as u64, Some(outstanding)));
         }
         let batch_seq = batch.batch_seq;
         let ticks = self.parse(batch)?;
-        let sender = Sender::Producer {
-            producer: self.producer.clone(),
-            fence: self.fence,
-            batch_seq,
-        };
-        let submission = Submission {
-            batch: ticks,
-            sender,
-            backfill: self.backfill,
-        };
+        let sender = Sender::Producer { producer: self.producer.clone(), fence: self.fence, batch_seq };
+        let submission = Submission { batch: ticks, sender, backfill: self.backfill };
         let submitted = self.publishing.ingest.submit(submission).await;
-        let receipt = submitted
-            .map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
+        let receipt = submitted.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.next_batch_seq = self.next_batch_seq.max(batch_seq.saturating_add(1));
         self.outstanding_bytes += bytes;
         self.outstanding.push_back(Box::pin(async move {
             let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
-            Outcome {
-                batch_seq,
-                bytes,
-                receipt,
-            }
+            Outcome { batch_seq, bytes, receipt }
         }));
         Ok(())
     }
@@ -278,9 +238,7 @@ impl Stream<'_> {
         let parsed = match batch.content {
             Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
             Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(
-                Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_),
-            ) => {
+            Some(Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_)) => {
                 return Err(Refusal::not_served("source events in PublishTicks"));
             }
             None => {
@@ -298,14 +256,9 @@ impl Stream<'_> {
     }
 
     async fn acknowledge(&mut self, outcome: Outcome) -> Result<(), Refusal> {
-        let Outcome {
-            batch_seq,
-            bytes,
-            receipt,
-        } = outcome;
+        let Outcome { batch_seq, bytes, receipt } = outcome;
         self.outstanding_bytes -= bytes;
-        let receipt = receipt
-            .map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
+        let receipt = receipt.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.last_batch_seq = self.last_batch_seq.max(batch_seq);
         let ack = proto::PublishAck {
             batch_seq,
@@ -320,23 +273,13 @@ impl Stream<'_> {
 
     /// A producer that is gone misses its answer; what it sent is stored all the same.
     async fn send(&mut self, message: publish_ticks_response::Message) {
-        let _ = self
-            .responses
-            .send(Ok(proto::PublishTicksResponse {
-                message: Some(message),
-            }))
-            .await;
+        let _ = self.responses.send(Ok(proto::PublishTicksResponse { message: Some(message) })).await;
     }
 }
 
 /// A request that could not be read, named as the contract names it.
 fn from_transport(status: Status) -> Refusal {
-    Refusal::of_transport(
-        status.code(),
-        status.message(),
-        "tapefeed.v1.IngestService/PublishTicks",
-        true,
-    )
+    Refusal::of_transport(status.code(), status.message(), "tapefeed.v1.IngestService/PublishTicks", true)
 }
 
 /// What an ingest error means to a producer.

@@ -10,8 +10,8 @@ use crate::grpc::proto::{self, ErrorReason};
 use crate::grpc::violation::Violations;
 use crate::ingest::IngestError;
 use crate::ingest::import::{
-    DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart,
-    RunStatus, State, TimeUnit,
+    DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart, RunStatus, State,
+    TimeUnit,
 };
 use crate::store::{Reject, RunError, RunId};
 
@@ -34,12 +34,7 @@ pub(super) fn run_id(text: &str) -> Result<RunId, Refusal> {
 
 /// Checks the first message of an upload.
 pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
-    let proto::ImportStart {
-        run_id,
-        file_name,
-        size_bytes,
-        options,
-    } = start;
+    let proto::ImportStart { run_id, file_name, size_bytes, options } = start;
     let mut violations = Violations::default();
     let run = violations.take("start.run_id", RunId::new(&run_id));
     if let Err(problem) = check_file_name(&file_name) {
@@ -48,23 +43,14 @@ pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
     let wire = options.unwrap_or_default();
     let max_rejects = wire.max_rejects.unwrap_or(DEFAULT_MAX_REJECTS);
     if max_rejects > MAX_MAX_REJECTS {
-        violations.add(
-            "start.options.max_rejects",
-            format_args!("must be at most {MAX_MAX_REJECTS}"),
-        );
+        violations.add("start.options.max_rejects", format_args!("must be at most {MAX_MAX_REJECTS}"));
     }
     let again = wire.again;
     let options = read_options(wire, &mut violations)?;
     match (run, options) {
-        (Some(run), Some(options)) if violations.is_empty() => Ok(ImportStart {
-            run,
-            file_name,
-            size_bytes,
-            options,
-            max_rejects,
-            again,
-            trace_id: String::new(),
-        }),
+        (Some(run), Some(options)) if violations.is_empty() => {
+            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id: String::new() })
+        }
         _ => Err(violations.refuse()),
     }
 }
@@ -74,21 +60,13 @@ fn check_file_name(name: &str) -> Result<(), String> {
     if name.len() > MAX_FILE_NAME_BYTES {
         return Err(format!("must be at most {MAX_FILE_NAME_BYTES} bytes"));
     }
-    if name
-        .chars()
-        .any(|character| character.is_control() || character == '/' || character == '\\')
-    {
-        return Err(
-            "must be a name without folders: no slash, backslash or control character".to_owned(),
-        );
+    if name.chars().any(|character| character.is_control() || character == '/' || character == '\\') {
+        return Err("must be a name without folders: no slash, backslash or control character".to_owned());
     }
     Ok(())
 }
 
-fn read_options(
-    options: proto::ImportOptions,
-    violations: &mut Violations,
-) -> Result<Option<ImportOptions>, Refusal> {
+fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Result<Option<ImportOptions>, Refusal> {
     let proto::ImportOptions {
         format,
         venue,
@@ -109,10 +87,7 @@ fn read_options(
             None
         }
     };
-    let mut read = ImportOptions {
-        format,
-        ..ImportOptions::default()
-    };
+    let mut read = ImportOptions { format, ..ImportOptions::default() };
     if !venue.is_empty() {
         read.venue = violations.take("start.options.venue", Venue::new(&venue));
     }
@@ -123,14 +98,10 @@ fn read_options(
         let path = format!("start.options.column_mappings[{index}]");
         let Some(known) = Field::named(&field) else {
             let names = Field::ALL.map(Field::name).join(", ");
-            violations.add(
-                format_args!("{path}.field"),
-                format_args!("must be one of {names}"),
-            );
+            violations.add(format_args!("{path}.field"), format_args!("must be one of {names}"));
             continue;
         };
-        if column.is_empty() || column.len() > MAX_COLUMN_BYTES || column.contains(char::is_control)
-        {
+        if column.is_empty() || column.len() > MAX_COLUMN_BYTES || column.contains(char::is_control) {
             let rule = format!("must be 1 to {MAX_COLUMN_BYTES} bytes without control characters");
             violations.add(format_args!("{path}.column"), rule);
         } else if read.columns.insert(known, column).is_some() {
@@ -138,11 +109,7 @@ fn read_options(
         }
     }
     read.time_unit = read_unit("start.options.time_unit", time_unit, violations);
-    read.receive_time_unit = read_unit(
-        "start.options.receive_time_unit",
-        receive_time_unit,
-        violations,
-    );
+    read.receive_time_unit = read_unit("start.options.receive_time_unit", receive_time_unit, violations);
     match ImportOptions::check_delimiter(&delimiter) {
         Ok(delimiter) => read.delimiter = delimiter,
         Err(problem) => violations.add("start.options.delimiter", problem),
@@ -245,9 +212,7 @@ impl From<RunStatus> for proto::IngestionRun {
             finish_time: finish_time.map(Into::into),
             options: Some(wire_options(options, max_rejects, again)),
             digest: content.map(|(digest, _)| hex(&digest)).unwrap_or_default(),
-            parser_version: content
-                .map(|(_, version)| version.to_string())
-                .unwrap_or_default(),
+            parser_version: content.map(|(_, version)| version.to_string()).unwrap_or_default(),
             trace_id,
             cursor: cursor.map(Into::into).unwrap_or_default(),
             last_batch_seq: last_batch,
@@ -256,48 +221,24 @@ impl From<RunStatus> for proto::IngestionRun {
     }
 }
 
-fn wire_options(
-    options: ImportOptions,
-    max_rejects: Option<u32>,
-    again: bool,
-) -> proto::ImportOptions {
-    let ImportOptions {
-        format,
-        venue,
-        symbol,
-        columns,
-        time_unit,
-        receive_time_unit,
-        delimiter,
-    } = options;
+fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -> proto::ImportOptions {
+    let ImportOptions { format, venue, symbol, columns, time_unit, receive_time_unit, delimiter } = options;
     let format = match format {
         None => proto::ImportFormat::Unspecified,
         Some(FileFormat::Csv) => proto::ImportFormat::Csv,
     };
-    let unit = |unit: Option<TimeUnit>| {
-        unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from)
-            .into()
-    };
+    let unit = |unit: Option<TimeUnit>| unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from).into();
     proto::ImportOptions {
         format: format.into(),
-        venue: venue
-            .map(|venue| venue.as_str().to_owned())
-            .unwrap_or_default(),
-        symbol: symbol
-            .map(|symbol| symbol.as_str().to_owned())
-            .unwrap_or_default(),
+        venue: venue.map(|venue| venue.as_str().to_owned()).unwrap_or_default(),
+        symbol: symbol.map(|symbol| symbol.as_str().to_owned()).unwrap_or_default(),
         column_mappings: columns
             .into_iter()
-            .map(|(field, column)| proto::ColumnMapping {
-                field: field.name().to_owned(),
-                column,
-            })
+            .map(|(field, column)| proto::ColumnMapping { field: field.name().to_owned(), column })
             .collect(),
         time_unit: unit(time_unit),
         receive_time_unit: unit(receive_time_unit),
-        delimiter: delimiter
-            .map(|byte| char::from(byte).to_string())
-            .unwrap_or_default(),
+        delimiter: delimiter.map(|byte| char::from(byte).to_string()).unwrap_or_default(),
         max_rejects,
         again,
     }
@@ -306,25 +247,13 @@ fn wire_options(
 fn wire_error(error: RunError) -> proto::IngestionError {
     let RunError { reason, message } = error;
     let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
-    proto::IngestionError {
-        reason: reason.unwrap_or(ErrorReason::Unspecified).into(),
-        message,
-    }
+    proto::IngestionError { reason: reason.unwrap_or(ErrorReason::Unspecified).into(), message }
 }
 
 fn wire_reject(reject: Reject) -> proto::RejectedLine {
-    let Reject {
-        line,
-        mut reason,
-        text,
-    } = reject;
+    let Reject { line, mut reason, text } = reject;
     reason.truncate(reason.floor_char_boundary(MAX_REJECT_MESSAGE_BYTES));
-    proto::RejectedLine {
-        line_number: line,
-        reason: ErrorReason::FieldInvalid.into(),
-        message: reason,
-        text,
-    }
+    proto::RejectedLine { line_number: line, reason: ErrorReason::FieldInvalid.into(), message: reason, text }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -340,11 +269,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
     match error {
         ImportError::Malformed(defect) => {
             let mut refusal = Refusal::file_malformed(run.as_str(), &defect);
-            let FileDefect {
-                problem: _,
-                line,
-                byte,
-            } = defect;
+            let FileDefect { problem: _, line, byte } = defect;
             if let Some(line) = line {
                 refusal = refusal.with("line", line);
             }
@@ -353,31 +278,15 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
             }
             refusal
         }
-        ImportError::Option { field, problem } => {
-            Refusal::field(format_args!("start.{field}"), problem)
+        ImportError::Option { field, problem } => Refusal::field(format_args!("start.{field}"), problem),
+        ImportError::Limit { limit, max, actual, problem } => {
+            Refusal::limit_exceeded(limit, max, actual).saying(problem).with("run_id", run.as_str())
         }
-        ImportError::Limit {
-            limit,
-            max,
-            actual,
-            problem,
-        } => Refusal::limit_exceeded(limit, max, actual)
-            .saying(problem)
-            .with("run_id", run.as_str()),
-        ImportError::TooManyRejects {
-            max,
-            rejected,
-            ref first,
-        } => {
+        ImportError::TooManyRejects { max, rejected, ref first } => {
             let mut refusal = Refusal::limit_exceeded("max_rejects", max, Some(rejected))
                 .saying(error.to_string())
                 .with("run_id", run.as_str());
-            if let Some(Reject {
-                line,
-                reason,
-                text: _,
-            }) = first.first()
-            {
+            if let Some(Reject { line, reason, text: _ }) = first.first() {
                 refusal = refusal.with("line", line).with("first_reject", reason);
             }
             refusal
@@ -391,8 +300,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
         ImportError::Spool(problem) => {
             tracing::error!(%problem, "an upload cannot be kept on the disk");
             let message = "the server's disk cannot keep the upload now: try again later";
-            Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, message)
-                .retry_after(SPOOL_RETRY)
+            Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, message).retry_after(SPOOL_RETRY)
         }
         ImportError::Ingest(IngestError::QueueFull { .. }) => Refusal::queue_full(),
         ImportError::Ingest(IngestError::ShuttingDown) => Refusal::shutting_down(None),

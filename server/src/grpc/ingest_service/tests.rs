@@ -44,9 +44,7 @@ async fn serve(limits: Limits) -> Served {
         .add_service(IngestServiceServer::new(service))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
-    let client = IngestServiceClient::connect(format!("http://{address}"))
-        .await
-        .unwrap();
+    let client = IngestServiceClient::connect(format!("http://{address}")).await.unwrap();
     Served { bench, client }
 }
 
@@ -60,55 +58,30 @@ fn first(run_id: &str, options: proto::ImportOptions) -> proto::ImportStart {
 }
 
 fn message(message: Message) -> proto::ImportFileRequest {
-    proto::ImportFileRequest {
-        message: Some(message),
-    }
+    proto::ImportFileRequest { message: Some(message) }
 }
 
 impl Served {
-    async fn import(
-        &mut self,
-        start: proto::ImportStart,
-        file: &[u8],
-    ) -> Result<proto::ImportFileResponse, Status> {
+    async fn import(&mut self, start: proto::ImportStart, file: &[u8]) -> Result<proto::ImportFileResponse, Status> {
         let mut messages = vec![message(Message::Start(start))];
         for piece in file.chunks(100_000) {
             messages.push(message(Message::Data(Bytes::copy_from_slice(piece))));
         }
-        let response = self
-            .client
-            .import_file(tokio_stream::iter(messages))
-            .await?;
+        let response = self.client.import_file(tokio_stream::iter(messages)).await?;
         Ok(response.into_inner())
     }
 }
 
 fn reason(status: &Status) -> String {
-    status
-        .get_error_details()
-        .error_info()
-        .map(|info| info.reason.clone())
-        .unwrap_or_default()
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 fn metadata(status: &Status, key: &str) -> Option<String> {
-    status
-        .get_error_details()
-        .error_info()?
-        .metadata
-        .get(key)
-        .cloned()
+    status.get_error_details().error_info()?.metadata.get(key).cloned()
 }
 
 /// Name, options, file, and the expected code, reason and fact.
-type Case = (
-    &'static str,
-    proto::ImportOptions,
-    Vec<u8>,
-    Code,
-    &'static str,
-    Option<(&'static str, &'static str)>,
-);
+type Case = (&'static str, proto::ImportOptions, Vec<u8>, Code, &'static str, Option<(&'static str, &'static str)>);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows() {
@@ -124,27 +97,11 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
     bomb.write_all(&vec![b'\n'; 50 << 20]).unwrap();
     let bomb = bomb.finish().unwrap();
     let latin = [&plain[..], b"V,caf\xE9,1,1000,,1,1,true\n"].concat();
-    let strict = proto::ImportOptions {
-        max_rejects: Some(0),
-        ..Default::default()
-    };
-    let captures = proto::ImportOptions {
-        format: proto::ImportFormat::BinanceCapture.into(),
-        ..Default::default()
-    };
-    let units = proto::ImportOptions {
-        time_unit: 17,
-        ..Default::default()
-    };
+    let strict = proto::ImportOptions { max_rejects: Some(0), ..Default::default() };
+    let captures = proto::ImportOptions { format: proto::ImportFormat::BinanceCapture.into(), ..Default::default() };
+    let units = proto::ImportOptions { time_unit: 17, ..Default::default() };
     let cases: Vec<Case> = vec![
-        (
-            "empty",
-            Default::default(),
-            vec![],
-            Code::InvalidArgument,
-            "FILE_MALFORMED",
-            None,
-        ),
+        ("empty", Default::default(), vec![], Code::InvalidArgument, "FILE_MALFORMED", None),
         (
             "truncated gzip",
             Default::default(),
@@ -161,14 +118,7 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
             "FILE_MALFORMED",
             Some(("line", "1")),
         ),
-        (
-            "bomb",
-            Default::default(),
-            bomb,
-            Code::ResourceExhausted,
-            "LIMIT_EXCEEDED",
-            Some(("limit", "import_ratio")),
-        ),
+        ("bomb", Default::default(), bomb, Code::ResourceExhausted, "LIMIT_EXCEEDED", Some(("limit", "import_ratio"))),
         (
             "no unit",
             Default::default(),
@@ -183,66 +133,27 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
             latin,
             Code::ResourceExhausted,
             "LIMIT_EXCEEDED",
-            Some((
-                "first_reject",
-                "symbol: byte 3 is not one of A-Z a-z 0-9 . _ - : ^ = $ + /",
-            )),
+            Some(("first_reject", "symbol: byte 3 is not one of A-Z a-z 0-9 . _ - : ^ = $ + /")),
         ),
-        (
-            "capture",
-            captures,
-            plain.clone(),
-            Code::Unimplemented,
-            "NOT_SERVED",
-            None,
-        ),
-        (
-            "foreign unit",
-            units,
-            plain.clone(),
-            Code::InvalidArgument,
-            "FIELD_INVALID",
-            None,
-        ),
+        ("capture", captures, plain.clone(), Code::Unimplemented, "NOT_SERVED", None),
+        ("foreign unit", units, plain.clone(), Code::InvalidArgument, "FIELD_INVALID", None),
     ];
     for (number, (name, options, file, code, expected, fact)) in cases.into_iter().enumerate() {
         let began = Instant::now();
-        let status = served
-            .import(first(&format!("bad-{number}"), options), &file)
-            .await
-            .unwrap_err();
-        assert_eq!(
-            (status.code(), reason(&status).as_str()),
-            (code, expected),
-            "{name}: {status:?}"
-        );
+        let status = served.import(first(&format!("bad-{number}"), options), &file).await.unwrap_err();
+        assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{name}: {status:?}");
         if let Some((key, value)) = fact {
             let found = metadata(&status, key).unwrap_or_default();
-            assert!(
-                found.contains(value) && !found.is_empty(),
-                "{name}: {key}={found}"
-            );
+            assert!(found.contains(value) && !found.is_empty(), "{name}: {key}={found}");
         }
         assert!(began.elapsed() < Duration::from_secs(5), "{name}");
     }
     assert!(served.bench.ticks().await.is_empty());
-    let response = served
-        .import(first("good", Default::default()), &packed)
-        .await
-        .unwrap();
+    let response = served.import(first("good", Default::default()), &packed).await.unwrap();
     let run = response.run.unwrap();
-    assert_eq!(
-        (run.tick_count, run.state()),
-        (2_000, proto::IngestionRunState::Succeeded)
-    );
+    assert_eq!((run.tick_count, run.state()), (2_000, proto::IngestionRunState::Succeeded));
     assert_eq!(run.digest.len(), 64);
-    assert!(
-        served
-            .import(first("again", Default::default()), &plain)
-            .await
-            .unwrap()
-            .duplicate
-    );
+    assert!(served.import(first("again", Default::default()), &plain).await.unwrap().duplicate);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -255,28 +166,15 @@ async fn a_line_without_an_end_is_refused_while_it_is_sent() {
         sender.send(start).await.unwrap();
         let junk = Bytes::from(vec![b'x'; 64 << 10]);
         // The client never ends; it stops when its call has ended.
-        while sender
-            .send(message(Message::Data(junk.clone())))
-            .await
-            .is_ok()
-        {}
+        while sender.send(message(Message::Data(junk.clone()))).await.is_ok() {}
     });
-    let status = served
-        .client
-        .import_file(ReceiverStream::new(receiver))
-        .await
-        .unwrap_err();
+    let status = served.client.import_file(ReceiverStream::new(receiver)).await.unwrap_err();
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(reason(&status), "FILE_MALFORMED", "{status:?}");
     assert_eq!(metadata(&status, "line").as_deref(), Some("1"));
     assert_eq!(metadata(&status, "byte").as_deref(), Some("65536"));
     sending.await.unwrap();
-    assert!(
-        served
-            .import(first("good", Default::default()), &trades(10))
-            .await
-            .is_ok()
-    );
+    assert!(served.import(first("good", Default::default()), &trades(10)).await.is_ok());
 }
 
 #[tokio::test]
@@ -290,49 +188,21 @@ async fn first_messages_are_checked() {
         ("run", "a\0b"),
         ("run", "..\\a.csv"),
     ] {
-        let start = proto::ImportStart {
-            file_name: file_name.to_owned(),
-            ..first(run_id, Default::default())
-        };
+        let start = proto::ImportStart { file_name: file_name.to_owned(), ..first(run_id, Default::default()) };
         let status = served.import(start, b"x").await.unwrap_err();
         assert_eq!(reason(&status), "FIELD_INVALID", "{run_id:?} {file_name:?}");
     }
-    let long = proto::ImportStart {
-        file_name: "x".repeat(256),
-        ..first("run", Default::default())
-    };
-    assert_eq!(
-        reason(&served.import(long, b"x").await.unwrap_err()),
-        "FIELD_INVALID"
-    );
-    let huge = proto::ImportStart {
-        size_bytes: Some(1 << 40),
-        ..first("run", Default::default())
-    };
-    assert_eq!(
-        reason(&served.import(huge, b"x").await.unwrap_err()),
-        "LIMIT_EXCEEDED"
-    );
+    let long = proto::ImportStart { file_name: "x".repeat(256), ..first("run", Default::default()) };
+    assert_eq!(reason(&served.import(long, b"x").await.unwrap_err()), "FIELD_INVALID");
+    let huge = proto::ImportStart { size_bytes: Some(1 << 40), ..first("run", Default::default()) };
+    assert_eq!(reason(&served.import(huge, b"x").await.unwrap_err()), "LIMIT_EXCEEDED");
     let data = tokio_stream::iter([message(Message::Data(Bytes::from_static(b"x")))]);
-    assert_eq!(
-        reason(&served.client.import_file(data).await.unwrap_err()),
-        "FIELD_INVALID"
-    );
-    let silent = Limits {
-        idle: Duration::from_millis(50),
-        ..Limits::default()
-    };
+    assert_eq!(reason(&served.client.import_file(data).await.unwrap_err()), "FIELD_INVALID");
+    let silent = Limits { idle: Duration::from_millis(50), ..Limits::default() };
     let mut served = serve(silent).await;
     let (sender, receiver) = mpsc::channel(1);
-    sender
-        .send(message(Message::Start(first("run", Default::default()))))
-        .await
-        .unwrap();
-    let status = served
-        .client
-        .import_file(ReceiverStream::new(receiver))
-        .await
-        .unwrap_err();
+    sender.send(message(Message::Start(first("run", Default::default())))).await.unwrap();
+    let status = served.client.import_file(ReceiverStream::new(receiver)).await.unwrap_err();
     assert_eq!(reason(&status), "DEADLINE_EXCEEDED");
 }
 
@@ -341,15 +211,9 @@ async fn a_run_is_watched_from_its_first_message_to_its_end() {
     let mut served = serve(Limits::default()).await;
     let (sender, receiver) = mpsc::channel(1);
     let mut client = served.client.clone();
-    let importing =
-        tokio::spawn(async move { client.import_file(ReceiverStream::new(receiver)).await });
-    sender
-        .send(message(Message::Start(first("run-1", Default::default()))))
-        .await
-        .unwrap();
-    let request = proto::WatchIngestionRunRequest {
-        run_id: "run-1".to_owned(),
-    };
+    let importing = tokio::spawn(async move { client.import_file(ReceiverStream::new(receiver)).await });
+    sender.send(message(Message::Start(first("run-1", Default::default())))).await.unwrap();
+    let request = proto::WatchIngestionRunRequest { run_id: "run-1".to_owned() };
     let mut watching = loop {
         match served.client.watch_ingestion_run(request.clone()).await {
             Ok(response) => break response.into_inner(),
@@ -360,63 +224,24 @@ async fn a_run_is_watched_from_its_first_message_to_its_end() {
     let run = watching.message().await.unwrap().unwrap().run.unwrap();
     assert_eq!(run.state(), proto::IngestionRunState::Uploading);
     for piece in trades(12_000).chunks(100_000) {
-        sender
-            .send(message(Message::Data(Bytes::copy_from_slice(piece))))
-            .await
-            .unwrap();
+        sender.send(message(Message::Data(Bytes::copy_from_slice(piece)))).await.unwrap();
     }
     drop(sender);
     let mut last = run;
     while let Some(response) = watching.message().await.unwrap() {
         last = response.run.unwrap();
     }
-    assert_eq!(
-        (last.state(), last.tick_count),
-        (proto::IngestionRunState::Succeeded, 12_000)
-    );
+    assert_eq!((last.state(), last.tick_count), (proto::IngestionRunState::Succeeded, 12_000));
     let answered = importing.await.unwrap().unwrap().into_inner().run.unwrap();
     assert_eq!(answered, last);
-    let request = proto::GetIngestionRunRequest {
-        run_id: "run-1".to_owned(),
-    };
-    let got = served
-        .client
-        .get_ingestion_run(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .run
-        .unwrap();
+    let request = proto::GetIngestionRunRequest { run_id: "run-1".to_owned() };
+    let got = served.client.get_ingestion_run(request).await.unwrap().into_inner().run.unwrap();
     assert_eq!(got, last);
-    let request = proto::CancelIngestionRunRequest {
-        run_id: "run-1".to_owned(),
-    };
-    let kept = served
-        .client
-        .cancel_ingestion_run(request)
-        .await
-        .unwrap()
-        .into_inner()
-        .run
-        .unwrap();
-    assert_eq!(
-        kept.state(),
-        proto::IngestionRunState::Succeeded,
-        "a run that has ended stays as it is"
-    );
-    let request = proto::CancelIngestionRunRequest {
-        run_id: "none".to_owned(),
-    };
-    assert_eq!(
-        reason(
-            &served
-                .client
-                .cancel_ingestion_run(request)
-                .await
-                .unwrap_err()
-        ),
-        "RUN_UNKNOWN"
-    );
+    let request = proto::CancelIngestionRunRequest { run_id: "run-1".to_owned() };
+    let kept = served.client.cancel_ingestion_run(request).await.unwrap().into_inner().run.unwrap();
+    assert_eq!(kept.state(), proto::IngestionRunState::Succeeded, "a run that has ended stays as it is");
+    let request = proto::CancelIngestionRunRequest { run_id: "none".to_owned() };
+    assert_eq!(reason(&served.client.cancel_ingestion_run(request).await.unwrap_err()), "RUN_UNKNOWN");
 }
 
 #[tokio::test]
@@ -427,18 +252,10 @@ async fn lists_come_in_pages_bound_to_their_state() {
         let start = first(&format!("run-{number}"), Default::default());
         served.import(start, &trades(number)).await.unwrap();
     }
-    let mut request = proto::ListIngestionRunsRequest {
-        page_size: 2,
-        ..Default::default()
-    };
+    let mut request = proto::ListIngestionRunsRequest { page_size: 2, ..Default::default() };
     let mut names = Vec::new();
     loop {
-        let page = served
-            .client
-            .list_ingestion_runs(request.clone())
-            .await
-            .unwrap()
-            .into_inner();
+        let page = served.client.list_ingestion_runs(request.clone()).await.unwrap().into_inner();
         names.extend(page.runs.into_iter().map(|run| run.run_id));
         if page.next_page_token.is_empty() {
             break;
@@ -447,24 +264,8 @@ async fn lists_come_in_pages_bound_to_their_state() {
     }
     assert_eq!(names, ["run-5", "run-4", "run-3", "run-2", "run-1"]);
     request.state = proto::IngestionRunState::Failed.into();
-    let status = served
-        .client
-        .list_ingestion_runs(request)
-        .await
-        .unwrap_err();
+    let status = served.client.list_ingestion_runs(request).await.unwrap_err();
     assert_eq!(reason(&status), "PAGE_TOKEN_INVALID");
-    let negative = proto::ListIngestionRunsRequest {
-        page_size: -1,
-        ..Default::default()
-    };
-    assert_eq!(
-        reason(
-            &served
-                .client
-                .list_ingestion_runs(negative)
-                .await
-                .unwrap_err()
-        ),
-        "FIELD_INVALID"
-    );
+    let negative = proto::ListIngestionRunsRequest { page_size: -1, ..Default::default() };
+    assert_eq!(reason(&served.client.list_ingestion_runs(negative).await.unwrap_err()), "FIELD_INVALID");
 }

@@ -42,17 +42,8 @@ pub(super) async fn watch_ingestion_run(
     request: proto::WatchIngestionRunRequest,
 ) -> Result<impl Stream<Item = Result<proto::WatchIngestionRunResponse, Status>> + use<>, Refusal> {
     let id = run::run_id(&request.run_id)?;
-    let told = imports
-        .status(&id)
-        .await
-        .map_err(|error| run::refusal(error, &id))?;
-    let watch = Watch {
-        imports: imports.clone(),
-        run: id,
-        told,
-        told_at: Instant::now(),
-        state: Step::First,
-    };
+    let told = imports.status(&id).await.map_err(|error| run::refusal(error, &id))?;
+    let watch = Watch { imports: imports.clone(), run: id, told, told_at: Instant::now(), state: Step::First };
     Ok(stream::unfold(watch, |mut watch| async move {
         let response = watch.next().await?;
         Some((response.map_err(Status::from), watch))
@@ -71,14 +62,8 @@ impl Watch {
                 }
             }
         }
-        self.state = if self.told.state.is_end() {
-            Step::Done
-        } else {
-            Step::Following
-        };
-        Some(Ok(proto::WatchIngestionRunResponse {
-            run: Some(self.told.clone().into()),
-        }))
+        self.state = if self.told.state.is_end() { Step::Done } else { Step::Following };
+        Some(Ok(proto::WatchIngestionRunResponse { run: Some(self.told.clone().into()) }))
     }
 
     /// Waits until there is something to tell.

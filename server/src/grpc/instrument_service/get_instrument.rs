@@ -11,11 +11,7 @@ pub(super) async fn get_instrument(
     query: &Query,
     request: proto::GetInstrumentRequest,
 ) -> Result<proto::GetInstrumentResponse, Refusal> {
-    let proto::GetInstrumentRequest {
-        venue,
-        symbol,
-        min_cursor,
-    } = request;
+    let proto::GetInstrumentRequest { venue, symbol, min_cursor } = request;
     let mut violations = Violations::default();
     let venue = violations.take("venue", Venue::new(&venue));
     let symbol = violations.take("symbol", name::symbol(&symbol));
@@ -24,8 +20,5 @@ pub(super) async fn get_instrument(
         return Err(violations.refuse());
     };
     let (facts, as_of) = query.instrument(venue, symbol, min_cursor).await?;
-    Ok(proto::GetInstrumentResponse {
-        instrument: Some((&facts).into()),
-        as_of: as_of.into(),
-    })
+    Ok(proto::GetInstrumentResponse { instrument: Some((&facts).into()), as_of: as_of.into() })
 }

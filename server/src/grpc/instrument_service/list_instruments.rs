@@ -11,11 +11,7 @@ pub(super) async fn list_instruments(
     request: proto::ListInstrumentsRequest,
 ) -> Result<proto::ListInstrumentsResponse, Refusal> {
     let request = InstrumentsRequest::try_from(request)?;
-    let InstrumentPage {
-        instruments,
-        next_page_token,
-        as_of,
-    } = query.list_instruments(&request).await?;
+    let InstrumentPage { instruments, next_page_token, as_of } = query.list_instruments(&request).await?;
     Ok(proto::ListInstrumentsResponse {
         instruments: instruments.iter().map(Into::into).collect(),
         next_page_token: next_page_token.unwrap_or_default(),
@@ -27,13 +23,7 @@ impl TryFrom<proto::ListInstrumentsRequest> for InstrumentsRequest {
     type Error = Refusal;
 
     fn try_from(request: proto::ListInstrumentsRequest) -> Result<InstrumentsRequest, Refusal> {
-        let proto::ListInstrumentsRequest {
-            venue,
-            symbol,
-            page_size,
-            page_token,
-            min_cursor,
-        } = request;
+        let proto::ListInstrumentsRequest { venue, symbol, page_size, page_token, min_cursor } = request;
         // Here, unlike in a selector, an empty symbol means all.
         let symbol = if symbol.is_empty() { "*" } else { &symbol };
         let mut violations = Violations::default();

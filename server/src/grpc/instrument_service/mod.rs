@@ -42,3 +42,6 @@ impl proto::instrument_service_server::InstrumentService for InstrumentService {
         Ok(Response::new(response))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,7 @@ use std::task::{Context, Poll};
 
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
-    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN,
-    VARY,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use tonic::body::Body;
@@ -22,18 +21,14 @@ const ALLOWED_HEADERS: HeaderValue = HeaderValue::from_static(
 );
 
 /// What pages may read of an answer beside its body.
-const EXPOSED_HEADERS: HeaderValue =
-    HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
+const EXPOSED_HEADERS: HeaderValue = HeaderValue::from_static("grpc-status, grpc-message, grpc-status-details-bin");
 
 /// How long a browser remembers that it may call, in seconds.
 const MAX_AGE: HeaderValue = HeaderValue::from_static("7200");
 
 /// Whether a browser asks before it calls.
 pub fn is_preflight<B>(request: &Request<B>) -> bool {
-    request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+    request.method() == Method::OPTIONS && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Answers browsers before and beside the service inside.
@@ -70,10 +65,7 @@ where
             if let Some(origin) = origin {
                 let headers = response.headers_mut();
                 allow(headers, origin);
-                headers.insert(
-                    ACCESS_CONTROL_ALLOW_METHODS,
-                    HeaderValue::from_static("POST"),
-                );
+                headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("POST"));
                 headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, ALLOWED_HEADERS);
                 headers.insert(ACCESS_CONTROL_MAX_AGE, MAX_AGE);
             }
@@ -86,9 +78,7 @@ where
         Box::pin(async move {
             let mut response = answered.await?;
             allow(response.headers_mut(), origin);
-            response
-                .headers_mut()
-                .insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
+            response.headers_mut().insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED_HEADERS);
             Ok(response)
         })
     }
@@ -103,16 +93,12 @@ fn allow(headers: &mut HeaderMap, origin: HeaderValue) {
 fn allowed_origin(headers: &HeaderMap) -> Option<&HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     let text = origin.to_str().ok()?;
-    let host_and_port = text
-        .strip_prefix("http://")
-        .or_else(|| text.strip_prefix("https://"))?;
+    let host_and_port = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
     let host = match host_and_port.rsplit_once(':') {
         Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
         _ => host_and_port,
     };
-    ["localhost", "127.0.0.1", "[::1]"]
-        .contains(&host)
-        .then_some(origin)
+    ["localhost", "127.0.0.1", "[::1]"].contains(&host).then_some(origin)
 }
 
 #[cfg(test)]

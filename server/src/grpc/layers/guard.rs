@@ -46,20 +46,13 @@ pub struct Guard {
 impl Guard {
     /// Puts the services behind their limits.
     pub fn new(routes: Routes, methods: Methods, ends: Ends) -> Guard {
-        Guard {
-            routes: routes.prepare(),
-            methods: Arc::new(methods),
-            ends,
-        }
+        Guard { routes: routes.prepare(), methods: Arc::new(methods), ends }
     }
 
     /// What forbids a call before it reaches its service.
     fn admit(&self, request: &Request<Body>) -> Result<Method, Refusal> {
         let path = request.uri().path();
-        let method = *self
-            .methods
-            .find(path)
-            .ok_or_else(|| Refusal::method_unknown(path))?;
+        let method = *self.methods.find(path).ok_or_else(|| Refusal::method_unknown(path))?;
         let metadata = metadata_bytes(request.headers());
         if metadata > MAX_METADATA_BYTES {
             let (max, actual) = (MAX_METADATA_BYTES as u64, metadata as u64);
@@ -72,23 +65,14 @@ impl Guard {
     }
 
     /// Serves a call to its answer; a stream's answer goes on after it.
-    async fn serve(
-        mut self,
-        method: Method,
-        request: Request<Body>,
-        span: tracing::Span,
-    ) -> Response<Body> {
-        let naming = Naming {
-            method,
-            oversize: Oversize::default(),
-        };
+    async fn serve(mut self, method: Method, request: Request<Body>, span: tracing::Span) -> Response<Body> {
+        let naming = Naming { method, oversize: Oversize::default() };
         let deadline = method.deadline.map(|default| {
             let asked = asked_deadline(request.headers()).unwrap_or(default);
             asked.min(MAX_DEADLINE)
         });
         let oversize = naming.oversize.clone();
-        let request =
-            request.map(|body| Body::new(BoundedBody::new(body, method.request_limit, oversize)));
+        let request = request.map(|body| Body::new(BoundedBody::new(body, method.request_limit, oversize)));
         let call = unpanicked(async move { self.routes.call(request).await });
         let ended = async {
             match deadline {
@@ -120,10 +104,7 @@ impl Guard {
             record(&span, code);
             return response;
         }
-        let ending = method
-            .deadline
-            .is_none()
-            .then(|| self.ends.ending.clone().cancelled_owned());
+        let ending = method.deadline.is_none().then(|| self.ends.ending.clone().cancelled_owned());
         response.map(|body| Body::new(NamedBody::new(body, naming, ending, span)))
     }
 }
@@ -169,10 +150,7 @@ fn refuse(refusal: Refusal, span: &tracing::Span) -> Response<Body> {
 
 /// Names and values of all metadata together.
 fn metadata_bytes(headers: &HeaderMap) -> usize {
-    headers
-        .iter()
-        .map(|(name, value)| name.as_str().len() + value.len())
-        .sum()
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 
 /// The time that a call gives itself: up to eight digits and a unit, as gRPC has it. Anything else counts as none.

@@ -7,8 +7,7 @@ use prost::Message as _;
 use prost_types::FileDescriptorSet;
 
 use crate::grpc::limits::{
-    HISTORY_DEADLINE, MAX_INGEST_MESSAGE_BYTES, MAX_SELECTOR_REQUEST_BYTES,
-    MAX_UNARY_REQUEST_BYTES, UNARY_DEADLINE,
+    HISTORY_DEADLINE, MAX_INGEST_MESSAGE_BYTES, MAX_SELECTOR_REQUEST_BYTES, MAX_UNARY_REQUEST_BYTES, UNARY_DEADLINE,
 };
 
 /// One method, and what its calls are held to.
@@ -73,12 +72,7 @@ impl Method {
             }
             _ => ("request_bytes", MAX_UNARY_REQUEST_BYTES),
         };
-        Method {
-            name,
-            deadline,
-            request_limit,
-            while_draining: name.starts_with("grpc.health."),
-        }
+        Method { name, deadline, request_limit, while_draining: name.starts_with("grpc.health.") }
     }
 }
 

@@ -32,14 +32,7 @@ pub(super) struct BoundedBody {
 
 impl BoundedBody {
     pub(super) fn new(body: Body, limit: (&'static str, usize), oversize: Oversize) -> BoundedBody {
-        BoundedBody {
-            body,
-            limit,
-            oversize,
-            prefix: [0; PREFIX_BYTES],
-            prefix_length: 0,
-            remaining: 0,
-        }
+        BoundedBody { body, limit, oversize, prefix: [0; PREFIX_BYTES], prefix_length: 0, remaining: 0 }
     }
 
     /// Follows the messages through a piece of the body; the length of the first that is too large.
@@ -76,10 +69,7 @@ impl http_body::Body for BoundedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if let Some(Ok(frame)) = &frame
             && let Some(data) = frame.data_ref()
@@ -121,24 +111,15 @@ mod tests {
         let oversized = [sound.clone(), message(101)].concat();
         for piece in [1, 2, 3, 5, 7, 104, 1_000] {
             let mut bounded = body();
-            assert!(
-                sound
-                    .chunks(piece)
-                    .all(|piece| bounded.follow(piece).is_ok())
-            );
+            assert!(sound.chunks(piece).all(|piece| bounded.follow(piece).is_ok()));
             let mut bounded = body();
-            let refused = oversized
-                .chunks(piece)
-                .find_map(|piece| bounded.follow(piece).err());
+            let refused = oversized.chunks(piece).find_map(|piece| bounded.follow(piece).err());
             assert_eq!(refused, Some(101));
         }
     }
 
     #[test]
     fn a_length_is_refused_before_its_bytes_come() {
-        assert_eq!(
-            body().follow(&[0, 0xff, 0xff, 0xff, 0xff]),
-            Err(u32::MAX as usize)
-        );
+        assert_eq!(body().follow(&[0, 0xff, 0xff, 0xff, 0xff]), Err(u32::MAX as usize));
     }
 }

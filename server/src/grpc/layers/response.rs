@@ -51,11 +51,7 @@ impl Naming {
 
 /// Puts a status where another one stood.
 fn write(headers: &mut HeaderMap, status: &Status) {
-    for name in [
-        Status::GRPC_STATUS,
-        Status::GRPC_MESSAGE,
-        Status::GRPC_STATUS_DETAILS,
-    ] {
+    for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS] {
         headers.remove(name);
     }
     if status.add_header(headers).is_err() {
@@ -89,12 +85,7 @@ impl NamedBody {
         ending: Option<WaitForCancellationFutureOwned>,
         span: tracing::Span,
     ) -> NamedBody {
-        NamedBody {
-            body: Some(body),
-            naming,
-            ending: ending.map(Box::pin),
-            span,
-        }
+        NamedBody { body: Some(body), naming, ending: ending.map(Box::pin), span }
     }
 
     /// Ends the body with a status.
@@ -114,10 +105,7 @@ impl http_body::Body for NamedBody {
     type Data = Bytes;
     type Error = Status;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let this = &mut *self;
         let Some(body) = &mut this.body else {
             return Poll::Ready(None);
@@ -146,11 +134,7 @@ impl http_body::Body for NamedBody {
                 Poll::Pending
             }
             Err(panic) => {
-                let problem = format!(
-                    "{} panicked: {}",
-                    this.naming.method.name,
-                    panic_text(&panic)
-                );
+                let problem = format!("{} panicked: {}", this.naming.method.name, panic_text(&panic));
                 this.end(&Refusal::internal(problem).into())
             }
         }
@@ -161,16 +145,12 @@ impl http_body::Body for NamedBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body
-            .as_ref()
-            .map_or_else(SizeHint::default, |body| body.size_hint())
+        self.body.as_ref().map_or_else(SizeHint::default, |body| body.size_hint())
     }
 }
 
 impl std::fmt::Debug for NamedBody {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("NamedBody")
-            .field("naming", &self.naming)
-            .finish_non_exhaustive()
+        out.debug_struct("NamedBody").field("naming", &self.naming).finish_non_exhaustive()
     }
 }

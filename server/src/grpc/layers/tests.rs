@@ -27,10 +27,7 @@ struct Misbehaving;
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 fn wish<T>(request: &tonic::Request<T>) -> &str {
-    let wish = request
-        .metadata()
-        .get("do")
-        .and_then(|value| value.to_str().ok());
+    let wish = request.metadata().get("do").and_then(|value| value.to_str().ok());
     wish.unwrap_or_default()
 }
 
@@ -50,9 +47,7 @@ impl LiveService for Misbehaving {
             "hang before" => std::future::pending().await,
             _ => Box::pin(tokio_stream::pending()),
         };
-        Ok(Response::new(Box::pin(tokio_stream::StreamExt::chain(
-            first, rest,
-        ))))
+        Ok(Response::new(Box::pin(tokio_stream::StreamExt::chain(first, rest))))
     }
 
     async fn subscribe_bars(
@@ -85,20 +80,13 @@ struct Outcome {
 impl Outcome {
     fn reason(&self) -> String {
         let details = self.status.get_error_details();
-        details
-            .error_info()
-            .map(|info| info.reason.clone())
-            .unwrap_or_default()
+        details.error_info().map(|info| info.reason.clone()).unwrap_or_default()
     }
 }
 
 fn guard(ends: Ends) -> Guard {
     let routes = Routes::new(LiveServiceServer::new(Misbehaving));
-    Guard::new(
-        routes,
-        Methods::read(&[tapefeed_proto::FILE_DESCRIPTOR_SET]).unwrap(),
-        ends,
-    )
+    Guard::new(routes, Methods::read(&[tapefeed_proto::FILE_DESCRIPTOR_SET]).unwrap(), ends)
 }
 
 /// A message in its frame.
@@ -111,22 +99,14 @@ fn framed(message: &impl Message) -> Bytes {
 }
 
 async fn call(ends: Ends, path: &str, headers: &[(&str, &str)], body: Bytes) -> Outcome {
-    let mut request = Request::post(format!("http://tapefeed/tapefeed.v1.{path}"))
-        .header("content-type", "application/grpc");
+    let mut request =
+        Request::post(format!("http://tapefeed/tapefeed.v1.{path}")).header("content-type", "application/grpc");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let request = request
-        .body(Body::new(http_body_util::Full::new(body)))
-        .unwrap();
+    let request = request.body(Body::new(http_body_util::Full::new(body))).unwrap();
     let start = Instant::now();
-    let response = guard(ends)
-        .ready()
-        .await
-        .unwrap()
-        .call(request)
-        .await
-        .unwrap();
+    let response = guard(ends).ready().await.unwrap().call(request).await.unwrap();
     let (parts, mut body) = response.into_parts();
     let mut messages = 0;
     let mut trailers = HeaderMap::new();
@@ -139,22 +119,12 @@ async fn call(ends: Ends, path: &str, headers: &[(&str, &str)], body: Bytes) -> 
     let status = Status::from_header_map(&parts.headers)
         .or_else(|| Status::from_header_map(&trailers))
         .expect("every call ends with a status");
-    Outcome {
-        messages,
-        status,
-        took: start.elapsed(),
-    }
+    Outcome { messages, status, took: start.elapsed() }
 }
 
 async fn window(headers: &[(&str, &str)]) -> Outcome {
     let request = framed(&proto::GetReplayWindowRequest::default());
-    call(
-        Ends::default(),
-        "LiveService/GetReplayWindow",
-        headers,
-        request,
-    )
-    .await
+    call(Ends::default(), "LiveService/GetReplayWindow", headers, request).await
 }
 
 async fn subscribe(ends: Ends, wish: &str) -> Outcome {
@@ -170,62 +140,31 @@ async fn a_sound_call_passes() {
 
 #[tokio::test]
 async fn a_panic_is_an_internal_error_with_an_id() {
-    for outcome in [
-        window(&[("do", "panic")]).await,
-        subscribe(Ends::default(), "panic").await,
-    ] {
+    for outcome in [window(&[("do", "panic")]).await, subscribe(Ends::default(), "panic").await] {
         assert_eq!(outcome.status.code(), Code::Internal);
         assert_eq!(outcome.reason(), "INTERNAL");
-        assert!(
-            !outcome.status.message().contains("in a"),
-            "{}",
-            outcome.status.message()
-        );
+        assert!(!outcome.status.message().contains("in a"), "{}", outcome.status.message());
     }
 }
 
 #[tokio::test]
 async fn statuses_without_a_reason_get_one_and_lose_their_words() {
-    for outcome in [
-        window(&[("do", "fail")]).await,
-        subscribe(Ends::default(), "fail").await,
-    ] {
+    for outcome in [window(&[("do", "fail")]).await, subscribe(Ends::default(), "fail").await] {
         assert_eq!(outcome.reason(), "INTERNAL");
         assert!(!outcome.status.message().contains("secret"));
     }
     let request = framed(&proto::SubscribeBarsRequest::default());
-    let outcome = call(
-        Ends::default(),
-        "LiveService/SubscribeBars",
-        &[],
-        request.clone(),
-    )
-    .await;
+    let outcome = call(Ends::default(), "LiveService/SubscribeBars", &[], request.clone()).await;
     assert_eq!(outcome.reason(), "NOT_SERVED");
-    let outcome = call(
-        Ends::default(),
-        "HistoryService/ListBars",
-        &[],
-        request.clone(),
-    )
-    .await;
-    assert_eq!(
-        outcome.reason(),
-        "NOT_SERVED",
-        "the contract knows it, nobody serves it"
-    );
+    let outcome = call(Ends::default(), "HistoryService/ListBars", &[], request.clone()).await;
+    assert_eq!(outcome.reason(), "NOT_SERVED", "the contract knows it, nobody serves it");
     let outcome = call(Ends::default(), "LiveService/Nope", &[], request).await;
     assert_eq!(outcome.reason(), "METHOD_UNKNOWN");
 }
 
 #[tokio::test(start_paused = true)]
 async fn unary_calls_have_a_deadline_and_may_shorten_or_stretch_it() {
-    for (asked, seconds) in [
-        (None, 10),
-        (Some("3S"), 3),
-        (Some("45S"), 45),
-        (Some("2H"), 60),
-    ] {
+    for (asked, seconds) in [(None, 10), (Some("3S"), 3), (Some("45S"), 45), (Some("2H"), 60)] {
         let mut headers = vec![("do", "hang")];
         headers.extend(asked.map(|asked| ("grpc-timeout", asked)));
         let outcome = window(&headers).await;
@@ -246,10 +185,7 @@ async fn streams_have_no_deadline_and_end_with_the_server() {
         let outcome = subscribe(ends, wish).await;
         assert_eq!(outcome.status.code(), Code::Unavailable);
         assert_eq!(outcome.reason(), "SHUTTING_DOWN");
-        assert_eq!(
-            (outcome.messages, outcome.took.as_secs()),
-            (messages, 86_400)
-        );
+        assert_eq!((outcome.messages, outcome.took.as_secs()), (messages, 86_400));
     }
 }
 
@@ -273,10 +209,8 @@ async fn limits_are_named() {
     assert_eq!(outcome.status.code(), Code::ResourceExhausted);
     assert_eq!(metadata(&outcome, "limit"), "metadata_bytes");
 
-    let request = framed(&proto::GetInstrumentRequest {
-        symbol: "A".repeat(70_000),
-        ..proto::GetInstrumentRequest::default()
-    });
+    let request =
+        framed(&proto::GetInstrumentRequest { symbol: "A".repeat(70_000), ..proto::GetInstrumentRequest::default() });
     let outcome = call(Ends::default(), "LiveService/GetReplayWindow", &[], request).await;
     assert_eq!(outcome.status.code(), Code::ResourceExhausted);
     assert_eq!(outcome.reason(), "LIMIT_EXCEEDED");
@@ -295,24 +229,12 @@ async fn what_cannot_be_decoded_is_malformed() {
     let flagged: &[u8] = &[7, 0, 0, 0, 0];
     for body in [latin1, cut, short, flagged, &[]] {
         let body = Bytes::from_static(body);
-        let outcome = call(
-            Ends::default(),
-            "LiveService/SubscribeTicks",
-            &[],
-            body.clone(),
-        )
-        .await;
+        let outcome = call(Ends::default(), "LiveService/SubscribeTicks", &[], body.clone()).await;
         assert_eq!(outcome.status.code(), Code::InvalidArgument, "{body:?}");
         assert_eq!(outcome.reason(), "MESSAGE_MALFORMED", "{body:?}");
     }
     let compressed = Bytes::from_static(&[1, 0, 0, 0, 1, 0]);
     let headers = [("grpc-encoding", "gzip")];
-    let outcome = call(
-        Ends::default(),
-        "LiveService/SubscribeTicks",
-        &headers,
-        compressed,
-    )
-    .await;
+    let outcome = call(Ends::default(), "LiveService/SubscribeTicks", &headers, compressed).await;
     assert_eq!(outcome.reason(), "NOT_SERVED");
 }

@@ -14,24 +14,18 @@ use crate::grpc::limits::MAX_STREAM_SELECTORS;
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 use crate::live::{
-    DEFAULT_HEARTBEAT, Event, HEARTBEATS, LiveError, MAX_FLUSH_WINDOW, Selector, Session, Start,
-    Subscription,
+    DEFAULT_HEARTBEAT, Event, HEARTBEATS, LiveError, MAX_FLUSH_WINDOW, Selector, Session, Start, Subscription,
 };
 use crate::tape::Registry;
 
 pub(super) async fn subscribe_ticks(
     service: &LiveService,
     request: proto::SubscribeTicksRequest,
-) -> Result<impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send + use<>, Refusal>
-{
+) -> Result<impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let subscription = parse(request)?;
     let session = service.live.subscribe(subscription).await?;
-    let encoder = Encoder {
-        registry: service.registry.clone(),
-        server_name: service.server_name.clone(),
-        selectors,
-    };
+    let encoder = Encoder { registry: service.registry.clone(), server_name: service.server_name.clone(), selectors };
     Ok(responses(session, encoder))
 }
 
@@ -64,11 +58,7 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
         if_unavailable,
     } = request;
     if selectors.len() > MAX_STREAM_SELECTORS {
-        return Err(Refusal::limit_exceeded(
-            "selectors",
-            MAX_STREAM_SELECTORS as u64,
-            Some(selectors.len() as u64),
-        ));
+        return Err(Refusal::limit_exceeded("selectors", MAX_STREAM_SELECTORS as u64, Some(selectors.len() as u64)));
     }
     if encoding == proto::Encoding::Columns as i32 {
         return Err(Refusal::not_served("ENCODING_COLUMNS in SubscribeTicks"));
@@ -80,33 +70,25 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
         return Err(Refusal::not_served("SLOW_READER_POLICY_DISCONNECT"));
     }
     if if_unavailable > proto::UnavailablePolicy::Fail as i32 {
-        return Err(Refusal::not_served(
-            "if_unavailable other than UNAVAILABLE_POLICY_FAIL",
-        ));
+        return Err(Refusal::not_served("if_unavailable other than UNAVAILABLE_POLICY_FAIL"));
     }
     let start = match start {
         None | Some(Wire::Live(_)) => Start::Live,
         Some(Wire::Cursor(bytes)) => Start::After(cursor::required("cursor", &bytes)?),
-        Some(Wire::Position(proto::StartPosition { epoch, log_seq })) => Start::After(Cursor {
-            epoch: Epoch(epoch),
-            position: log_seq,
-        }),
+        Some(Wire::Position(proto::StartPosition { epoch, log_seq })) => {
+            Start::After(Cursor { epoch: Epoch(epoch), position: log_seq })
+        }
         Some(Wire::Snapshot(_)) => return Err(Refusal::not_served("a start with a snapshot")),
         Some(Wire::StartTime(_)) => return Err(Refusal::not_served("a start from a time")),
     };
     let mut violations = Violations::default();
     let selectors = name::selectors(&mut violations, &selectors);
-    let heartbeat =
-        heartbeat_interval.and_then(|span| violations.take("heartbeat_interval", time::span(span)));
-    let flush_window =
-        flush_window.and_then(|span| violations.take("flush_window", time::span(span)));
+    let heartbeat = heartbeat_interval.and_then(|span| violations.take("heartbeat_interval", time::span(span)));
+    let flush_window = flush_window.and_then(|span| violations.take("flush_window", time::span(span)));
     violations.check()?;
     let selectors = selectors.unwrap_or_default();
     Ok(Subscription {
-        selectors: selectors
-            .into_iter()
-            .map(|(venue, symbol)| Selector { venue, symbol })
-            .collect(),
+        selectors: selectors.into_iter().map(|(venue, symbol)| Selector { venue, symbol }).collect(),
         start,
         include_backfill,
         heartbeat: match heartbeat {
@@ -129,14 +111,7 @@ impl Encoder {
     fn response(&self, event: Event) -> proto::SubscribeTicksResponse {
         use proto::subscribe_ticks_response::Event as Wire;
         let (cursor, event) = match event {
-            Event::Ack {
-                cursor,
-                head,
-                oldest,
-                heartbeat,
-                flush_window,
-                matched,
-            } => {
+            Event::Ack { cursor, head, oldest, heartbeat, flush_window, matched } => {
                 let ack = proto::SubscriptionAck {
                     stream_id: format!("{:016x}", rand::random::<u64>()),
                     server_name: self.server_name.to_string(),
@@ -158,51 +133,21 @@ impl Encoder {
                     let instrument = self.registry.get(tick.instrument)?;
                     Some(tick::row(tick, &instrument))
                 });
-                (
-                    cursor,
-                    Wire::Rows(proto::TickBatch {
-                        ticks: ticks.collect(),
-                        merged_counts: Vec::new(),
-                    }),
-                )
+                (cursor, Wire::Rows(proto::TickBatch { ticks: ticks.collect(), merged_counts: Vec::new() }))
             }
-            Event::ReplayCompleted { cursor } => (
-                cursor,
-                Wire::ReplayCompleted(proto::ReplayCompleted {
-                    log_seq: cursor.position,
-                }),
-            ),
+            Event::ReplayCompleted { cursor } => {
+                (cursor, Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: cursor.position }))
+            }
             Event::Progress { cursor, time } => {
                 let server_time = Some(time.into());
-                (
-                    cursor,
-                    Wire::Progress(proto::Progress {
-                        log_seq: cursor.position,
-                        server_time,
-                    }),
-                )
+                (cursor, Wire::Progress(proto::Progress { log_seq: cursor.position, server_time }))
             }
-            Event::SlowConsumer {
-                cursor,
-                catching_up,
-                lag,
-                lag_time,
-            } => {
+            Event::SlowConsumer { cursor, catching_up, lag, lag_time } => {
                 let lag_time = Some(time::wire_span(lag_time));
-                (
-                    cursor,
-                    Wire::SlowConsumer(proto::SlowConsumer {
-                        catching_up,
-                        lag_ticks: lag,
-                        lag: lag_time,
-                    }),
-                )
+                (cursor, Wire::SlowConsumer(proto::SlowConsumer { catching_up, lag_ticks: lag, lag: lag_time }))
             }
         };
-        proto::SubscribeTicksResponse {
-            cursor: cursor.encode().to_vec().into(),
-            event: Some(event),
-        }
+        proto::SubscribeTicksResponse { cursor: cursor.encode().to_vec().into(), event: Some(event) }
     }
 
     fn results(&self, matched: &[u32]) -> Vec<proto::SelectorResult> {
@@ -222,16 +167,9 @@ impl From<LiveError> for Refusal {
     fn from(error: LiveError) -> Refusal {
         match error {
             LiveError::Expired { oldest, newest: _ } => Refusal::cursor_expired(oldest),
-            LiveError::EpochChanged {
-                epoch,
-                oldest,
-                newest,
-            } => Refusal::epoch_changed(EpochFacts {
-                epoch,
-                fork: None,
-                oldest: Some(oldest),
-                newest: Some(newest),
-            }),
+            LiveError::EpochChanged { epoch, oldest, newest } => {
+                Refusal::epoch_changed(EpochFacts { epoch, fork: None, oldest: Some(oldest), newest: Some(newest) })
+            }
             LiveError::Store(error) => error.into(),
             LiveError::ShuttingDown { cursor } => Refusal::shutting_down(Some(cursor)),
         }

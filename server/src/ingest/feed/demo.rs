@@ -110,11 +110,7 @@ impl Market {
         };
         // Buyers mostly lift the price and sellers mostly lower it.
         let with_the_move = self.random.random_range(0..10) < 8;
-        let side = if (moved > 0) == with_the_move {
-            Side::Buy
-        } else {
-            Side::Sell
-        };
+        let side = if (moved > 0) == with_the_move { Side::Buy } else { Side::Sell };
         self.trades += 1;
         Trade {
             stock: stock as u32,
@@ -155,18 +151,10 @@ const LAST_WAIT: Duration = Duration::from_secs(5);
 
 impl Demo {
     /// Nothing is published before [`Demo::run`].
-    pub fn new(
-        ingest: Ingest,
-        clock: Arc<dyn Clock>,
-        options: DemoOptions,
-        stop: CancellationToken,
-    ) -> Demo {
+    pub fn new(ingest: Ingest, clock: Arc<dyn Clock>, options: DemoOptions, stop: CancellationToken) -> Demo {
         let name = |(venue, symbol, _)| {
             let venue = Venue::new(venue).expect("a constant of the alphabet");
-            (
-                venue,
-                Symbol::new(symbol).expect("a constant of the alphabet"),
-            )
+            (venue, Symbol::new(symbol).expect("a constant of the alphabet"))
         };
         Demo {
             ingest,
@@ -188,11 +176,7 @@ impl Demo {
         let step = step(self.rate);
         let mut steps = tokio::time::interval(step);
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace {
-            rate: self.rate,
-            since: Instant::now(),
-            sent: 0,
-        };
+        let mut pace = Pace { rate: self.rate, since: Instant::now(), sent: 0 };
         let mut last_time = self.clock.now();
         loop {
             tokio::select! {
@@ -232,18 +216,11 @@ impl Demo {
             });
         }
         // The table holds all stocks, in their fixed order: an unused one costs nothing.
-        Batch {
-            instruments: self.instruments.clone(),
-            ticks,
-        }
+        Batch { instruments: self.instruments.clone(), ticks }
     }
 
     /// Publishes a batch, the same one until it is stored.
-    async fn publish(
-        &mut self,
-        batch: Batch,
-        claim: &mut ProducerClaim,
-    ) -> Result<(), IngestError> {
+    async fn publish(&mut self, batch: Batch, claim: &mut ProducerClaim) -> Result<(), IngestError> {
         let mut wait = FIRST_WAIT;
         loop {
             let sender = Sender::Producer {
@@ -251,11 +228,7 @@ impl Demo {
                 fence: claim.fence,
                 batch_seq: claim.last_batch_seq + 1,
             };
-            let submission = Submission {
-                batch: batch.clone(),
-                sender,
-                backfill: false,
-            };
+            let submission = Submission { batch: batch.clone(), sender, backfill: false };
             let outcome = match self.ingest.submit(submission).await {
                 Ok(receipt) => receipt.await.unwrap_or(Err(IngestError::ShuttingDown)),
                 Err(error) => Err(error),
@@ -278,9 +251,7 @@ impl Demo {
                     self.pause(&mut wait).await?;
                     *claim = self.claim().await.ok_or(IngestError::ShuttingDown)?;
                 }
-                Err(IngestError::Unavailable | IngestError::QueueFull { .. }) => {
-                    self.pause(&mut wait).await?
-                }
+                Err(IngestError::Unavailable | IngestError::QueueFull { .. }) => self.pause(&mut wait).await?,
             }
         }
     }
@@ -310,11 +281,7 @@ impl Demo {
 
 /// How long a step is: batches of some tens of trades at least, and never rarer than ten a second.
 fn step(rate: u32) -> Duration {
-    if rate < 10_000 {
-        Duration::from_millis(100)
-    } else {
-        Duration::from_millis(10)
-    }
+    if rate < 10_000 { Duration::from_millis(100) } else { Duration::from_millis(10) }
 }
 
 /// Counts what a rate owes.
@@ -375,10 +342,7 @@ mod tests {
         }
         // Moves without a trade in between may add up to less than ten cents.
         assert!(moves > 50_000, "{moves}");
-        assert!(
-            traded.iter().all(|count| (9_500..10_500).contains(count)),
-            "{traded:?}"
-        );
+        assert!(traded.iter().all(|count| (9_500..10_500).contains(count)), "{traded:?}");
     }
 
     #[test]
@@ -387,10 +351,7 @@ mod tests {
         for _ in 0..1_000_000 {
             market.next();
             for (price, (_, symbol, first)) in market.prices.iter().zip(STOCKS) {
-                assert!(
-                    *price > 0 && (price - first).abs() < 14_000,
-                    "{symbol}: {price}"
-                );
+                assert!(*price > 0 && (price - first).abs() < 14_000, "{symbol}: {price}");
             }
         }
     }
@@ -409,11 +370,7 @@ mod tests {
     fn the_rate_is_held_over_uneven_steps() {
         for rate in [1, 7, 60, 999, 10_000, 100_000] {
             let since = Instant::now();
-            let mut pace = Pace {
-                rate,
-                since,
-                sent: 0,
-            };
+            let mut pace = Pace { rate, since, sent: 0 };
             let mut sent = 0;
             let mut now = since;
             for index in 0..1_000u64 {
@@ -424,11 +381,7 @@ mod tests {
             assert_eq!(sent, expected, "{rate}");
         }
         let since = Instant::now();
-        let mut pace = Pace {
-            rate: 100,
-            since,
-            sent: 0,
-        };
+        let mut pace = Pace { rate: 100, since, sent: 0 };
         assert_eq!(pace.due(since + Duration::from_secs(60)), 100);
         assert_eq!(pace.due(since + Duration::from_secs(61)), 100);
     }

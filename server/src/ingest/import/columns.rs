@@ -48,10 +48,7 @@ pub(super) struct Columns {
 
 impl Columns {
     /// Finds the columns of a header, and returns the options with everything that was found filled in.
-    pub(super) fn find(
-        header: &[String],
-        given: &ImportOptions,
-    ) -> Result<(Columns, ImportOptions), ImportError> {
+    pub(super) fn find(header: &[String], given: &ImportOptions) -> Result<(Columns, ImportOptions), ImportError> {
         let mut found: Vec<Option<usize>> = Vec::with_capacity(Field::ALL.len());
         for field in Field::ALL {
             found.push(match given.columns.get(&field) {
@@ -74,22 +71,15 @@ impl Columns {
                 _ => {}
             }
         }
-        let (Some(event_time), Some(price), true) = (
-            column(Field::EventTime),
-            column(Field::Price),
-            missing.is_empty(),
-        ) else {
+        let (Some(event_time), Some(price), true) =
+            (column(Field::EventTime), column(Field::Price), missing.is_empty())
+        else {
             return Err(columns_missing(header, &missing));
         };
 
         let event_time = timed(header, Field::EventTime, event_time, given.time_unit)?;
         let receive_time = match column(Field::ReceiveTime) {
-            Some(at) => Some(timed(
-                header,
-                Field::ReceiveTime,
-                at,
-                given.receive_time_unit,
-            )?),
+            Some(at) => Some(timed(header, Field::ReceiveTime, at, given.receive_time_unit)?),
             None => None,
         };
         let naming = |field| column(field).map_or(Naming::Fixed, Naming::Column);
@@ -101,10 +91,8 @@ impl Columns {
             symbol: naming(Field::Symbol),
             price,
             quantity: column(Field::Quantity),
-            side: column(Field::Side).map(|at| SideColumn {
-                column: at,
-                buyer_is_maker: joined(&header[at]).ends_with("maker"),
-            }),
+            side: column(Field::Side)
+                .map(|at| SideColumn { column: at, buyer_is_maker: joined(&header[at]).ends_with("maker") }),
             trade_id: column(Field::TradeId),
         };
 
@@ -133,19 +121,14 @@ fn mapped(header: &[String], field: Field, name: &str) -> Result<usize, ImportEr
                 listed(header)
             ),
         }),
-        (Some(_), Some(_)) => Err(FileDefect::new(format!(
-            "the header names column {name:?} twice: rename one"
-        ))
-        .into()),
+        (Some(_), Some(_)) => {
+            Err(FileDefect::new(format!("the header names column {name:?} twice: rename one")).into())
+        }
     }
 }
 
 /// The column whose name is usual for a field, if there is one and only one.
-fn matching(
-    header: &[String],
-    field: Field,
-    given: &ImportOptions,
-) -> Result<Option<usize>, ImportError> {
+fn matching(header: &[String], field: Field, given: &ImportOptions) -> Result<Option<usize>, ImportError> {
     let mut first: Option<usize> = None;
     for (at, name) in header.iter().enumerate() {
         let taken = given.columns.values().any(|mapped| mapped == name);
@@ -165,12 +148,7 @@ fn matching(
     Ok(first)
 }
 
-fn timed(
-    header: &[String],
-    field: Field,
-    column: usize,
-    given: Option<TimeUnit>,
-) -> Result<TimeColumn, ImportError> {
+fn timed(header: &[String], field: Field, column: usize, given: Option<TimeUnit>) -> Result<TimeColumn, ImportError> {
     let evident = split_unit(field, &header[column]).1;
     match given.or(evident) {
         Some(unit) => Ok(TimeColumn { column, unit }),
@@ -192,16 +170,10 @@ fn timed(
 }
 
 fn given_twice(field: Field, column: &str) -> ImportError {
-    let option = if field == Field::Venue {
-        "options.venue"
-    } else {
-        "options.symbol"
-    };
+    let option = if field == Field::Venue { "options.venue" } else { "options.symbol" };
     ImportError::Option {
         field: option,
-        problem: format!(
-            "the file has a column for it, {column:?}: leave the option out, or rename the column"
-        ),
+        problem: format!("the file has a column for it, {column:?}: leave the option out, or rename the column"),
     }
 }
 
@@ -210,11 +182,7 @@ fn columns_missing(header: &[String], missing: &[&str]) -> ImportError {
     let advice = if looks_like_data {
         "the first line looks like data: add a line with column names before it".to_owned()
     } else {
-        let by_option: Vec<&str> = missing
-            .iter()
-            .copied()
-            .filter(|name| ["venue", "symbol"].contains(name))
-            .collect();
+        let by_option: Vec<&str> = missing.iter().copied().filter(|name| ["venue", "symbol"].contains(name)).collect();
         if by_option.len() == missing.len() {
             format!("give {} by option", by_option.join(" and "))
         } else {
@@ -224,22 +192,15 @@ fn columns_missing(header: &[String], missing: &[&str]) -> ImportError {
     FileDefect::at_line(
         1,
         0,
-        format!(
-            "the header has no column for {}; it has {}; {advice}",
-            missing.join(", "),
-            listed(header)
-        ),
+        format!("the header has no column for {}; it has {}; {advice}", missing.join(", "), listed(header)),
     )
     .into()
 }
 
 /// The names of a header for a message, bounded.
 fn listed(header: &[String]) -> String {
-    let mut names: Vec<String> = header
-        .iter()
-        .take(16)
-        .map(|name| format!("{:?}", super::error::clipped(name, 40)))
-        .collect();
+    let mut names: Vec<String> =
+        header.iter().take(16).map(|name| format!("{:?}", super::error::clipped(name, 40))).collect();
     if header.len() > 16 {
         names.push(format!("and {} more", header.len() - 16));
     }
@@ -281,14 +242,7 @@ mod tests {
         ];
         for (header, unit) in cases {
             let (columns, options) = find(header, &named()).unwrap();
-            assert_eq!(
-                columns.event_time,
-                TimeColumn {
-                    column: 0,
-                    unit: *unit
-                },
-                "{header}"
-            );
+            assert_eq!(columns.event_time, TimeColumn { column: 0, unit: *unit }, "{header}");
             assert_eq!(columns.price, 1, "{header}");
             assert_eq!(options.time_unit, Some(*unit));
         }
@@ -301,14 +255,8 @@ mod tests {
                 "venue,symbol,trade_id,event_time_ms,receive_time_ns,price,quantity,buyer_is_maker",
                 [3, 4, 0, 1, 5, 6, 7, 2],
             ),
-            (
-                "id,px,qty,ts_ms,isBuyerMaker,exchange,ticker,recv_time_us",
-                [3, 7, 5, 6, 1, 2, 4, 0],
-            ),
-            (
-                "market,pair,time_s,local_timestamp_us,last,vol,aggressor,t",
-                [2, 3, 0, 1, 4, 5, 6, 7],
-            ),
+            ("id,px,qty,ts_ms,isBuyerMaker,exchange,ticker,recv_time_us", [3, 7, 5, 6, 1, 2, 4, 0]),
+            ("market,pair,time_s,local_timestamp_us,last,vol,aggressor,t", [2, 3, 0, 1, 4, 5, 6, 7]),
             (
                 "amount,size_class,instrument,exchange,timestamp_us,local_time_us,tradeId,side,price",
                 [4, 5, 3, 2, 8, 0, 7, 6],
@@ -320,14 +268,8 @@ mod tests {
                 columns,
                 Columns {
                     count: header.split(',').count(),
-                    event_time: TimeColumn {
-                        column: expected[0],
-                        unit: columns.event_time.unit
-                    },
-                    receive_time: columns.receive_time.map(|time| TimeColumn {
-                        column: expected[1],
-                        ..time
-                    }),
+                    event_time: TimeColumn { column: expected[0], unit: columns.event_time.unit },
+                    receive_time: columns.receive_time.map(|time| TimeColumn { column: expected[1], ..time }),
                     venue: Naming::Column(expected[2]),
                     symbol: Naming::Column(expected[3]),
                     price: expected[4],
@@ -346,63 +288,24 @@ mod tests {
     #[test]
     fn what_is_not_certain_is_refused_naming_the_option() {
         let map = |pairs: &[(Field, &str)]| ImportOptions {
-            columns: pairs
-                .iter()
-                .map(|(field, column)| (*field, (*column).to_owned()))
-                .collect(),
+            columns: pairs.iter().map(|(field, column)| (*field, (*column).to_owned())).collect(),
             ..named()
         };
         let cases: &[(&str, ImportOptions, &str)] = &[
             ("time,price", named(), "options.time_unit"),
-            (
-                "time_s,local_time,price",
-                named(),
-                "options.receive_time_unit",
-            ),
+            ("time_s,local_time,price", named(), "options.receive_time_unit"),
             ("times,price", named(), "no column for event_time"),
             ("time_s,qty", named(), "no column for price; it has"),
-            (
-                "DataReferencia,CodigoInstrumento",
-                ImportOptions::default(),
-                "event_time, price, venue, symbol",
-            ),
-            (
-                "time_s,price",
-                ImportOptions::default(),
-                "give venue and symbol by option",
-            ),
-            (
-                "1723161255342,61837.63,0.02",
-                ImportOptions::default(),
-                "first line looks like data",
-            ),
-            (
-                "time_s,ts_s,price",
-                named(),
-                "columns \"time_s\" and \"ts_s\" could both hold event_time",
-            ),
-            (
-                "time_s,price,price",
-                named(),
-                "columns \"price\" and \"price\"",
-            ),
-            (
-                "time_s,price,side,is_buyer_maker",
-                named(),
-                "could both hold side",
-            ),
+            ("DataReferencia,CodigoInstrumento", ImportOptions::default(), "event_time, price, venue, symbol"),
+            ("time_s,price", ImportOptions::default(), "give venue and symbol by option"),
+            ("1723161255342,61837.63,0.02", ImportOptions::default(), "first line looks like data"),
+            ("time_s,ts_s,price", named(), "columns \"time_s\" and \"ts_s\" could both hold event_time"),
+            ("time_s,price,price", named(), "columns \"price\" and \"price\""),
+            ("time_s,price,side,is_buyer_maker", named(), "could both hold side"),
             ("time_s,price,venue", named(), "options.venue"),
             ("time_s,price,ticker", named(), "options.symbol"),
-            (
-                "time_s,price",
-                map(&[(Field::Price, "Price")]),
-                "column \"Price\", which the header does not have",
-            ),
-            (
-                "time_s,x,x",
-                map(&[(Field::Price, "x")]),
-                "column \"x\" twice",
-            ),
+            ("time_s,price", map(&[(Field::Price, "Price")]), "column \"Price\", which the header does not have"),
+            ("time_s,x,x", map(&[(Field::Price, "x")]), "column \"x\" twice"),
             ("T,price", named(), "no column for event_time"),
         ];
         for (header, given, expected) in cases {
@@ -414,22 +317,12 @@ mod tests {
     #[test]
     fn mappings_win_over_names() {
         let given = ImportOptions {
-            columns: [
-                (Field::EventTime, "date".to_owned()),
-                (Field::Price, "vwap".to_owned()),
-            ]
-            .into(),
+            columns: [(Field::EventTime, "date".to_owned()), (Field::Price, "vwap".to_owned())].into(),
             time_unit: Some(TimeUnit::Text),
             ..named()
         };
         let (columns, options) = find("time,price,date,vwap", &given).unwrap();
-        assert_eq!(
-            columns.event_time,
-            TimeColumn {
-                column: 2,
-                unit: TimeUnit::Text
-            }
-        );
+        assert_eq!(columns.event_time, TimeColumn { column: 2, unit: TimeUnit::Text });
         assert_eq!(columns.price, 3);
         assert_eq!(options.columns, given.columns);
     }

@@ -38,13 +38,7 @@ const MAGIC_BYTES: usize = 4;
 
 impl Intake {
     pub(super) fn new(limits: Limits, options: ImportOptions, spool: Spool) -> Intake {
-        Intake {
-            limits,
-            options,
-            spool,
-            received: 0,
-            stage: Stage::Start(Vec::new()),
-        }
+        Intake { limits, options, spool, received: 0, stage: Stage::Start(Vec::new()) }
     }
 
     /// Takes the next bytes of the upload. After an error, nothing more may come.
@@ -72,11 +66,7 @@ impl Intake {
         if start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06") {
             return Ok(Stage::Zip(self.spool.file()?));
         }
-        let content = Content::new(
-            self.limits.clone(),
-            self.options.clone(),
-            self.spool.file()?,
-        );
+        let content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
         if start.starts_with(b"\x1F\x8B") {
             Ok(Stage::Gzip(Box::new(MultiGzDecoder::new(content))))
         } else {
@@ -92,9 +82,7 @@ impl Intake {
             }
             Stage::Gzip(mut decoder) => {
                 decoder.get_mut().set_packed(self.received);
-                decoder
-                    .write_all(bytes)
-                    .map_err(|error| self.gzip_damaged(error))?;
+                decoder.write_all(bytes).map_err(|error| self.gzip_damaged(error))?;
                 Stage::Gzip(decoder)
             }
             Stage::Zip(mut raw) => {
@@ -121,17 +109,13 @@ impl Intake {
         if let Some(told) = told.filter(|told| *told != self.received) {
             return Err(FileDefect::at_byte(
                 self.received,
-                format!(
-                    "the upload has {} bytes, and size_bytes says {told}",
-                    self.received
-                ),
+                format!("the upload has {} bytes, and size_bytes says {told}", self.received),
             )
             .into());
         }
         match std::mem::replace(&mut self.stage, Stage::Broken) {
             Stage::Start(start) => {
-                let mut content =
-                    Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
+                let mut content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
                 content.push(&start)?;
                 content.finish()
             }
@@ -149,8 +133,7 @@ impl Intake {
                 })?
                 .finish(),
             Stage::Zip(raw) => {
-                let content =
-                    Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
+                let content = Content::new(self.limits.clone(), self.options.clone(), self.spool.file()?);
                 zip::unpack(&raw.finish()?, content, &self.limits)
             }
             Stage::Broken => Err(FileDefect::new("the upload went on after an error").into()),
@@ -164,8 +147,6 @@ pub(super) fn too_large(max: u64, actual: Option<u64>) -> ImportError {
         limit: "import_bytes",
         max,
         actual,
-        problem: format!(
-            "the upload is larger than the {max} bytes of import_bytes: split the file, or pack it"
-        ),
+        problem: format!("the upload is larger than the {max} bytes of import_bytes: split the file, or pack it"),
     }
 }

@@ -94,8 +94,7 @@ impl Content {
         }
         if self.parser.is_none() {
             let known = self.header.len();
-            self.header
-                .extend_from_slice(&piece[..first.unwrap_or(piece.len())]);
+            self.header.extend_from_slice(&piece[..first.unwrap_or(piece.len())]);
             if known < SIGNATURE_BYTES && self.header.len() >= SIGNATURE_BYTES {
                 refuse_foreign(&self.header)?;
             }
@@ -121,9 +120,7 @@ impl Content {
                 limit: "import_content_bytes",
                 max,
                 actual: None,
-                problem: format!(
-                    "the file unpacks to more than the {max} bytes of import_content_bytes: split it"
-                ),
+                problem: format!("the file unpacks to more than the {max} bytes of import_content_bytes: split it"),
             });
         }
         let Some(packed) = self.packed else {

@@ -39,10 +39,7 @@ impl CsvTrades {
             // The header is UTF-8 and is cut at ASCII characters only.
             let name = String::from_utf8_lossy(record.field(text.as_bytes(), index)).into_owned();
             if name.len() > MAX_COLUMN_NAME_BYTES {
-                let problem = format!(
-                    "the name of column {} is longer than {MAX_COLUMN_NAME_BYTES} bytes",
-                    index + 1
-                );
+                let problem = format!("the name of column {} is longer than {MAX_COLUMN_NAME_BYTES} bytes", index + 1);
                 return Err(FileDefect::at_line(1, 0, problem).into());
             }
             names.push(name);
@@ -50,12 +47,7 @@ impl CsvTrades {
         let (columns, mut options) = Columns::find(&names, given)?;
         options.format = Some(FileFormat::Csv);
         options.delimiter = Some(delimiter);
-        Ok(CsvTrades {
-            columns,
-            options,
-            delimiter,
-            record,
-        })
+        Ok(CsvTrades { columns, options, delimiter, record })
     }
 
     pub(super) fn options(&self) -> &ImportOptions {
@@ -77,17 +69,7 @@ impl CsvTrades {
     }
 
     fn tick(&self, line: &[u8], batch: &mut BatchBuilder) -> Result<(), String> {
-        let Columns {
-            count,
-            event_time,
-            receive_time,
-            venue,
-            symbol,
-            price,
-            quantity,
-            side,
-            trade_id,
-        } = &self.columns;
+        let Columns { count, event_time, receive_time, venue, symbol, price, quantity, side, trade_id } = &self.columns;
         let found = self.record.fields.len();
         if found != *count {
             return Err(format!("has {found} fields, the header has {count}"));
@@ -97,10 +79,9 @@ impl CsvTrades {
         let event_time = value::time(field(event_time.column), event_time.unit)
             .map_err(|problem| format!("event_time: {problem}"))?;
         let receive_time = match receive_time {
-            Some(at) if !field(at.column).is_empty() => Some(
-                value::time(field(at.column), at.unit)
-                    .map_err(|problem| format!("receive_time: {problem}"))?,
-            ),
+            Some(at) if !field(at.column).is_empty() => {
+                Some(value::time(field(at.column), at.unit).map_err(|problem| format!("receive_time: {problem}"))?)
+            }
             _ => None,
         };
         let price = value::decimal(field(*price)).map_err(|problem| format!("price: {problem}"))?;
@@ -114,9 +95,8 @@ impl CsvTrades {
             return Err("quantity: must not be negative".to_owned());
         }
         let side = match side {
-            Some(at) if at.buyer_is_maker => value::taker(field(at.column)).ok_or(
-                "side: must be true or false in a column that says whether the buyer was the maker",
-            )?,
+            Some(at) if at.buyer_is_maker => value::taker(field(at.column))
+                .ok_or("side: must be true or false in a column that says whether the buyer was the maker")?,
             Some(at) => value::side(field(at.column)).ok_or("side: must be buy, sell or empty")?,
             None => Side::Unspecified,
         };
@@ -129,31 +109,17 @@ impl CsvTrades {
         };
         let venue = match (venue, &self.options.venue) {
             (Naming::Column(at), _) => field(*at),
-            (Naming::Fixed, fixed) => fixed
-                .as_ref()
-                .map_or(&[][..], |name| name.as_str().as_bytes()),
+            (Naming::Fixed, fixed) => fixed.as_ref().map_or(&[][..], |name| name.as_str().as_bytes()),
         };
         let symbol = match (symbol, &self.options.symbol) {
             (Naming::Column(at), _) => field(*at),
-            (Naming::Fixed, fixed) => fixed
-                .as_ref()
-                .map_or(&[][..], |name| name.as_str().as_bytes()),
+            (Naming::Fixed, fixed) => fixed.as_ref().map_or(&[][..], |name| name.as_str().as_bytes()),
         };
-        let instrument = batch
-            .instrument(venue, symbol)
-            .map_err(|problem| match problem {
-                NameProblem::Venue(problem) => format!("venue: {problem}"),
-                NameProblem::Symbol(problem) => format!("symbol: {problem}"),
-            })?;
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-        });
+        let instrument = batch.instrument(venue, symbol).map_err(|problem| match problem {
+            NameProblem::Venue(problem) => format!("venue: {problem}"),
+            NameProblem::Symbol(problem) => format!("symbol: {problem}"),
+        })?;
+        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
         Ok(())
     }
 }
@@ -168,13 +134,10 @@ fn header_text(header: &[u8]) -> Result<&str, ImportError> {
         FileDefect::at_line(1, place(error.valid_up_to()), problem)
     })?;
     if text.trim().is_empty() {
-        return Err(
-            FileDefect::at_line(1, 0, "the first line is empty: it must name the columns").into(),
-        );
+        return Err(FileDefect::at_line(1, 0, "the first line is empty: it must name the columns").into());
     }
     if text.contains("{\"") {
-        let problem =
-            "the file looks like lines of JSON: this server reads trades in columns, with a header";
+        let problem = "the file looks like lines of JSON: this server reads trades in columns, with a header";
         return Err(FileDefect::at_line(1, 0, problem).into());
     }
     if let Some(at) = text.find(|character: char| character.is_control() && character != '\t') {
@@ -249,10 +212,7 @@ impl Record {
                     rest = after;
                 }
             } else {
-                let end = rest
-                    .iter()
-                    .position(|&byte| byte == delimiter)
-                    .unwrap_or(rest.len());
+                let end = rest.iter().position(|&byte| byte == delimiter).unwrap_or(rest.len());
                 if rest[..end].contains(&b'"') {
                     return Err("quote stands inside a field that does not begin with one");
                 }
@@ -274,10 +234,7 @@ impl Record {
     /// Copies a quoted field, and returns what follows its closing quote.
     fn unquote<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], &'static str> {
         loop {
-            let end = rest
-                .iter()
-                .position(|&byte| byte == b'"')
-                .ok_or("quote is not closed on its line")?;
+            let end = rest.iter().position(|&byte| byte == b'"').ok_or("quote is not closed on its line")?;
             self.plain.extend_from_slice(&rest[..end]);
             rest = &rest[end + 1..];
             match rest {
@@ -292,11 +249,7 @@ impl Record {
 
     fn field<'a>(&'a self, line: &'a [u8], index: usize) -> &'a [u8] {
         let (start, end) = self.fields[index];
-        let bytes = if self.plain.is_empty() {
-            line
-        } else {
-            &self.plain
-        };
+        let bytes = if self.plain.is_empty() { line } else { &self.plain };
         &bytes[start as usize..end as usize]
     }
 }
@@ -325,13 +278,7 @@ mod tests {
         let line = b"BINANCE,BTCUSDT,37,1723161255342,1723161254087896568,61837.63000000,0.02,sell";
         assert_eq!(parser.line(line, &mut builder), Line::Tick);
         let batch = builder.take();
-        assert_eq!(
-            batch.instruments,
-            [(
-                Venue::new("BINANCE").unwrap(),
-                Symbol::new("BTCUSDT").unwrap()
-            )]
-        );
+        assert_eq!(batch.instruments, [(Venue::new("BINANCE").unwrap(), Symbol::new("BTCUSDT").unwrap())]);
         assert_eq!(
             batch.ticks,
             [NewTick {
@@ -356,20 +303,11 @@ mod tests {
             "\"V\" ,S,7,1000,,1.5,2,b",
             "V,S,7,1000.000,,+1.5,2,b",
         ] {
-            assert_eq!(
-                read(&mut parser, line.as_bytes()),
-                (Line::Tick, Some(expected.clone())),
-                "{line}"
-            );
+            assert_eq!(read(&mut parser, line.as_bytes()), (Line::Tick, Some(expected.clone())), "{line}");
         }
         let sparse = read(&mut parser, b"V,S,,1000,,1.5,,").1.unwrap();
-        assert_eq!(
-            (sparse.quantity, sparse.side, sparse.trade_id),
-            (None, Side::Unspecified, TradeId::None)
-        );
-        let quoted = read(&mut parser, b"V,S,\"a \"\"b\"\", c\",1000,,1.5,,")
-            .1
-            .unwrap();
+        assert_eq!((sparse.quantity, sparse.side, sparse.trade_id), (None, Side::Unspecified, TradeId::None));
+        let quoted = read(&mut parser, b"V,S,\"a \"\"b\"\", c\",1000,,1.5,,").1.unwrap();
         assert_eq!(quoted.trade_id.to_string(), "a \"b\", c");
         assert_eq!(read(&mut parser, b"").0, Line::Ignored);
         assert_eq!(read(&mut parser, b" \t").0, Line::Ignored);
@@ -379,48 +317,24 @@ mod tests {
     fn bad_lines_are_rejected_with_the_field_and_the_reason() {
         let digits = "9".repeat(400);
         let cases: Vec<(String, &str)> = vec![
-            (
-                "V,S,1,1000,,NaN,1,buy".into(),
-                "price: not a decimal number",
-            ),
+            ("V,S,1,1000,,NaN,1,buy".into(), "price: not a decimal number"),
             ("V,S,1,1000,,,1,buy".into(), "price: not a decimal number"),
             (format!("V,S,1,1000,,{digits},1,buy"), "price: longer than"),
-            (
-                "V,S,1,1000,,1000000000000000,1,buy".into(),
-                "price: absolute value",
-            ),
-            (
-                "V,S,1,1000,,1e5,1,buy".into(),
-                "price: not a decimal number",
-            ),
+            ("V,S,1,1000,,1000000000000000,1,buy".into(), "price: absolute value"),
+            ("V,S,1,1000,,1e5,1,buy".into(), "price: not a decimal number"),
             ("V,S,1,-1000,,1,1,buy".into(), "event_time: before 1970"),
-            (
-                "V,S,1,10413792000000,,1,1,buy".into(),
-                "event_time: after 2262",
-            ),
-            (
-                "V,S,1,,,1,1,buy".into(),
-                "event_time: not a number of milliseconds",
-            ),
+            ("V,S,1,10413792000000,,1,1,buy".into(), "event_time: after 2262"),
+            ("V,S,1,,,1,1,buy".into(), "event_time: not a number of milliseconds"),
             ("V,S,1,1000,x,1,1,buy".into(), "receive_time: not a number"),
-            (
-                "V,S,1,1000,,1,-1,buy".into(),
-                "quantity: must not be negative",
-            ),
+            ("V,S,1,1000,,1,-1,buy".into(), "quantity: must not be negative"),
             ("V,S,1,1000,,1,inf,buy".into(), "quantity: not a decimal"),
             ("V,S,1,1000,,1,1,up".into(), "side: must be buy"),
             ("V,A B,1,1000,,1,1,buy".into(), "symbol: byte 1"),
             ("V,,1,1000,,1,1,buy".into(), "symbol: must not be empty"),
             ("V/W,S,1,1000,,1,1,buy".into(), "venue: byte 1"),
-            (
-                format!("V,S,{},1000,,1,1,buy", "x".repeat(65)),
-                "trade_id: longer",
-            ),
+            (format!("V,S,{},1000,,1,1,buy", "x".repeat(65)), "trade_id: longer"),
             ("V,S,1,1000,,1,1".into(), "has 7 fields, the header has 8"),
-            (
-                "V,S,1,1000,,5,970,1,buy".into(),
-                "has 9 fields, the header has 8",
-            ),
+            ("V,S,1,1000,,5,970,1,buy".into(), "has 9 fields, the header has 8"),
             ("V,S,\"1,1000,,1,1,buy".into(), "quote is not closed"),
             ("V,S,\"1\"2,1000,,1,1,buy".into(), "quote ends before"),
             ("V,S,1\"2,1000,,1,1,buy".into(), "quote stands inside"),
@@ -428,9 +342,7 @@ mod tests {
         let mut parser = open(HEADER);
         for (line, expected) in &cases {
             let (outcome, tick) = read(&mut parser, line.as_bytes());
-            let Line::Rejected(reason) = outcome else {
-                panic!("{line}: {outcome:?}")
-            };
+            let Line::Rejected(reason) = outcome else { panic!("{line}: {outcome:?}") };
             assert!(reason.contains(expected), "{line}: {reason}");
             assert_eq!(tick, None, "{line}");
         }
@@ -448,20 +360,11 @@ mod tests {
             ("\u{feff}venue,symbol,time_s,price", "V,S,1,1.5"),
             ("\"venue\",\"symbol\",\"time_s\",\"price\"", "V,S,1,1.5"),
         ] {
-            assert_eq!(
-                read(&mut open(header), line.as_bytes()).0,
-                Line::Tick,
-                "{header}"
-            );
+            assert_eq!(read(&mut open(header), line.as_bytes()).0, Line::Tick, "{header}");
         }
         let mut comma = open("venue;symbol;time_s;price");
-        assert!(
-            matches!(read(&mut comma, b"V;S;1;5,970").0, Line::Rejected(reason) if reason.starts_with("price"))
-        );
-        let given = ImportOptions {
-            delimiter: Some(b'|'),
-            ..ImportOptions::default()
-        };
+        assert!(matches!(read(&mut comma, b"V;S;1;5,970").0, Line::Rejected(reason) if reason.starts_with("price")));
+        let given = ImportOptions { delimiter: Some(b'|'), ..ImportOptions::default() };
         let mut bar = CsvTrades::open(&given, b"venue|symbol|time_s|price").unwrap();
         assert_eq!(read(&mut bar, b"V|S|1|1.5").0, Line::Tick);
     }
@@ -471,18 +374,13 @@ mod tests {
         let cases: &[(&[u8], &str)] = &[
             (b"", "the first line is empty"),
             (b"  ", "the first line is empty"),
-            (
-                b"venue,symb\xE9l,time_s,price",
-                "not UTF-8: convert the file to UTF-8 (line 1, byte 10)",
-            ),
+            (b"venue,symb\xE9l,time_s,price", "not UTF-8: convert the file to UTF-8 (line 1, byte 10)"),
             (b"venue,symbol\rV,S", "carriage return alone"),
             (b"v\0e\0n\0u\0e\0", "control character"),
             (b"venue,\"symbol,time_s,price", "quote is not closed"),
         ];
         for (header, expected) in cases {
-            let error = CsvTrades::open(&ImportOptions::default(), header)
-                .unwrap_err()
-                .to_string();
+            let error = CsvTrades::open(&ImportOptions::default(), header).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -20,29 +20,17 @@ pub struct FileDefect {
 impl FileDefect {
     /// A defect without a place.
     pub fn new(problem: impl Into<String>) -> FileDefect {
-        FileDefect {
-            problem: problem.into(),
-            line: None,
-            byte: None,
-        }
+        FileDefect { problem: problem.into(), line: None, byte: None }
     }
 
     /// A defect of a line.
     pub fn at_line(line: u64, byte: u64, problem: impl Into<String>) -> FileDefect {
-        FileDefect {
-            problem: problem.into(),
-            line: Some(line),
-            byte: Some(byte),
-        }
+        FileDefect { problem: problem.into(), line: Some(line), byte: Some(byte) }
     }
 
     /// A defect at a byte of the upload.
     pub fn at_byte(byte: u64, problem: impl Into<String>) -> FileDefect {
-        FileDefect {
-            problem: problem.into(),
-            line: None,
-            byte: Some(byte),
-        }
+        FileDefect { problem: problem.into(), line: None, byte: Some(byte) }
     }
 }
 
@@ -162,10 +150,7 @@ impl ImportError {
 
     /// What a run's row keeps of it.
     pub(super) fn stored(&self) -> RunError {
-        RunError {
-            reason: self.reason().to_owned(),
-            message: clipped(&self.to_string(), MAX_MESSAGE_BYTES),
-        }
+        RunError { reason: self.reason().to_owned(), message: clipped(&self.to_string(), MAX_MESSAGE_BYTES) }
     }
 
     /// Carries an error through code that speaks `io::Error`; [`ImportError::from_io`] takes it out again.
@@ -174,10 +159,7 @@ impl ImportError {
     }
 
     /// The error inside an `io::Error`, or the file's error made by `otherwise`.
-    pub(super) fn from_io(
-        error: io::Error,
-        otherwise: impl FnOnce(io::Error) -> ImportError,
-    ) -> ImportError {
+    pub(super) fn from_io(error: io::Error, otherwise: impl FnOnce(io::Error) -> ImportError) -> ImportError {
         error.downcast::<ImportError>().unwrap_or_else(otherwise)
     }
 }
@@ -196,14 +178,8 @@ fn too_many(max: u64, rejected: u64, first: &[Reject]) -> String {
     let mut text = format!("{rejected} lines were rejected, and max_rejects allows {max}");
     for (index, reject) in first.iter().take(3).enumerate() {
         let start = if index == 0 { ": " } else { "; " };
-        write!(
-            text,
-            "{start}line {} {} in {:?}",
-            reject.line,
-            reject.reason,
-            clipped(&reject.text, 64)
-        )
-        .expect("writing to a String cannot fail");
+        write!(text, "{start}line {} {} in {:?}", reject.line, reject.reason, clipped(&reject.text, 64))
+            .expect("writing to a String cannot fail");
     }
     text
 }

@@ -91,25 +91,10 @@ impl Field {
             Field::Venue => &["venue", "exchange", "market"],
             Field::Symbol => &["symbol", "ticker", "instrument", "pair"],
             Field::Price => &["price", "px", "last", "lastprice", "tradeprice"],
-            Field::Quantity => &[
-                "quantity",
-                "qty",
-                "size",
-                "amount",
-                "volume",
-                "vol",
-                "tradesize",
-                "tradequantity",
-            ],
-            Field::Side => &[
-                "side",
-                "aggressor",
-                "aggressorside",
-                "takerside",
-                "tradeside",
-                "buyerismaker",
-                "isbuyermaker",
-            ],
+            Field::Quantity => &["quantity", "qty", "size", "amount", "volume", "vol", "tradesize", "tradequantity"],
+            Field::Side => {
+                &["side", "aggressor", "aggressorside", "takerside", "tradeside", "buyerismaker", "isbuyermaker"]
+            }
             Field::TradeId => &["tradeid", "id", "t", "aggtradeid"],
         }
     }
@@ -169,11 +154,7 @@ pub(super) fn split_unit(field: Field, name: &str) -> (String, Option<TimeUnit>)
         if unit.is_some() {
             words.pop();
         }
-        if words.len() > 1
-            && words
-                .last()
-                .is_some_and(|word| word == "unix" || word == "epoch")
-        {
+        if words.len() > 1 && words.last().is_some_and(|word| word == "unix" || word == "epoch") {
             words.pop();
         }
     }

@@ -114,8 +114,5 @@ impl BatchBuilder {
 
 /// A name's bytes as text. The first byte that is no UTF-8 is outside the alphabet too.
 fn text(bytes: &[u8], slash: bool) -> Result<&str, NameInvalid> {
-    std::str::from_utf8(bytes).map_err(|error| NameInvalid::Character {
-        position: error.valid_up_to(),
-        slash,
-    })
+    std::str::from_utf8(bytes).map_err(|error| NameInvalid::Character { position: error.valid_up_to(), slash })
 }

@@ -69,19 +69,11 @@ impl Imports {
     ) -> Result<(Vec<RunStatus>, Option<ListPosition>), ImportError> {
         let mut fresh = self.unstored(after.as_ref()).await?.into_iter().peekable();
         let limit = limit.clamp(1, MAX_PAGE);
-        let mut page = Page {
-            state,
-            limit,
-            runs: Vec::new(),
-            position: after,
-        };
+        let mut page = Page { state, limit, runs: Vec::new(), position: after };
         let epoch = self.0.store.head().await?.epoch;
         let mut scanned = 0;
         while scanned < SCAN {
-            let before = page
-                .position
-                .as_ref()
-                .and_then(|position| position.stored.clone());
+            let before = page.position.as_ref().and_then(|position| position.stored.clone());
             // One more than the page needs tells whether there is another.
             let asked = limit + 1;
             let stored = self.0.store.runs(before.as_ref(), asked).await?;

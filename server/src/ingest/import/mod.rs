@@ -89,15 +89,7 @@ struct Inner {
 impl Imports {
     /// Nothing runs until an upload comes.
     pub fn new(config: ImportsConfig) -> Imports {
-        let ImportsConfig {
-            ingest,
-            store,
-            clock,
-            spool_folder,
-            limits,
-            first_owner,
-            stop,
-        } = config;
+        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop } = config;
         Imports(Arc::new(Inner {
             ingest,
             store,
@@ -126,9 +118,7 @@ impl Imports {
                 limit: "import_uploads",
                 max,
                 actual: None,
-                problem: format!(
-                    "{max} uploads are in progress, which is import_uploads: try again later"
-                ),
+                problem: format!("{max} uploads are in progress, which is import_uploads: try again later"),
             });
         };
         let entry = inner.registry.enter(start, inner.clock.now());
@@ -144,13 +134,10 @@ impl Imports {
     pub async fn cancel(&self, run: &RunId) -> Result<RunStatus, ImportError> {
         let inner = &self.0;
         if let Some(entry) = inner.registry.get(run) {
-            entry.end(Phase::Cancelled {
-                at: inner.clock.now(),
-            });
+            entry.end(Phase::Cancelled { at: inner.clock.now() });
             if let Phase::Cancelled { .. } = entry.phase() {
                 entry.stop.cancel();
-                return RunStatus::unstored(&entry)
-                    .ok_or_else(|| ImportError::Unknown(run.clone()));
+                return RunStatus::unstored(&entry).ok_or_else(|| ImportError::Unknown(run.clone()));
             }
         }
         inner.store.cancel_run(&inner.stored_name(run)).await?;
@@ -200,8 +187,6 @@ impl Inner {
             let max_rejects = entry.map(|entry| entry.start.max_rejects);
             return Ok(RunStatus::stored(stored, rejects, epoch, max_rejects));
         }
-        entry
-            .and_then(|entry| RunStatus::unstored(&entry))
-            .ok_or_else(|| ImportError::Unknown(run.clone()))
+        entry.and_then(|entry| RunStatus::unstored(&entry)).ok_or_else(|| ImportError::Unknown(run.clone()))
     }
 }

@@ -74,13 +74,8 @@ pub struct ImportStart {
 }
 
 impl TimeUnit {
-    const ALL: [TimeUnit; 5] = [
-        TimeUnit::Seconds,
-        TimeUnit::Milliseconds,
-        TimeUnit::Microseconds,
-        TimeUnit::Nanoseconds,
-        TimeUnit::Text,
-    ];
+    const ALL: [TimeUnit; 5] =
+        [TimeUnit::Seconds, TimeUnit::Milliseconds, TimeUnit::Microseconds, TimeUnit::Nanoseconds, TimeUnit::Text];
 
     fn name(self) -> &'static str {
         match self {
@@ -152,12 +147,7 @@ impl ImportOptions {
     }
 
     /// What makes two uploads the same run: the content, what these (resolved) options make of it, and the parser.
-    pub fn identity(
-        &self,
-        content: &[u8; 32],
-        parser_version: u32,
-        again: Option<&RunId>,
-    ) -> [u8; 32] {
+    pub fn identity(&self, content: &[u8; 32], parser_version: u32, again: Option<&RunId>) -> [u8; 32] {
         let options = self.encode();
         let mut hash = Sha256::new();
         hash.update(content);
@@ -184,9 +174,7 @@ impl ImportOptions {
 fn delimiter_invalid() -> ImportError {
     ImportError::Option {
         field: "options.delimiter",
-        problem:
-            "must be one ASCII character other than a quote, a digit, a letter or a line break"
-                .to_owned(),
+        problem: "must be one ASCII character other than a quote, a digit, a letter or a line break".to_owned(),
     }
 }
 
@@ -199,11 +187,7 @@ mod tests {
             format: Some(FileFormat::Csv),
             venue: Some(Venue::new("XNAS").unwrap()),
             symbol: Some(Symbol::new("A=B").unwrap()),
-            columns: [
-                (Field::Price, "a=b".to_owned()),
-                (Field::EventTime, "Zeit (ms)".to_owned()),
-            ]
-            .into(),
+            columns: [(Field::Price, "a=b".to_owned()), (Field::EventTime, "Zeit (ms)".to_owned())].into(),
             time_unit: Some(TimeUnit::Text),
             receive_time_unit: Some(TimeUnit::Nanoseconds),
             delimiter: Some(b'\t'),
@@ -258,11 +242,7 @@ mod tests {
             (",,", None),
             ("\u{e9}", None),
         ] {
-            assert_eq!(
-                ImportOptions::check_delimiter(text).ok(),
-                expected,
-                "{text:?}"
-            );
+            assert_eq!(ImportOptions::check_delimiter(text).ok(), expected, "{text:?}");
         }
     }
 }

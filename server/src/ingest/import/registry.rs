@@ -43,10 +43,7 @@ pub(super) enum Phase {
 
 impl Entry {
     pub(super) fn phase(&self) -> Phase {
-        self.phase
-            .lock()
-            .expect("no holder of the lock panics")
-            .clone()
+        self.phase.lock().expect("no holder of the lock panics").clone()
     }
 
     /// Leaves the uploading phase; whatever ended it first stands.
@@ -76,18 +73,12 @@ impl Known {
     /// Forgets what ended long ago.
     fn sweep(&mut self, now: UnixNanos) {
         let before = now.saturating_sub(REMEMBERED);
-        while self.ended.len() > REMEMBERED_RUNS
-            || self.ended.front().is_some_and(|(at, _)| *at < before)
-        {
+        while self.ended.len() > REMEMBERED_RUNS || self.ended.front().is_some_and(|(at, _)| *at < before) {
             let Some((_, entry)) = self.ended.pop_front() else {
                 return;
             };
             let name = &entry.start.run;
-            if self
-                .entries
-                .get(name)
-                .is_some_and(|current| Arc::ptr_eq(current, &entry))
-            {
+            if self.entries.get(name).is_some_and(|current| Arc::ptr_eq(current, &entry)) {
                 self.entries.remove(name);
             }
         }
@@ -179,14 +170,9 @@ mod tests {
         let older = registry.enter(start("r"), at(0));
         let newer = registry.enter(start("r"), at(1));
         assert!(older.stop.is_cancelled() && !newer.stop.is_cancelled());
-        assert!(
-            matches!(older.phase(), Phase::Failed { error, .. } if error.reason == "IMPORT_CONFLICT")
-        );
+        assert!(matches!(older.phase(), Phase::Failed { error, .. } if error.reason == "IMPORT_CONFLICT"));
         registry.leave(&older, at(1));
         assert_eq!(registry.all(at(10_000)).len(), 1);
-        assert!(Arc::ptr_eq(
-            &registry.get(&newer.start.run).unwrap(),
-            &newer
-        ));
+        assert!(Arc::ptr_eq(&registry.get(&newer.start.run).unwrap(), &newer));
     }
 }

@@ -21,25 +21,14 @@ pub struct Spool {
 impl Spool {
     /// A spool in an existing folder, at most `max` bytes over all its files.
     pub fn new(folder: PathBuf, max: u64) -> Spool {
-        Spool {
-            folder,
-            used: Arc::default(),
-            max,
-        }
+        Spool { folder, used: Arc::default(), max }
     }
 
     /// A new file.
     pub(super) fn file(&self) -> Result<SpoolWriter, ImportError> {
         let file = tempfile::tempfile_in(&self.folder).map_err(ImportError::Spool)?;
-        let share = Share {
-            used: self.used.clone(),
-            bytes: 0,
-        };
-        Ok(SpoolWriter {
-            out: BufWriter::with_capacity(BUFFER_BYTES, file),
-            share,
-            max: self.max,
-        })
+        let share = Share { used: self.used.clone(), bytes: 0 };
+        Ok(SpoolWriter { out: BufWriter::with_capacity(BUFFER_BYTES, file), share, max: self.max })
     }
 }
 
@@ -89,15 +78,9 @@ impl SpoolWriter {
 
     /// The finished file, to be read from its start.
     pub(super) fn finish(self) -> Result<SpoolFile, ImportError> {
-        let mut file = self
-            .out
-            .into_inner()
-            .map_err(|error| ImportError::Spool(error.into_error()))?;
+        let mut file = self.out.into_inner().map_err(|error| ImportError::Spool(error.into_error()))?;
         file.rewind().map_err(ImportError::Spool)?;
-        Ok(SpoolFile {
-            file,
-            _share: self.share,
-        })
+        Ok(SpoolFile { file, _share: self.share })
     }
 }
 
@@ -135,29 +118,16 @@ mod tests {
         let mut second = spool.file().unwrap();
         second.write(&[0; 40]).unwrap();
         let error = second.write(&[0; 1]).unwrap_err();
-        assert!(matches!(
-            error,
-            ImportError::Limit {
-                limit: "import_spool_bytes",
-                ..
-            }
-        ));
+        assert!(matches!(error, ImportError::Limit { limit: "import_spool_bytes", .. }));
         drop((first, second));
         spool.file().unwrap().write(&[0; 100]).unwrap();
-        assert_eq!(
-            std::fs::read_dir(folder.path()).unwrap().count(),
-            0,
-            "files have no name"
-        );
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "files have no name");
     }
 
     #[test]
     fn a_missing_folder_is_an_error_that_says_so() {
         let spool = Spool::new(PathBuf::from("/nonexistent/spool"), 100);
         let error = spool.file().unwrap_err();
-        assert!(
-            error.to_string().contains("cannot keep the upload"),
-            "{error}"
-        );
+        assert!(error.to_string().contains("cannot keep the upload"), "{error}");
     }
 }

@@ -92,12 +92,7 @@ pub struct RunStatus {
 
 impl RunStatus {
     /// A run of the store.
-    pub(super) fn stored(
-        run: Run,
-        rejects: Vec<Reject>,
-        epoch: Epoch,
-        max_rejects: Option<u32>,
-    ) -> RunStatus {
+    pub(super) fn stored(run: Run, rejects: Vec<Reject>, epoch: Epoch, max_rejects: Option<u32>) -> RunStatus {
         let Run {
             run,
             state,
@@ -131,10 +126,7 @@ impl RunStatus {
             again: run.again,
             content: Some((run.content, run.parser_version)),
             trace_id: run.trace_id,
-            cursor: (last_seq > 0).then_some(Cursor {
-                epoch,
-                position: last_seq,
-            }),
+            cursor: (last_seq > 0).then_some(Cursor { epoch, position: last_seq }),
             last_batch,
             first_rejects: rejects,
         }

@@ -48,17 +48,10 @@ pub struct Upload {
 
 impl Upload {
     /// Starts the task of an upload.
-    pub(super) fn start(
-        inner: &Arc<Inner>,
-        entry: Arc<Entry>,
-        slot: OwnedSemaphorePermit,
-    ) -> Upload {
+    pub(super) fn start(inner: &Arc<Inner>, entry: Arc<Entry>, slot: OwnedSemaphorePermit) -> Upload {
         let (messages, received) = mpsc::channel(CHANNEL_MESSAGES);
         let (reply, outcome) = oneshot::channel();
-        let task = Task {
-            inner: inner.clone(),
-            entry,
-        };
+        let task = Task { inner: inner.clone(), entry };
         inner.tasks.spawn(async move {
             let imported = task.run(received, slot).await;
             task.conclude(&imported);
@@ -84,25 +77,17 @@ impl Upload {
     pub async fn outcome(&mut self) -> Result<Imported, ImportError> {
         match (&mut self.outcome).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(ImportError::Defect(
-                "its task ended without an outcome".to_owned(),
-            )),
+            Err(_) => Err(ImportError::Defect("its task ended without an outcome".to_owned())),
         }
     }
 }
 
 /// Receives an upload on a blocking thread.
-fn receive(
-    mut intake: Intake,
-    mut messages: mpsc::Receiver<Message>,
-    entry: &Entry,
-) -> Result<Spooled, ImportError> {
+fn receive(mut intake: Intake, mut messages: mpsc::Receiver<Message>, entry: &Entry) -> Result<Spooled, ImportError> {
     loop {
         match messages.blocking_recv() {
             Some(Message::Data(bytes)) => {
-                entry
-                    .uploaded
-                    .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                entry.uploaded.fetch_add(bytes.len() as u64, Ordering::Relaxed);
                 intake.push(&bytes)?;
             }
             Some(Message::End) => return intake.finish(entry.start.size_bytes),
@@ -128,20 +113,13 @@ impl Task {
         }
         let spooled = self.received(messages, slot).await?;
         let owner = self.inner.owner();
-        let claim = self
-            .inner
-            .store
-            .begin_run(self.request(&spooled, owner))
-            .await?;
+        let claim = self.inner.store.begin_run(self.request(&spooled, owner)).await?;
         match claim {
             RunClaim::Yours(run) => self.work(run, owner, spooled).await,
             RunClaim::Done(run) | RunClaim::Leased(run) => {
                 let id = run.run.id;
                 self.entry.end(Phase::Stored(id.clone()));
-                Ok(Imported {
-                    run: self.inner.status(&id).await?,
-                    duplicate: true,
-                })
+                Ok(Imported { run: self.inner.status(&id).await?, duplicate: true })
             }
             RunClaim::OtherOptions(run) => Err(ImportError::Conflict {
                 run: run.run.id,
@@ -162,11 +140,7 @@ impl Task {
         messages: mpsc::Receiver<Message>,
         slot: OwnedSemaphorePermit,
     ) -> Result<Spooled, ImportError> {
-        let intake = Intake::new(
-            self.inner.limits.clone(),
-            self.entry.start.options.clone(),
-            self.inner.spool.clone(),
-        );
+        let intake = Intake::new(self.inner.limits.clone(), self.entry.start.options.clone(), self.inner.spool.clone());
         let entry = self.entry.clone();
         let receiving = tokio::task::spawn_blocking(move || {
             let received = receive(intake, messages, &entry);
@@ -202,20 +176,11 @@ impl Task {
                 trace_id: start.trace_id.clone(),
                 again: start.again,
             },
-            lease: Lease {
-                owner,
-                now,
-                until: now.saturating_add(super::limits::LEASE),
-            },
+            lease: Lease { owner, now, until: now.saturating_add(super::limits::LEASE) },
         }
     }
 
-    async fn work(
-        &self,
-        run: Run,
-        owner: RunOwner,
-        spooled: Spooled,
-    ) -> Result<Imported, ImportError> {
+    async fn work(&self, run: Run, owner: RunOwner, spooled: Spooled) -> Result<Imported, ImportError> {
         let id = run.run.id.clone();
         self.entry.end(Phase::Stored(id.clone()));
         if let Phase::Cancelled { .. } = self.entry.phase() {
@@ -223,17 +188,10 @@ impl Task {
             self.inner.store.cancel_run(&id).await?;
             return Err(ImportError::Cancelled(id));
         }
-        let work = Work {
-            inner: &self.inner,
-            run: id.clone(),
-            owner,
-            max_rejects: u64::from(self.entry.start.max_rejects),
-        };
+        let work =
+            Work { inner: &self.inner, run: id.clone(), owner, max_rejects: u64::from(self.entry.start.max_rejects) };
         work.go(run, Source::new(spooled)).await?;
-        Ok(Imported {
-            run: self.inner.status(&id).await?,
-            duplicate: false,
-        })
+        Ok(Imported { run: self.inner.status(&id).await?, duplicate: false })
     }
 
     /// Notes the end of the upload, and forgets it in a while.
@@ -241,26 +199,14 @@ impl Task {
         let now = self.inner.clock.now();
         let run = self.entry.start.run.as_str();
         match imported {
-            Ok(Imported {
-                run: status,
-                duplicate,
-            }) => {
-                tracing::info!(
-                    run,
-                    ticks = status.ticks,
-                    rejected = status.rejected,
-                    duplicate,
-                    "an import has ended"
-                );
+            Ok(Imported { run: status, duplicate }) => {
+                tracing::info!(run, ticks = status.ticks, rejected = status.rejected, duplicate, "an import has ended");
             }
             Err(error) => {
                 tracing::info!(run, reason = error.reason(), %error, "an import did not succeed");
                 let phase = match error {
                     ImportError::Cancelled(_) => Phase::Cancelled { at: now },
-                    error => Phase::Failed {
-                        error: error.stored(),
-                        at: now,
-                    },
+                    error => Phase::Failed { error: error.stored(), at: now },
                 };
                 self.entry.end(phase);
             }

@@ -14,9 +14,7 @@ use super::Inner;
 use super::content::Spooled;
 use super::error::ImportError;
 use super::format::{BatchBuilder, Line, Parser};
-use super::limits::{
-    BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE,
-};
+use super::limits::{BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE};
 use super::spool::SpoolFile;
 use crate::domain::Batch;
 use crate::ingest::{IngestError, Receipt, Sender, Submission};
@@ -55,21 +53,14 @@ struct From {
 
 impl Source {
     pub(super) fn new(spooled: Spooled) -> Source {
-        Source {
-            file: spooled.file,
-            parser: spooled.parser,
-        }
+        Source { file: spooled.file, parser: spooled.parser }
     }
 
     /// Reads batches after the last stored one, until the file ends or nobody takes them any more.
     fn read(&mut self, from: From, out: &mpsc::Sender<Parsed>) -> Result<(), ImportError> {
         let mut file = self.file.file();
         file.seek(SeekFrom::Start(0)).map_err(ImportError::Spool)?;
-        let mut lines = Lines {
-            reader: BufReader::with_capacity(256 << 10, file),
-            line: Vec::new(),
-            number: 0,
-        };
+        let mut lines = Lines { reader: BufReader::with_capacity(256 << 10, file), line: Vec::new(), number: 0 };
         let skipped = 1 + from.last_batch * BATCH_LINES;
         while lines.number < skipped {
             if !lines.next()? {
@@ -89,21 +80,13 @@ impl Source {
                     Line::Rejected(reason) => {
                         progress.rejected += 1;
                         rejected += 1;
-                        let reject = Reject {
-                            line: lines.number,
-                            reason,
-                            text: shown(lines.text()),
-                        };
+                        let reject = Reject { line: lines.number, reason, text: shown(lines.text()) };
                         if first_rejects.len() < 3 {
                             first_rejects.push(reject.clone());
                         }
                         if rejected > from.max_rejects {
                             let max = from.max_rejects;
-                            return Err(ImportError::TooManyRejects {
-                                max,
-                                rejected,
-                                first: first_rejects,
-                            });
+                            return Err(ImportError::TooManyRejects { max, rejected, first: first_rejects });
                         }
                         if rejected <= KEPT_REJECTS {
                             progress.rejects.push(reject);
@@ -114,11 +97,7 @@ impl Source {
             if progress.lines == 0 {
                 return Ok(());
             }
-            let parsed = Parsed {
-                number,
-                batch: builder.take(),
-                progress,
-            };
+            let parsed = Parsed { number, batch: builder.take(), progress };
             if out.blocking_send(parsed).is_err() {
                 return Ok(());
             }
@@ -201,9 +180,7 @@ impl Work<'_> {
         };
         match stored {
             Ok(()) => self.finish(RunState::Succeeded, None).await,
-            Err(ImportError::Ingest(IngestError::Fenced | IngestError::Unknown)) => {
-                Err(self.lost().await)
-            }
+            Err(ImportError::Ingest(IngestError::Fenced | IngestError::Unknown)) => Err(self.lost().await),
             // The store may not know what it has, or we are stopping: the lease ends by itself, and the next upload
             // goes on from there.
             Err(error @ ImportError::Ingest(_)) => Err(error),
@@ -219,11 +196,7 @@ impl Work<'_> {
         loop {
             tokio::time::sleep(LEASE_RENEWAL).await;
             let now = self.inner.clock.now();
-            let lease = Lease {
-                owner: self.owner,
-                now,
-                until: now.saturating_add(LEASE),
-            };
+            let lease = Lease { owner: self.owner, now, until: now.saturating_add(LEASE) };
             if let Err(error) = self.inner.store.renew_lease(&self.run, lease).await {
                 tracing::warn!(run = self.run.as_str(), %error, "a lease could not be renewed");
             }
@@ -256,9 +229,7 @@ impl Work<'_> {
             }
             wait = (wait * 2).min(LAST_WAIT);
             match self.inner.store.run(&self.run).await {
-                Ok(Some(fresh))
-                    if fresh.owner == self.owner && fresh.state == RunState::Running =>
-                {
+                Ok(Some(fresh)) if fresh.owner == self.owner && fresh.state == RunState::Running => {
                     if fresh.last_batch > run.last_batch {
                         wait = FIRST_WAIT;
                         give_up = Instant::now() + STORE_PATIENCE;
@@ -272,18 +243,10 @@ impl Work<'_> {
     }
 
     /// Reads on one thread and appends from here, until the file ends or a batch is not stored.
-    async fn pass(
-        &self,
-        run: &Run,
-        mut source: Source,
-    ) -> Result<(Source, Result<(), ImportError>), ImportError> {
+    async fn pass(&self, run: &Run, mut source: Source) -> Result<(Source, Result<(), ImportError>), ImportError> {
         // One batch is read ahead while others are appended.
         let (out, mut parsed) = mpsc::channel(1);
-        let from = From {
-            last_batch: run.last_batch,
-            rejected: run.progress.rejected,
-            max_rejects: self.max_rejects,
-        };
+        let from = From { last_batch: run.last_batch, rejected: run.progress.rejected, max_rejects: self.max_rejects };
         let reading = tokio::task::spawn_blocking(move || {
             let read = source.read(from, &out);
             (source, read)
@@ -300,9 +263,7 @@ impl Work<'_> {
         while let Some(receipt) = waiting.pop_front() {
             stored = stored.and(acknowledged(receipt).await);
         }
-        let (source, read) = reading
-            .await
-            .map_err(|error| ImportError::Defect(error.to_string()))?;
+        let (source, read) = reading.await.map_err(|error| ImportError::Defect(error.to_string()))?;
         Ok((source, stored.and(read)))
     }
 
@@ -316,41 +277,19 @@ impl Work<'_> {
         if self.inner.stop.is_cancelled() {
             return Err(IngestError::ShuttingDown.into());
         }
-        let Parsed {
-            number,
-            batch,
-            progress,
-        } = parsed;
-        let sender = Sender::Run {
-            run: self.run.clone(),
-            owner: self.owner,
-            batch: number,
-            progress,
-        };
-        let submission = Submission {
-            batch,
-            sender,
-            backfill: true,
-        };
+        let Parsed { number, batch, progress } = parsed;
+        let sender = Sender::Run { run: self.run.clone(), owner: self.owner, batch: number, progress };
+        let submission = Submission { batch, sender, backfill: true };
         waiting.push_back(self.inner.ingest.submit(submission).await?);
         Ok(())
     }
 
     /// Ends the run, with patience: everything is stored already.
-    async fn finish(
-        &self,
-        state: RunState,
-        error: Option<&ImportError>,
-    ) -> Result<(), ImportError> {
+    async fn finish(&self, state: RunState, error: Option<&ImportError>) -> Result<(), ImportError> {
         let give_up = Instant::now() + STORE_PATIENCE;
         loop {
             let error = error.map(ImportError::stored);
-            match self
-                .inner
-                .store
-                .finish_run(&self.run, &self.owner, state, error)
-                .await
-            {
+            match self.inner.store.finish_run(&self.run, &self.owner, state, error).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(self.lost().await),
                 Err(error) if Instant::now() >= give_up => return Err(error.into()),
@@ -365,18 +304,14 @@ impl Work<'_> {
     /// Why the run is not ours any more.
     async fn lost(&self) -> ImportError {
         match self.inner.store.run(&self.run).await {
-            Ok(Some(run)) if run.state == RunState::Cancelled => {
-                ImportError::Cancelled(self.run.clone())
-            }
+            Ok(Some(run)) if run.state == RunState::Cancelled => ImportError::Cancelled(self.run.clone()),
             Ok(_) => ImportError::Superseded(self.run.clone()),
             Err(error) => error.into(),
         }
     }
 }
 
-async fn acknowledged(
-    receipt: oneshot::Receiver<Result<Receipt, IngestError>>,
-) -> Result<(), ImportError> {
+async fn acknowledged(receipt: oneshot::Receiver<Result<Receipt, IngestError>>) -> Result<(), ImportError> {
     receipt.await.unwrap_or(Err(IngestError::ShuttingDown))?;
     Ok(())
 }

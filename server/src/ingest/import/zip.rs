@@ -53,11 +53,7 @@ struct Entry {
 }
 
 /// Unpacks the data entry of an archive into `content`.
-pub(super) fn unpack(
-    archive: &SpoolFile,
-    mut content: Content,
-    limits: &Limits,
-) -> Result<Spooled, ImportError> {
+pub(super) fn unpack(archive: &SpoolFile, mut content: Content, limits: &Limits) -> Result<Spooled, ImportError> {
     let length = archive.len().map_err(ImportError::Spool)?;
     let mut reader = BufReader::new(archive.file());
     let table = find_table(&mut reader, length).map_err(|error| read_failed(error, length))?;
@@ -70,14 +66,10 @@ pub(super) fn unpack(
         .and_then(|_| reader.read_exact(&mut local))
         .map_err(|error| read_failed(error, length))?;
     if !local.starts_with(b"PK\x03\x04") {
-        return Err(damaged(
-            "an entry does not begin where the table of contents says",
-        ));
+        return Err(damaged("an entry does not begin where the table of contents says"));
     }
     let skip = i64::from(u16_at(&local, 26)) + i64::from(u16_at(&local, 28));
-    reader
-        .seek_relative(skip)
-        .map_err(|error| read_failed(error, length))?;
+    reader.seek_relative(skip).map_err(|error| read_failed(error, length))?;
 
     let unpacked = inflate(&mut reader, &entry, &mut content)
         .map_err(|error| ImportError::from_io(error, |error| read_failed(error, length)))?;
@@ -102,21 +94,14 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
         })
         .ok_or_else(truncated)?;
     let end = &bytes[at..];
-    let table = Table {
-        entries: u64::from(u16_at(end, 10)),
-        offset: u64::from(u32_at(end, 16)),
-    };
+    let table = Table { entries: u64::from(u16_at(end, 10)), offset: u64::from(u32_at(end, 16)) };
     if table.entries < 0xFFFF && table.offset < 0xFFFF_FFFF {
         return Ok(table);
     }
     // The large form has its own end record, and the one just read is preceded by where that lies.
     let end_offset = length - tail + at as u64;
     let mut locator = [0; LOCATOR_BYTES as usize];
-    reader.seek(SeekFrom::Start(
-        end_offset
-            .checked_sub(LOCATOR_BYTES)
-            .ok_or_else(truncated)?,
-    ))?;
+    reader.seek(SeekFrom::Start(end_offset.checked_sub(LOCATOR_BYTES).ok_or_else(truncated)?))?;
     reader.read_exact(&mut locator)?;
     if !locator.starts_with(b"PK\x06\x07") {
         return Ok(table);
@@ -127,20 +112,13 @@ fn find_table(reader: &mut BufReader<&File>, length: u64) -> io::Result<Table> {
     if !large.starts_with(b"PK\x06\x06") {
         return Err(truncated());
     }
-    Ok(Table {
-        entries: u64_at(&large, 32),
-        offset: u64_at(&large, 48),
-    })
+    Ok(Table { entries: u64_at(&large, 32), offset: u64_at(&large, 48) })
 }
 
 /// Reads the table of contents and picks the one entry that holds data.
 fn data_entry(reader: &mut BufReader<&File>, table: Table) -> Result<Entry, ImportError> {
     if table.entries > MAX_ENTRIES {
-        return Err(FileDefect::new(format!(
-            "the zip has {} entries: pack one file alone",
-            table.entries
-        ))
-        .into());
+        return Err(FileDefect::new(format!("the zip has {} entries: pack one file alone", table.entries)).into());
     }
     let broken = |_| damaged("its table of contents is cut off");
     reader.seek(SeekFrom::Start(table.offset)).map_err(broken)?;
@@ -207,19 +185,14 @@ fn widen(entry: &mut Entry, mut extra: &[u8]) {
 /// Folders, and what macOS puts beside a file.
 fn is_no_data(name: &str) -> bool {
     let last = name.rsplit(['/', '\\']).next().unwrap_or(name);
-    name.ends_with('/')
-        || name.starts_with("__MACOSX/")
-        || last.starts_with("._")
-        || last == ".DS_Store"
+    name.ends_with('/') || name.starts_with("__MACOSX/") || last.starts_with("._") || last == ".DS_Store"
 }
 
 /// Refuses an entry for what its table says, before a byte of it is unpacked.
 fn check_entry(entry: &Entry, limits: &Limits) -> Result<(), ImportError> {
     let name = clipped(&entry.name, 80);
     if entry.flags & ENCRYPTED != 0 {
-        return Err(
-            FileDefect::new(format!("{name:?} is encrypted: pack it without a password")).into(),
-        );
+        return Err(FileDefect::new(format!("{name:?} is encrypted: pack it without a password")).into());
     }
     if entry.method != STORED && entry.method != DEFLATED {
         return Err(FileDefect::new(format!(
@@ -234,9 +207,7 @@ fn check_entry(entry: &Entry, limits: &Limits) -> Result<(), ImportError> {
             limit: "import_content_bytes",
             max,
             actual: Some(entry.unpacked),
-            problem: format!(
-                "the file unpacks to more than the {max} bytes of import_content_bytes: split it"
-            ),
+            problem: format!("the file unpacks to more than the {max} bytes of import_content_bytes: split it"),
         });
     }
     Ok(())
@@ -272,17 +243,8 @@ impl io::Write for Counted<'_> {
     }
 }
 
-fn inflate(
-    reader: &mut BufReader<&File>,
-    entry: &Entry,
-    content: &mut Content,
-) -> io::Result<Unpacked> {
-    let counted = Counted {
-        content,
-        crc: Crc::new(),
-        amount: 0,
-        max: entry.unpacked,
-    };
+fn inflate(reader: &mut BufReader<&File>, entry: &Entry, content: &mut Content) -> io::Result<Unpacked> {
+    let counted = Counted { content, crc: Crc::new(), amount: 0, max: entry.unpacked };
     let mut packed = reader.take(entry.packed);
     let mut buffer = vec![0; 64 << 10];
     let mut taken = 0;
@@ -295,10 +257,7 @@ fn inflate(
             }
             out.write_all(&buffer[..count])?;
         }
-        return Ok(Unpacked {
-            amount: out.amount,
-            crc: out.crc.sum(),
-        });
+        return Ok(Unpacked { amount: out.amount, crc: out.crc.sum() });
     }
     let mut decoder = DeflateDecoder::new(counted);
     loop {
@@ -311,10 +270,7 @@ fn inflate(
         decoder.write_all(&buffer[..count])?;
     }
     let out = decoder.finish()?;
-    Ok(Unpacked {
-        amount: out.amount,
-        crc: out.crc.sum(),
-    })
+    Ok(Unpacked { amount: out.amount, crc: out.crc.sum() })
 }
 
 fn damaged(problem: &str) -> ImportError {
@@ -331,11 +287,9 @@ fn read_failed(error: io::Error, length: u64) -> ImportError {
         io::ErrorKind::UnexpectedEof
         | io::ErrorKind::InvalidInput
         | io::ErrorKind::InvalidData
-        | io::ErrorKind::WriteZero => FileDefect::at_byte(
-            length,
-            "the zip is truncated or damaged: its end, or an entry, is missing",
-        )
-        .into(),
+        | io::ErrorKind::WriteZero => {
+            FileDefect::at_byte(length, "the zip is truncated or damaged: its end, or an entry, is missing").into()
+        }
         _ => ImportError::Spool(error),
     }
 }

@@ -6,8 +6,8 @@ use super::world::{World, at, tick};
 use crate::domain::time::NANOS_PER_SECOND;
 use crate::domain::{Cursor, Epoch, InstrumentId, Symbol, TimeRange, Venue, ratio};
 use crate::query::{
-    Average, AverageError, AverageMethod, AverageRequest, InstrumentError, LatestError, Selector,
-    Span, StatisticsError, StatisticsRequest, Subject, TicksError, TicksRequest, ViewError,
+    Average, AverageError, AverageMethod, AverageRequest, InstrumentError, LatestError, Selector, Span,
+    StatisticsError, StatisticsRequest, Subject, TicksError, TicksRequest, ViewError,
 };
 use crate::store::{Store, StoreError};
 
@@ -22,26 +22,14 @@ fn seconds(start: Option<i64>, end: Option<i64>) -> Span {
 async fn three_ticks() -> World {
     let mut world = World::new(&NAMES, 100 * NANOS_PER_SECOND).await;
     let ticks = [(10, "100", None), (20, "200", Some("0")), (40, "50", None)];
-    let ticks =
-        ticks.map(|(second, price, quantity)| tick(0, second * NANOS_PER_SECOND, price, quantity));
+    let ticks = ticks.map(|(second, price, quantity)| tick(0, second * NANOS_PER_SECOND, price, quantity));
     world.append(ticks.into()).await;
     world.publish().await;
     world
 }
 
-async fn average(
-    world: &World,
-    subject: Subject,
-    method: AverageMethod,
-    span: Span,
-) -> Result<Average, AverageError> {
-    let request = AverageRequest {
-        subject,
-        span,
-        method,
-        decimals: 3,
-        min_cursor: None,
-    };
+async fn average(world: &World, subject: Subject, method: AverageMethod, span: Span) -> Result<Average, AverageError> {
+    let request = AverageRequest { subject, span, method, decimals: 3, min_cursor: None };
     world.query.average(&request).await
 }
 
@@ -53,68 +41,18 @@ async fn time_weights_end_where_the_definition_says() {
     // Name, now, span; then price, ticks, seconds of weight, price times seconds.
     type Expected = Option<(&'static str, u64, u64, &'static str)>;
     let cases: [(&str, i64, Span, Expected); 13] = [
-        (
-            "to the last tick",
-            100,
-            all,
-            Some(("166.667", 3, 30, "5000")),
-        ),
-        (
-            "an end after the last tick",
-            100,
-            seconds(None, Some(60)),
-            Some(("120", 3, 50, "6000")),
-        ),
-        (
-            "an end after now",
-            100,
-            seconds(None, Some(500)),
-            Some(("88.889", 3, 90, "8000")),
-        ),
-        (
-            "now before the last tick",
-            30,
-            seconds(None, Some(500)),
-            Some(("150", 3, 20, "3000")),
-        ),
+        ("to the last tick", 100, all, Some(("166.667", 3, 30, "5000"))),
+        ("an end after the last tick", 100, seconds(None, Some(60)), Some(("120", 3, 50, "6000"))),
+        ("an end after now", 100, seconds(None, Some(500)), Some(("88.889", 3, 90, "8000"))),
+        ("now before the last tick", 30, seconds(None, Some(500)), Some(("150", 3, 20, "3000"))),
         ("now before every tick", 5, all, Some(("50", 3, 0, "0"))),
-        (
-            "a price carried in",
-            100,
-            seconds(Some(15), Some(30)),
-            Some(("166.667", 1, 15, "2500")),
-        ),
-        (
-            "only a price carried in",
-            100,
-            seconds(Some(50), Some(60)),
-            Some(("50", 0, 10, "500")),
-        ),
-        (
-            "a start on a tick",
-            100,
-            seconds(Some(20), Some(40)),
-            Some(("200", 1, 20, "4000")),
-        ),
-        (
-            "no time after the last tick",
-            100,
-            seconds(Some(40), None),
-            Some(("50", 1, 0, "0")),
-        ),
-        (
-            "a start after everything",
-            100,
-            seconds(Some(60), None),
-            Some(("50", 0, 0, "0")),
-        ),
+        ("a price carried in", 100, seconds(Some(15), Some(30)), Some(("166.667", 1, 15, "2500"))),
+        ("only a price carried in", 100, seconds(Some(50), Some(60)), Some(("50", 0, 10, "500"))),
+        ("a start on a tick", 100, seconds(Some(20), Some(40)), Some(("200", 1, 20, "4000"))),
+        ("no time after the last tick", 100, seconds(Some(40), None), Some(("50", 1, 0, "0"))),
+        ("a start after everything", 100, seconds(Some(60), None), Some(("50", 0, 0, "0"))),
         ("a period", 45, period(30), Some(("158.333", 2, 30, "4750"))),
-        (
-            "before the first tick",
-            100,
-            seconds(Some(0), Some(10)),
-            None,
-        ),
+        ("before the first tick", 100, seconds(Some(0), Some(10)), None),
         ("an empty range", 100, seconds(Some(20), Some(20)), None),
     ];
     for compacted in [0, 2, 3] {
@@ -145,21 +83,9 @@ async fn averages_without_data_say_what_is_missing() {
     let world = three_ticks().await;
     let all = seconds(None, None);
     let cases = [
-        (
-            world.one(0),
-            VolumeWeighted,
-            "X on A has nothing to average: no tick in the range has a quantity above zero",
-        ),
-        (
-            world.one(1),
-            Mean,
-            "X on B has nothing to average: no tick lies in the range",
-        ),
-        (
-            world.one(2),
-            TimeWeighted,
-            "Y on A has nothing to average: no tick lies in the range or before it",
-        ),
+        (world.one(0), VolumeWeighted, "X on A has nothing to average: no tick in the range has a quantity above zero"),
+        (world.one(1), Mean, "X on B has nothing to average: no tick lies in the range"),
+        (world.one(2), TimeWeighted, "Y on A has nothing to average: no tick lies in the range or before it"),
         (
             world.pooled(0),
             TimeWeighted,
@@ -173,20 +99,14 @@ async fn averages_without_data_say_what_is_missing() {
     let pooled = average(&world, world.pooled(0), Mean, all).await.unwrap();
     assert_eq!(pooled.price, "116.667");
     // The only venue of a symbol need not be named.
-    let alone = average(&world, world.pooled(2), TimeWeighted, all)
-        .await
-        .unwrap_err();
+    let alone = average(&world, world.pooled(2), TimeWeighted, all).await.unwrap_err();
     assert!(matches!(alone, AverageError::NoData { .. }));
 }
 
 #[tokio::test]
 async fn a_range_without_ticks_has_empty_statistics() {
     let world = three_ticks().await;
-    let request = StatisticsRequest {
-        subject: world.pooled(0),
-        span: seconds(Some(50), None),
-        min_cursor: None,
-    };
+    let request = StatisticsRequest { subject: world.pooled(0), span: seconds(Some(50), None), min_cursor: None };
     let found = world.query.price_statistics(&request).await.unwrap();
     assert_eq!(found.totals, Default::default());
     assert!(found.owners.first.is_none() && found.owners.high.is_none());
@@ -197,42 +117,21 @@ async fn a_range_without_ticks_has_empty_statistics() {
 async fn unknown_instruments_are_named_and_new_ones_found() {
     let world = three_ticks().await;
     let (venue, symbol) = (Venue::new("C").unwrap(), Symbol::new("Z").unwrap());
-    let subject = Subject {
-        venue: Some(venue.clone()),
-        symbol: symbol.clone(),
-    };
+    let subject = Subject { venue: Some(venue.clone()), symbol: symbol.clone() };
     let all = seconds(None, None);
     let unknown = average(&world, subject.clone(), AverageMethod::Mean, all).await;
-    assert_eq!(
-        unknown.unwrap_err().to_string(),
-        "no instrument Z on C is known"
-    );
-    let facts = world
-        .query
-        .instrument(venue.clone(), symbol.clone(), None)
-        .await;
+    assert_eq!(unknown.unwrap_err().to_string(), "no instrument Z on C is known");
+    let facts = world.query.instrument(venue.clone(), symbol.clone(), None).await;
     assert!(matches!(facts, Err(InstrumentError::InstrumentUnknown(_))));
-    let selectors = [
-        Selector {
-            venue: None,
-            symbol: Some(symbol.clone()),
-        },
-        Selector {
-            venue: Some(venue.clone()),
-            symbol: None,
-        },
-    ];
+    let selectors =
+        [Selector { venue: None, symbol: Some(symbol.clone()) }, Selector { venue: Some(venue.clone()), symbol: None }];
     let latest = world.query.latest(&selectors, None).await;
     assert!(matches!(latest, Err(LatestError::InstrumentUnknown(_))));
     let nothing = world.query.latest(&selectors[1..], None).await.unwrap();
     assert!(nothing.latest.is_empty() && nothing.without_data.is_empty());
 
     // Another replica registers it: this one asks the store before it says unknown.
-    world
-        .store
-        .register(&[(venue.clone(), symbol.clone())])
-        .await
-        .unwrap();
+    world.store.register(&[(venue.clone(), symbol.clone())]).await.unwrap();
     let known = average(&world, subject, AverageMethod::Mean, all).await;
     assert!(matches!(known, Err(AverageError::NoData { .. })));
     let (facts, _) = world.query.instrument(venue, symbol, None).await.unwrap();
@@ -243,16 +142,8 @@ async fn unknown_instruments_are_named_and_new_ones_found() {
 async fn the_newest_ticks_come_once_in_the_order_of_the_selectors() {
     let mut world = World::new(&[("B", "X"), ("A", "X"), ("A", "Y"), ("A", "Z")], 0).await;
     // The newest by event time is not the newest of the log.
-    world
-        .append(vec![
-            tick(0, 9, "1", None),
-            tick(1, 5, "2", None),
-            tick(2, 7, "3", None),
-        ])
-        .await;
-    world
-        .append(vec![tick(0, 3, "4", None), tick(1, 5, "5", None)])
-        .await;
+    world.append(vec![tick(0, 9, "1", None), tick(1, 5, "2", None), tick(2, 7, "3", None)]).await;
+    world.append(vec![tick(0, 3, "4", None), tick(1, 5, "5", None)]).await;
     for cut in [0, 1, 1] {
         world.cut(InstrumentId(1), cut, 1).await;
         world.cut(InstrumentId(2), cut, 1).await;
@@ -269,16 +160,9 @@ async fn the_newest_ticks_come_once_in_the_order_of_the_selectors() {
             select(None, Some("Y")),
         ];
         let found = world.query.latest(&selectors, None).await.unwrap();
-        let ticks: Vec<_> = found
-            .latest
-            .iter()
-            .map(|latest| latest.tick.log_seq)
-            .collect();
+        let ticks: Vec<_> = found.latest.iter().map(|latest| latest.tick.log_seq).collect();
         assert_eq!(ticks, [3, 5, 1]);
-        let owners = found
-            .latest
-            .iter()
-            .map(|latest| latest.instrument.id == latest.tick.instrument);
+        let owners = found.latest.iter().map(|latest| latest.instrument.id == latest.tick.instrument);
         assert!(owners.into_iter().all(|own| own));
         assert_eq!(found.without_data, [1]);
     }
@@ -287,42 +171,23 @@ async fn the_newest_ticks_come_once_in_the_order_of_the_selectors() {
 #[tokio::test]
 async fn calls_wait_for_the_cursor_they_must_include() {
     let mut world = three_ticks().await;
-    let cursor = |epoch, position| Cursor {
-        epoch: Epoch(epoch),
-        position,
-    };
+    let cursor = |epoch, position| Cursor { epoch: Epoch(epoch), position };
     let request = |min_cursor| StatisticsRequest {
         subject: world.one(0),
         span: seconds(None, None),
         min_cursor: Some(min_cursor),
     };
-    let (foreign, seen, coming) = (
-        request(cursor(78, 1)),
-        request(cursor(77, 3)),
-        request(cursor(77, 4)),
-    );
+    let (foreign, seen, coming) = (request(cursor(78, 1)), request(cursor(77, 3)), request(cursor(77, 4)));
     let refused = world.query.price_statistics(&foreign).await;
     let current = cursor(77, 3);
     assert!(matches!(
         refused,
         Err(StatisticsError::View(ViewError::EpochChanged { current: found })) if found == current
     ));
-    assert_eq!(
-        world
-            .query
-            .price_statistics(&seen)
-            .await
-            .unwrap()
-            .totals
-            .count,
-        3
-    );
+    assert_eq!(world.query.price_statistics(&seen).await.unwrap().totals.count, 3);
 
     world.append(vec![tick(0, 1, "1", None)]).await;
-    let early = tokio::time::timeout(
-        Duration::from_millis(20),
-        world.query.price_statistics(&coming),
-    );
+    let early = tokio::time::timeout(Duration::from_millis(20), world.query.price_statistics(&coming));
     assert!(early.await.is_err(), "the view has not come yet");
     let (found, _) = tokio::join!(world.query.price_statistics(&coming), world.publish());
     assert_eq!(found.unwrap().totals.count, 4);
@@ -330,20 +195,14 @@ async fn calls_wait_for_the_cursor_they_must_include() {
     let waiting = request_after(&world, 5);
     let query = world.stop();
     let stopped = query.price_statistics(&waiting).await;
-    assert!(matches!(
-        stopped,
-        Err(StatisticsError::View(ViewError::Stopping))
-    ));
+    assert!(matches!(stopped, Err(StatisticsError::View(ViewError::Stopping))));
 }
 
 fn request_after(world: &World, position: u64) -> StatisticsRequest {
     StatisticsRequest {
         subject: world.one(0),
         span: seconds(None, None),
-        min_cursor: Some(Cursor {
-            epoch: Epoch(77),
-            position,
-        }),
+        min_cursor: Some(Cursor { epoch: Epoch(77), position }),
     }
 }
 
@@ -367,25 +226,14 @@ async fn a_chunk_that_went_away_is_found_again_in_a_newer_view() {
         min_cursor: None,
     };
     let lagging = world.query.ticks(&page).await;
-    assert!(
-        matches!(&lagging, Err(TicksError::Store(StoreError::Unavailable(_)))),
-        "{lagging:?}"
-    );
+    assert!(matches!(&lagging, Err(TicksError::Store(StoreError::Unavailable(_)))), "{lagging:?}");
     let late = async {
         tokio::time::sleep(Duration::from_millis(20)).await;
         world.publish().await
     };
-    let edge = average(
-        &world,
-        world.one(0),
-        AverageMethod::TimeWeighted,
-        seconds(Some(3), Some(33)),
-    );
+    let edge = average(&world, world.one(0), AverageMethod::TimeWeighted, seconds(Some(3), Some(33)));
     let (venue, symbol) = (Venue::new("A").unwrap(), Symbol::new("X").unwrap());
-    let x = [Selector {
-        venue: None,
-        symbol: Some(symbol.clone()),
-    }];
+    let x = [Selector { venue: None, symbol: Some(symbol.clone()) }];
     let (ticks, edge, facts, latest, _) = tokio::join!(
         world.query.ticks(&page),
         edge,

@@ -5,4 +5,4 @@ mod edges;
 mod naive;
 mod oracle;
 mod pages;
-mod world;
+pub(crate) mod world;

@@ -6,11 +6,8 @@ use crate::domain::{Decimal, I256, InstrumentId, Tick, TimeRange, UnixNanos, rat
 
 /// Ticks of instruments up to a position, by (event_time, log_seq).
 pub(super) fn known(all: &[Tick], ids: &[InstrumentId], position: u64) -> Vec<Tick> {
-    let mut known: Vec<Tick> = all
-        .iter()
-        .filter(|tick| ids.contains(&tick.instrument) && tick.log_seq <= position)
-        .cloned()
-        .collect();
+    let mut known: Vec<Tick> =
+        all.iter().filter(|tick| ids.contains(&tick.instrument) && tick.log_seq <= position).cloned().collect();
     known.sort_by_key(Tick::key);
     known
 }
@@ -49,16 +46,9 @@ pub(super) fn volume(ticks: &[Tick]) -> (u64, BigInt, BigInt) {
 
 /// Time and price times time over `[start, min(end, now))`, and the price where no time has weight: every price holds
 /// from its tick to the next one, whichever of them lie inside the range.
-pub(super) fn time_weighted(
-    known: &[Tick],
-    range: TimeRange,
-    now: UnixNanos,
-) -> Option<(BigInt, BigInt, Decimal)> {
+pub(super) fn time_weighted(known: &[Tick], range: TimeRange, now: UnixNanos) -> Option<(BigInt, BigInt, Decimal)> {
     inside(known, range).first()?;
-    let begun: Vec<&Tick> = known
-        .iter()
-        .filter(|tick| range.end().is_none_or(|end| tick.event_time < end))
-        .collect();
+    let begun: Vec<&Tick> = known.iter().filter(|tick| range.end().is_none_or(|end| tick.event_time < end)).collect();
     let last = begun.last()?;
     let end = range.end().unwrap_or(last.event_time).min(now).nanos();
     let start = range.start().map_or(i64::MIN, UnixNanos::nanos);
@@ -76,12 +66,7 @@ pub(super) fn time_weighted(
 }
 
 /// `numerator / denominator * 10^-scale`, rounded half-even, as plain decimal text.
-pub(super) fn quotient(
-    numerator: &BigInt,
-    denominator: &BigInt,
-    scale: u32,
-    decimals: u32,
-) -> String {
+pub(super) fn quotient(numerator: &BigInt, denominator: &BigInt, scale: u32, decimals: u32) -> String {
     let ten = BigInt::from(10);
     let dividend = BigInt::from(numerator.magnitude().clone()) * ten.pow(decimals);
     let divisor = denominator * ten.pow(scale);

@@ -13,37 +13,22 @@ use crate::query::integral::Ticks;
 use crate::query::keys::Key;
 use crate::query::totals::{Reach, totals};
 use crate::query::{
-    AverageError, AverageMethod, AverageRequest, Extent, InstrumentsRequest, Order, Scan, Selector,
-    Span, StatisticsRequest, Subject, TicksRequest,
+    AverageError, AverageMethod, AverageRequest, Extent, InstrumentsRequest, Order, Scan, Selector, Span,
+    StatisticsRequest, Subject, TicksRequest,
 };
 use crate::tape::View;
 
 const NAMES: [(&str, &str); 3] = [("A", "X"), ("B", "X"), ("A", "Y")];
 
-const PRICES: [&str; 8] = [
-    "100.25",
-    "100.5",
-    "100",
-    "0",
-    "-3.75",
-    "0.000000000000000001",
-    "999999999999999",
-    "-61234.567",
-];
+const PRICES: [&str; 8] =
+    ["100.25", "100.5", "100", "0", "-3.75", "0.000000000000000001", "999999999999999", "-61234.567"];
 
-const QUANTITIES: [Option<&str>; 6] = [
-    None,
-    Some("0"),
-    Some("1"),
-    Some("0.5"),
-    Some("0.000000000000000001"),
-    Some("123456789012345"),
-];
+const QUANTITIES: [Option<&str>; 6] =
+    [None, Some("0"), Some("1"), Some("0.5"), Some("0.000000000000000001"), Some("123456789012345")];
 
 /// An instant on a coarse grid of three days, so that many ticks share one.
 fn any_instant() -> impl Strategy<Value = i64> {
-    (0i64..3, 0i64..9)
-        .prop_map(|(day, slot)| (19_000 + day) * NANOS_PER_DAY + slot * (NANOS_PER_DAY / 9))
+    (0i64..3, 0i64..9).prop_map(|(day, slot)| (19_000 + day) * NANOS_PER_DAY + slot * (NANOS_PER_DAY / 9))
 }
 
 /// An instant on the grid or beside it.
@@ -95,8 +80,7 @@ enum Step {
 }
 
 fn any_steps() -> impl Strategy<Value = Vec<Step>> {
-    let cut =
-        (0usize..3, 1usize..20, 1usize..8).prop_map(|(i, take, most)| Step::Cut(i, take, most));
+    let cut = (0usize..3, 1usize..20, 1usize..8).prop_map(|(i, take, most)| Step::Cut(i, take, most));
     let tidy = (0usize..3, 1usize..8).prop_map(|(i, most)| Step::Tidy(i, most));
     prop::collection::vec(prop_oneof![5 => cut, 1 => tidy], 0..10)
 }
@@ -138,13 +122,8 @@ fn check_totals(totals: &Totals, expected: &[Tick]) {
     assert_eq!(totals.first, point(expected.first()));
     assert_eq!(totals.last, point(expected.last()));
     // min_by_key takes the first of equals, and the ticks are in order.
-    let high = expected
-        .iter()
-        .min_by_key(|tick| std::cmp::Reverse(tick.price));
-    assert_eq!(
-        totals.low,
-        point(expected.iter().min_by_key(|tick| tick.price))
-    );
+    let high = expected.iter().min_by_key(|tick| std::cmp::Reverse(tick.price));
+    assert_eq!(totals.low, point(expected.iter().min_by_key(|tick| tick.price)));
     assert_eq!(totals.high, point(high));
 }
 
@@ -161,12 +140,7 @@ async fn check_parts(world: &World, view: &View, position: u64, range: TimeRange
         let ([id], Some(holding)) = (ids.as_slice(), view.holding(ids[0])) else {
             continue;
         };
-        let ticks = Ticks {
-            chunks,
-            instrument: *id,
-            holding,
-            position,
-        };
+        let ticks = Ticks { chunks, instrument: *id, holding, position };
         let weighted = weigh(ticks, &whole, range, now).await.unwrap();
         let weighted = weighted.map(|found| {
             let TimeWeighted { weight, sum } = found.weighted;
@@ -194,9 +168,7 @@ async fn check_scans(world: &World, view: &View, (extent, most): (Extent, usize)
         let mut scan = Scan::new(view, &ids, extent);
         loop {
             let mut batch = Vec::new();
-            scan.read(&world.query.chunks, most, &mut batch)
-                .await
-                .unwrap();
+            scan.read(&world.query.chunks, most, &mut batch).await.unwrap();
             let ended = batch.len() < most;
             found.append(&mut batch);
             if ended {
@@ -295,23 +267,13 @@ proptest! {
     }
 }
 
-async fn check_averages(
-    world: &World,
-    subject: &Subject,
-    range: TimeRange,
-    now: i64,
-    decimals: u8,
-) {
+async fn check_averages(world: &World, subject: &Subject, range: TimeRange, now: i64, decimals: u8) {
     let ids = world.ids(subject);
     let known = naive::known(&world.ticks, &ids, u64::MAX);
     let ticks = naive::inside(&known, range);
     let (_, volume, notional) = naive::volume(&ticks);
     let digits = u32::from(decimals);
-    for method in [
-        AverageMethod::Mean,
-        AverageMethod::VolumeWeighted,
-        AverageMethod::TimeWeighted,
-    ] {
+    for method in [AverageMethod::Mean, AverageMethod::VolumeWeighted, AverageMethod::TimeWeighted] {
         let expected = match method {
             AverageMethod::Mean => (!ticks.is_empty()).then(|| {
                 let count = BigInt::from(ticks.len());
@@ -331,13 +293,8 @@ async fn check_averages(
                 })
             }
         };
-        let request = AverageRequest {
-            subject: subject.clone(),
-            span: Span::Range(range),
-            method,
-            decimals,
-            min_cursor: None,
-        };
+        let request =
+            AverageRequest { subject: subject.clone(), span: Span::Range(range), method, decimals, min_cursor: None };
         match world.query.average(&request).await {
             Ok(average) => {
                 assert_eq!(Some(average.price), expected, "{method:?}");
@@ -354,11 +311,7 @@ async fn check_averages(
 
 async fn check_statistics(world: &World, subject: &Subject, range: TimeRange) {
     let known = naive::known(&world.ticks, &world.ids(subject), u64::MAX);
-    let request = StatisticsRequest {
-        subject: subject.clone(),
-        span: Span::Range(range),
-        min_cursor: None,
-    };
+    let request = StatisticsRequest { subject: subject.clone(), span: Span::Range(range), min_cursor: None };
     let found = world.query.price_statistics(&request).await.unwrap();
     check_totals(&found.totals, &naive::inside(&known, range));
     for (point, owner) in [
@@ -368,18 +321,12 @@ async fn check_statistics(world: &World, subject: &Subject, range: TimeRange) {
         (found.totals.high, found.owners.high),
     ] {
         let tick = point.map(|point| &world.ticks[point.log_seq as usize - 1]);
-        assert_eq!(
-            tick.map(|tick| tick.instrument),
-            owner.map(|owner| owner.id)
-        );
+        assert_eq!(tick.map(|tick| tick.instrument), owner.map(|owner| owner.id));
     }
 }
 
 async fn check_latest(world: &World) {
-    let all = Selector {
-        venue: None,
-        symbol: None,
-    };
+    let all = Selector { venue: None, symbol: None };
     let found = world.query.latest(&[all], None).await.unwrap();
     let mut expected: Vec<Tick> = Vec::new();
     // By venue, then symbol: A X, A Y, B X.
@@ -404,9 +351,7 @@ async fn check_walk(
         }
         (subject, expected, Vec::new(), None::<String>, false)
     });
-    let facts: Vec<_> = [1, 3, 2]
-        .map(|id| naive::known(&world.ticks, &[InstrumentId(id)], u64::MAX))
-        .into();
+    let facts: Vec<_> = [1, 3, 2].map(|id| naive::known(&world.ticks, &[InstrumentId(id)], u64::MAX)).into();
     let (mut instruments, mut instruments_token) = (Vec::new(), None::<String>);
     let mut steps = steps.iter();
     for round in 0.. {
@@ -414,11 +359,7 @@ async fn check_walk(
             if *ended {
                 continue;
             }
-            let order = if descending {
-                Order::Descending
-            } else {
-                Order::Ascending
-            };
+            let order = if descending { Order::Descending } else { Order::Ascending };
             let request = TicksRequest {
                 subject: subject.clone(),
                 span: Span::Range(range),
@@ -435,10 +376,7 @@ async fn check_walk(
         }
         if round == 0 || instruments_token.is_some() {
             let request = InstrumentsRequest {
-                selector: Selector {
-                    venue: None,
-                    symbol: None,
-                },
+                selector: Selector { venue: None, symbol: None },
                 page_size: 1,
                 page_token: instruments_token.take(),
                 min_cursor: None,

@@ -10,20 +10,17 @@ use tokio::sync::{Notify, watch};
 use crate::domain::chunk::{self, Chunk};
 use crate::domain::segment::{self, Entries};
 use crate::domain::statistics::Statistics;
-use crate::domain::{
-    Clock, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
-};
+use crate::domain::{Clock, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
 use crate::query::{Query, Subject};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk,
-    Retention, Store,
+    Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk, Retention, Store,
 };
 use crate::tape::builder::Builder;
 use crate::tape::{Hub, Registry, View};
 
 /// A clock that stands until it is set.
 #[derive(Debug)]
-pub(super) struct ManualClock(AtomicI64);
+pub(crate) struct ManualClock(AtomicI64);
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixNanos {
@@ -32,12 +29,12 @@ impl Clock for ManualClock {
 }
 
 /// An instant in nanoseconds.
-pub(super) fn at(nanos: i64) -> UnixNanos {
+pub(crate) fn at(nanos: i64) -> UnixNanos {
     UnixNanos::new(nanos).unwrap()
 }
 
 /// A tick of the nth instrument of a world, before it is appended.
-pub(super) fn tick(index: usize, time: i64, price: &str, quantity: Option<&str>) -> Tick {
+pub(crate) fn tick(index: usize, time: i64, price: &str, quantity: Option<&str>) -> Tick {
     Tick {
         instrument: InstrumentId(index as u32 + 1),
         log_seq: 0,
@@ -51,13 +48,13 @@ pub(super) fn tick(index: usize, time: i64, price: &str, quantity: Option<&str>)
     }
 }
 
-pub(super) struct World {
-    pub(super) clock: Arc<ManualClock>,
-    pub(super) store: Arc<MemoryStore>,
-    pub(super) query: Query,
+pub(crate) struct World {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) query: Query,
     names: Vec<(Venue, Symbol)>,
     /// All ticks in the order of the log: the tick at an index has the position after it.
-    pub(super) ticks: Vec<Tick>,
+    pub(crate) ticks: Vec<Tick>,
     /// Live chunks by instrument: late or not, id, ticks.
     chunks: BTreeMap<InstrumentId, Vec<(bool, ChunkId, Vec<Tick>)>>,
     compacted: BTreeMap<InstrumentId, u64>,
@@ -66,18 +63,16 @@ pub(super) struct World {
 
 impl World {
     /// An empty log of these instruments, with ids from 1.
-    pub(super) async fn new(names: &[(&str, &str)], now: i64) -> World {
+    pub(crate) async fn new(names: &[(&str, &str)], now: i64) -> World {
         World::with_cache(names, now, 1 << 20).await
     }
 
     /// The same with a cache of decoded chunks of this size.
-    pub(super) async fn with_cache(names: &[(&str, &str)], now: i64, cache: u64) -> World {
+    pub(crate) async fn with_cache(names: &[(&str, &str)], now: i64, cache: u64) -> World {
         let clock = Arc::new(ManualClock(AtomicI64::new(now)));
         let epoch = Epoch(77);
         let store = Arc::new(MemoryStore::new(clock.clone(), epoch));
-        let name = |&(venue, symbol): &(&str, &str)| {
-            (Venue::new(venue).unwrap(), Symbol::new(symbol).unwrap())
-        };
+        let name = |&(venue, symbol): &(&str, &str)| (Venue::new(venue).unwrap(), Symbol::new(symbol).unwrap());
         let names: Vec<_> = names.iter().map(name).collect();
         store.register(&names).await.unwrap();
         let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
@@ -95,40 +90,32 @@ impl World {
         }
     }
 
-    pub(super) fn set_now(&self, now: i64) {
+    pub(crate) fn set_now(&self, now: i64) {
         self.clock.0.store(now, Ordering::SeqCst);
     }
 
     /// The nth instrument alone.
-    pub(super) fn one(&self, index: usize) -> Subject {
+    pub(crate) fn one(&self, index: usize) -> Subject {
         let (venue, symbol) = self.names[index].clone();
-        Subject {
-            venue: Some(venue),
-            symbol,
-        }
+        Subject { venue: Some(venue), symbol }
     }
 
     /// The symbol of the nth instrument on all venues.
-    pub(super) fn pooled(&self, index: usize) -> Subject {
-        Subject {
-            venue: None,
-            symbol: self.names[index].1.clone(),
-        }
+    pub(crate) fn pooled(&self, index: usize) -> Subject {
+        Subject { venue: None, symbol: self.names[index].1.clone() }
     }
 
     /// The ids of a subject's instruments.
-    pub(super) fn ids(&self, subject: &Subject) -> Vec<InstrumentId> {
+    pub(crate) fn ids(&self, subject: &Subject) -> Vec<InstrumentId> {
         let names = self.names.iter().enumerate();
         let found = names.filter(|(_, (venue, symbol))| {
             subject.symbol == *symbol && subject.venue.as_ref().is_none_or(|wanted| wanted == venue)
         });
-        found
-            .map(|(index, _)| InstrumentId(index as u32 + 1))
-            .collect()
+        found.map(|(index, _)| InstrumentId(index as u32 + 1)).collect()
     }
 
     /// Commits ticks as one segment.
-    pub(super) async fn append(&mut self, ticks: Vec<Tick>) {
+    pub(crate) async fn append(&mut self, ticks: Vec<Tick>) {
         if ticks.is_empty() {
             return;
         }
@@ -154,14 +141,14 @@ impl World {
     }
 
     /// The hot ticks of an instrument, in the order of the log.
-    pub(super) fn hot(&self, id: InstrumentId) -> Vec<Tick> {
+    pub(crate) fn hot(&self, id: InstrumentId) -> Vec<Tick> {
         let compacted = self.compacted.get(&id).copied().unwrap_or(0);
         let hot = |tick: &&Tick| tick.instrument == id && tick.log_seq > compacted;
         self.ticks.iter().filter(hot).cloned().collect()
     }
 
     /// Moves the first `take` hot ticks of an instrument into chunks of at most `most` ticks.
-    pub(super) async fn cut(&mut self, id: InstrumentId, take: usize, most: usize) {
+    pub(crate) async fn cut(&mut self, id: InstrumentId, take: usize, most: usize) {
         let taken: Vec<Tick> = self.hot(id).into_iter().take(take).collect();
         let Some(last) = taken.last().map(|tick| tick.log_seq) else {
             return;
@@ -190,14 +177,12 @@ impl World {
     }
 
     /// Rewrites all chunks of an instrument's days as ordinary ones.
-    pub(super) async fn tidy(&mut self, id: InstrumentId, most: usize) {
+    pub(crate) async fn tidy(&mut self, id: InstrumentId, most: usize) {
         let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
         let mut dropped = Vec::new();
         for (_, id, ticks) in self.chunks.remove(&id).unwrap_or_default() {
             dropped.push(id);
-            days.entry(ticks[0].event_time.day())
-                .or_default()
-                .extend(ticks);
+            days.entry(ticks[0].event_time.day()).or_default().extend(ticks);
         }
         let mut added = Vec::new();
         for mut ticks in days.into_values() {
@@ -208,26 +193,15 @@ impl World {
         self.commit(id, added, dropped).await;
     }
 
-    async fn commit(
-        &mut self,
-        id: InstrumentId,
-        added: Vec<(bool, Vec<Tick>)>,
-        dropped: Vec<ChunkId>,
-    ) {
+    async fn commit(&mut self, id: InstrumentId, added: Vec<(bool, Vec<Tick>)>, dropped: Vec<ChunkId>) {
         let head = self.store.head().await.unwrap();
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
             expected_version: head.manifest_version,
-            added: added
-                .iter()
-                .map(|(late, ticks)| new_chunk(*late, ticks))
-                .collect(),
+            added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),
             dropped,
             compacted: self.compacted.clone().into_iter().collect(),
-            hot_floor: hot
-                .map(|tick| tick.log_seq)
-                .min()
-                .unwrap_or(head.position + 1),
+            hot_floor: hot.map(|tick| tick.log_seq).min().unwrap_or(head.position + 1),
         };
         let committed = self.store.commit_manifest(change).await.unwrap();
         assert!(matches!(committed, ManifestCommit::Committed { .. }));
@@ -243,7 +217,7 @@ impl World {
     }
 
     /// Forgets the bytes of dropped chunks now.
-    pub(super) async fn sweep(&self) -> u64 {
+    pub(crate) async fn sweep(&self) -> u64 {
         let retention = Retention {
             log_before: UnixNanos::MIN,
             log_bytes: u64::MAX,
@@ -259,7 +233,7 @@ impl World {
     }
 
     /// The view of everything in the store.
-    pub(super) async fn view(&self) -> Arc<View> {
+    pub(crate) async fn view(&self) -> Arc<View> {
         let head = self.store.head().await.unwrap();
         let hub = Arc::new(Hub::new(&head, 1 << 20));
         let builder = Builder::open(self.store.clone(), hub, Arc::new(Notify::new())).await;
@@ -269,21 +243,18 @@ impl World {
     }
 
     /// No more views come.
-    pub(super) fn stop(self) -> Query {
+    pub(crate) fn stop(self) -> Query {
         self.query
     }
 
     /// The log begins anew under another name, with a view of nothing.
-    pub(super) fn renew(&self, old: Epoch) {
+    pub(crate) fn renew(&self, old: Epoch) {
         let epoch = Epoch(old.0 + 1);
-        self.views
-            .lock()
-            .unwrap()
-            .send_replace(Arc::new(View::empty(epoch)));
+        self.views.lock().unwrap().send_replace(Arc::new(View::empty(epoch)));
     }
 
     /// Lets queries see everything in the store.
-    pub(super) async fn publish(&self) -> Arc<View> {
+    pub(crate) async fn publish(&self) -> Arc<View> {
         let view = self.view().await;
         self.views.lock().unwrap().send_replace(view.clone());
         view

@@ -8,20 +8,11 @@ use crate::store::{Appended, LogHead, PAGE_SEGMENTS, RunId, StoreError};
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("an empty log has its epoch and position 0", empty_log),
-        case(
-            "appends get dense positions, and times that never go back",
-            dense_positions,
-        ),
+        case("appends get dense positions, and times that never go back", dense_positions),
         case("a segment comes back as it was appended", round_trip),
-        case(
-            "a page begins with the segment that holds the position",
-            page_from_the_middle,
-        ),
-        case(
-            "a page ends at its bytes, after at least one segment",
-            page_by_bytes,
-        ),
-        case("a page ends at its number of segments", page_by_number),
+        case("a page begins with the segment that holds the position", page_from_the_middle),
+        case("a page ends at its bytes, after at least one segment", page_by_bytes),
+        case("a page of tiny segments ends at their number", page_by_number),
         case("concurrent appends are dense and whole", concurrent_appends),
         case("a reopened store has the same log", reopened_log),
         case("a closed store refuses everything", closed_store),
@@ -53,27 +44,14 @@ async fn empty_log(fixture: Fixture) {
 async fn dense_positions(fixture: Fixture) {
     let store = fixture.open().await;
     let mut expected = 1;
-    for (count, now, time) in [
-        (3, 100, 100),
-        (1, 50, 100),
-        (2, 100, 100),
-        (7, 101, 101),
-        (1, 0, 101),
-    ] {
+    for (count, now, time) in [(3, 100, 100), (1, 50, 100), (2, 100, 100), (7, 101, 101), (1, 0, 101)] {
         fixture.clock.set(START + now);
         let appended = store.append(group(count, "bytes")).await.unwrap();
         let head = store.head().await.unwrap();
-        let committed = Appended::Committed {
-            first_seq: expected,
-            append_time: at(START + time),
-            chain: head.chain,
-        };
+        let committed = Appended::Committed { first_seq: expected, append_time: at(START + time), chain: head.chain };
         assert_eq!(appended, committed);
         expected += u64::from(count);
-        assert_eq!(
-            (head.position, head.append_time),
-            (expected - 1, at(START + time))
-        );
+        assert_eq!((head.position, head.append_time), (expected - 1, at(START + time)));
         assert_eq!((head.oldest, head.hot_floor), (1, 1));
     }
     let (_, segments) = whole_log(&*store).await;
@@ -84,34 +62,15 @@ async fn round_trip(fixture: Fixture) {
     let store = fixture.open().await;
     let bytes: Bytes = (0..=255_u8).cycle().take(70_000).collect();
     let run_id = RunId::new("a-run").unwrap();
-    let sent = Group {
-        backfill: true,
-        tick_count: 4,
-        run_id: Some(run_id),
-        ..group(9, bytes)
-    };
+    let sent = Group { backfill: true, tick_count: 4, run_id: Some(run_id), ..group(9, bytes) };
     store.append(group(5, "before")).await.unwrap();
     store.append(sent.clone()).await.unwrap();
     let page = store.segments(5, 0).await.unwrap();
-    let [segment] = &page.segments[..] else {
-        panic!("{} segments", page.segments.len())
-    };
-    assert_eq!(
-        (segment.epoch, segment.first_seq, segment.last_seq()),
-        (EPOCH, 6, 14)
-    );
-    assert_eq!(
-        (segment.entry_count, segment.tick_count, segment.backfill),
-        (9, 4, true)
-    );
-    assert_eq!(
-        (&segment.run_id, &segment.bytes),
-        (&sent.run_id, &sent.bytes)
-    );
-    assert_eq!(
-        (segment.chain, segment.append_time),
-        (page.head.chain, at(START))
-    );
+    let [segment] = &page.segments[..] else { panic!("{} segments", page.segments.len()) };
+    assert_eq!((segment.epoch, segment.first_seq, segment.last_seq()), (EPOCH, 6, 14));
+    assert_eq!((segment.entry_count, segment.tick_count, segment.backfill), (9, 4, true));
+    assert_eq!((&segment.run_id, &segment.bytes), (&sent.run_id, &sent.bytes));
+    assert_eq!((segment.chain, segment.append_time), (page.head.chain, at(START)));
 }
 
 async fn page_from_the_middle(fixture: Fixture) {
@@ -119,23 +78,9 @@ async fn page_from_the_middle(fixture: Fixture) {
     for count in [3, 4, 5] {
         store.append(group(count, "bytes")).await.unwrap();
     }
-    for (after, firsts) in [
-        (0, &[1, 4, 8][..]),
-        (2, &[1, 4, 8]),
-        (3, &[4, 8]),
-        (4, &[4, 8]),
-        (11, &[8]),
-        (12, &[]),
-    ] {
+    for (after, firsts) in [(0, &[1, 4, 8][..]), (2, &[1, 4, 8]), (3, &[4, 8]), (4, &[4, 8]), (11, &[8]), (12, &[])] {
         let page = store.segments(after, usize::MAX).await.unwrap();
-        assert_eq!(
-            page.segments
-                .iter()
-                .map(|segment| segment.first_seq)
-                .collect::<Vec<_>>(),
-            firsts,
-            "after {after}"
-        );
+        assert_eq!(page.segments.iter().map(|segment| segment.first_seq).collect::<Vec<_>>(), firsts, "after {after}");
     }
 }
 
@@ -144,23 +89,11 @@ async fn page_by_bytes(fixture: Fixture) {
     for length in [100, 200, 300, 1] {
         store.append(group(1, vec![7; length])).await.unwrap();
     }
-    for (after, max_bytes, count) in [
-        (0, 0, 1),
-        (0, 299, 1),
-        (0, 300, 2),
-        (0, 599, 2),
-        (0, 600, 3),
-        (0, 601, 4),
-        (2, 0, 1),
-        (2, 301, 2),
-        (3, 1, 1),
-    ] {
+    for (after, max_bytes, count) in
+        [(0, 0, 1), (0, 299, 1), (0, 300, 2), (0, 599, 2), (0, 600, 3), (0, 601, 4), (2, 0, 1), (2, 301, 2), (3, 1, 1)]
+    {
         let page = store.segments(after, max_bytes).await.unwrap();
-        assert_eq!(
-            page.segments.len(),
-            count,
-            "after {after}, {max_bytes} bytes"
-        );
+        assert_eq!(page.segments.len(), count, "after {after}, {max_bytes} bytes");
     }
 }
 
@@ -171,10 +104,7 @@ async fn page_by_number(fixture: Fixture) {
     }
     let page = store.segments(0, usize::MAX).await.unwrap();
     assert_eq!(page.segments.len(), PAGE_SEGMENTS);
-    let rest = store
-        .segments(PAGE_SEGMENTS as u64, usize::MAX)
-        .await
-        .unwrap();
+    let rest = store.segments(PAGE_SEGMENTS as u64, usize::MAX).await.unwrap();
     assert_eq!(rest.segments.len(), 3);
 }
 
@@ -187,12 +117,7 @@ async fn concurrent_appends(fixture: Fixture) {
             let mut placed = Vec::new();
             for number in 0..20_u8 {
                 let count = 1 + u32::from((task * 7 + number) % 5);
-                let first_seq = committed(
-                    store
-                        .append(group(count, vec![task, number]))
-                        .await
-                        .unwrap(),
-                );
+                let first_seq = committed(store.append(group(count, vec![task, number])).await.unwrap());
                 placed.push((first_seq, count, Bytes::from(vec![task, number])));
                 let head = store.head().await.unwrap();
                 assert!(head.position >= first_seq + u64::from(count) - 1);
@@ -203,16 +128,8 @@ async fn concurrent_appends(fixture: Fixture) {
     let mut placed = tasks.join_all().await.concat();
     placed.sort();
     let (_, segments) = whole_log(&*store).await;
-    let stored: Vec<_> = segments
-        .iter()
-        .map(|segment| {
-            (
-                segment.first_seq,
-                segment.entry_count,
-                segment.bytes.clone(),
-            )
-        })
-        .collect();
+    let stored: Vec<_> =
+        segments.iter().map(|segment| (segment.first_seq, segment.entry_count, segment.bytes.clone())).collect();
     assert_eq!(stored, placed);
 }
 
@@ -233,17 +150,8 @@ async fn closed_store(fixture: Fixture) {
     store.append(group(1, "bytes")).await.unwrap();
     store.close().await;
     store.close().await;
-    assert!(matches!(
-        store.head().await,
-        Err(StoreError::Unavailable(_))
-    ));
-    assert!(matches!(
-        store.ping().await,
-        Err(StoreError::Unavailable(_))
-    ));
-    assert!(matches!(
-        store.append(group(1, "bytes")).await,
-        Err(StoreError::Unavailable(_))
-    ));
+    assert!(matches!(store.head().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.ping().await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.append(group(1, "bytes")).await, Err(StoreError::Unavailable(_))));
     assert_eq!(fixture.open().await.head().await.unwrap().position, 1);
 }

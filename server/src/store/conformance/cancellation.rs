@@ -12,14 +12,8 @@ use crate::store::{Appended, Verdict, faults};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case(
-            "a caller who goes away loses nothing and tears nothing",
-            cancelled_appends,
-        ),
-        case(
-            "callers who go away while they wait to read harm nobody",
-            cancelled_reads,
-        ),
+        case("a caller who goes away loses nothing and tears nothing", cancelled_appends),
+        case("callers who go away while they wait to read harm nobody", cancelled_reads),
     ]
 }
 
@@ -41,14 +35,8 @@ async fn cancelled_appends(fixture: Fixture) {
     const BATCHES: u64 = 60;
     let store = fixture.open().await;
     for delay in 0..200 {
-        let point = if delay % 2 == 0 {
-            faults::APPEND_INSIDE
-        } else {
-            faults::APPEND_BEFORE_SYNC
-        };
-        fixture
-            .faults
-            .next(point, FaultAction::Delay(Duration::from_micros(delay)));
+        let point = if delay % 2 == 0 { faults::APPEND_INSIDE } else { faults::APPEND_BEFORE_SYNC };
+        fixture.faults.next(point, FaultAction::Delay(Duration::from_micros(delay)));
     }
     let mut tasks = tokio::task::JoinSet::new();
     for task in 0..TASKS {
@@ -56,18 +44,13 @@ async fn cancelled_appends(fixture: Fixture) {
         tasks.spawn(async move {
             let mut random = SmallRng::seed_from_u64(task);
             let name = format!("p{task}");
-            let fence = store
-                .claim_producer(&producer_id(&name))
-                .await
-                .unwrap()
-                .fence;
+            let fence = store.claim_producer(&producer_id(&name)).await.unwrap().fence;
             let mut abandoned = 0;
             for batch_seq in 1..=BATCHES {
                 let mark = batch(&name, fence, batch_seq);
                 while random.random_bool(0.5) {
                     let times = random.random_range(0..40);
-                    let append =
-                        poll_at_most(times, store.append(marked(vec![mark.clone()]))).await;
+                    let append = poll_at_most(times, store.append(marked(vec![mark.clone()]))).await;
                     abandoned += usize::from(append.is_none());
                 }
                 match store.append(marked(vec![mark])).await.unwrap() {
@@ -88,11 +71,7 @@ async fn cancelled_appends(fixture: Fixture) {
     for task in 0..TASKS {
         let name = format!("ProducerId(p{task})");
         let bytes = |segment: &Segment| String::from_utf8(segment.bytes.to_vec()).unwrap();
-        let stored: Vec<String> = segments
-            .iter()
-            .map(bytes)
-            .filter(|bytes| bytes.contains(&name))
-            .collect();
+        let stored: Vec<String> = segments.iter().map(bytes).filter(|bytes| bytes.contains(&name)).collect();
         assert_eq!(stored.len() as u64, BATCHES);
         for (batch_seq, bytes) in (1..).zip(stored) {
             assert!(bytes.contains(&format!("batch_seq: {batch_seq},")));
@@ -112,9 +91,6 @@ async fn cancelled_reads(fixture: Fixture) {
         poll_at_most(times, store.manifest(0)).await;
     }
     let before = store.head().await.unwrap();
-    assert_eq!(
-        committed(store.append(group(1, "after")).await.unwrap()),
-        before.position + 1
-    );
+    assert_eq!(committed(store.append(group(1, "after")).await.unwrap()), before.position + 1);
     assert_eq!(whole_log(&*store).await.0.position, before.position + 1);
 }

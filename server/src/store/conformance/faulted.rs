@@ -4,22 +4,13 @@ use std::time::Duration;
 
 use super::manifest::{chunk, ids};
 use super::*;
-use crate::store::{
-    Appended, ChunkId, ManifestChange, ManifestCommit, Retention, StoreError, Swept, Verdict,
-    faults,
-};
+use crate::store::{Appended, ChunkId, ManifestChange, ManifestCommit, Retention, StoreError, Swept, Verdict, faults};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("an append that fails is stored whole or not at all", append),
-        case(
-            "an append that is held up acknowledges after it is stored",
-            append_held_up,
-        ),
-        case(
-            "a manifest change that fails is stored whole or not at all",
-            manifest_change,
-        ),
+        case("an append that is held up acknowledges after it is stored", append_held_up),
+        case("a manifest change that fails is stored whole or not at all", manifest_change),
         case("a sweep that fails removes nothing", sweep),
     ]
 }
@@ -36,30 +27,16 @@ async fn append(fixture: Fixture) {
     ]) {
         let group = marked(vec![batch("p", fence, batch_seq)]);
         fixture.faults.next(point, FaultAction::Fail);
-        assert!(
-            matches!(
-                store.append(group.clone()).await,
-                Err(StoreError::Unavailable(_))
-            ),
-            "{point}"
-        );
+        assert!(matches!(store.append(group.clone()).await, Err(StoreError::Unavailable(_))), "{point}");
         let (head, _) = whole_log(&*store).await;
-        assert_eq!(
-            head.position,
-            expected + if stored { 2 } else { 0 },
-            "{point}"
-        );
+        assert_eq!(head.position, expected + if stored { 2 } else { 0 }, "{point}");
         if batch_seq % 2 == 0 {
             store = fixture.reopen(store).await;
         }
         let again = store.append(group).await.unwrap();
         expected += 2;
         if stored {
-            assert_eq!(
-                again,
-                Appended::Refused(vec![Verdict::Duplicate { last_seq: expected }]),
-                "{point}"
-            );
+            assert_eq!(again, Appended::Refused(vec![Verdict::Duplicate { last_seq: expected }]), "{point}");
         } else {
             assert_eq!(committed(again), expected - 1, "{point}");
         }
@@ -70,9 +47,7 @@ async fn append(fixture: Fixture) {
 async fn append_held_up(fixture: Fixture) {
     let store = fixture.open().await;
     let pause = Duration::from_millis(200);
-    fixture
-        .faults
-        .next(faults::APPEND_BEFORE_SYNC, FaultAction::Delay(pause));
+    fixture.faults.next(faults::APPEND_BEFORE_SYNC, FaultAction::Delay(pause));
     let started = std::time::Instant::now();
     let append = store.append(group(1, "bytes"));
     let reads = async {
@@ -87,59 +62,31 @@ async fn append_held_up(fixture: Fixture) {
 
 async fn manifest_change(fixture: Fixture) {
     let store = fixture.open().await;
-    for (expected_version, (point, stored)) in (0..).zip([
-        (faults::MANIFEST_BEFORE, false),
-        (faults::MANIFEST_INSIDE, false),
-        (faults::MANIFEST_AFTER, true),
-    ]) {
+    for (expected_version, (point, stored)) in
+        (0..).zip([(faults::MANIFEST_BEFORE, false), (faults::MANIFEST_INSIDE, false), (faults::MANIFEST_AFTER, true)])
+    {
         let change = ManifestChange {
             expected_version,
             added: vec![chunk(1, 1, expected_version)],
-            dropped: (1..=expected_version)
-                .next_back()
-                .map(ChunkId)
-                .into_iter()
-                .collect(),
+            dropped: (1..=expected_version).next_back().map(ChunkId).into_iter().collect(),
             compacted: Vec::new(),
             hot_floor: 2 + expected_version,
         };
         let before = store.manifest(0).await.unwrap();
         fixture.faults.next(point, FaultAction::Fail);
-        assert!(
-            matches!(
-                store.commit_manifest(change.clone()).await,
-                Err(StoreError::Unavailable(_))
-            ),
-            "{point}"
-        );
+        assert!(matches!(store.commit_manifest(change.clone()).await, Err(StoreError::Unavailable(_))), "{point}");
         let after = store.manifest(0).await.unwrap();
         let version = expected_version + 1;
         if stored {
-            assert_eq!(
-                store.commit_manifest(change).await.unwrap(),
-                ManifestCommit::Conflict { version },
-                "{point}"
-            );
+            assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Conflict { version }, "{point}");
         } else {
             assert_eq!(after, before, "{point}");
-            assert_eq!(
-                store.commit_manifest(change).await.unwrap(),
-                ManifestCommit::Committed { version },
-                "{point}"
-            );
+            assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Committed { version }, "{point}");
         }
         let delta = store.manifest(0).await.unwrap();
-        assert_eq!(
-            (delta.version, delta.hot_floor, delta.added.len()),
-            (version, version + 1, 1),
-            "{point}"
-        );
+        assert_eq!((delta.version, delta.hot_floor, delta.added.len()), (version, version + 1, 1), "{point}");
         let id = ids(&delta)[0];
-        assert_eq!(
-            store.chunk_bytes(&[ChunkId(id)]).await.unwrap().len(),
-            1,
-            "{point}"
-        );
+        assert_eq!(store.chunk_bytes(&[ChunkId(id)]).await.unwrap().len(), 1, "{point}");
     }
 }
 
@@ -148,21 +95,9 @@ async fn sweep(fixture: Fixture) {
     store.claim_producer(&producer_id("p")).await.unwrap();
     store.append(group(4, "bytes")).await.unwrap();
     let added = vec![chunk(1, 1, 1), chunk(1, 2, 2)];
-    store
-        .commit_manifest(ManifestChange {
-            added,
-            hot_floor: 5,
-            ..Default::default()
-        })
-        .await
-        .unwrap();
+    store.commit_manifest(ManifestChange { added, hot_floor: 5, ..Default::default() }).await.unwrap();
     let dropped = vec![ChunkId(1)];
-    let change = ManifestChange {
-        expected_version: 1,
-        dropped,
-        hot_floor: 5,
-        ..Default::default()
-    };
+    let change = ManifestChange { expected_version: 1, dropped, hot_floor: 5, ..Default::default() };
     store.commit_manifest(change).await.unwrap();
     fixture.clock.advance(Duration::from_secs(60));
     let all = Retention {
@@ -172,37 +107,11 @@ async fn sweep(fixture: Fixture) {
         chunk_grace: Duration::from_secs(1),
         producer_idle: Duration::from_secs(1),
     };
-    let before = (
-        store.head().await.unwrap(),
-        store.manifest(1).await.unwrap(),
-    );
+    let before = (store.head().await.unwrap(), store.manifest(1).await.unwrap());
     fixture.faults.next(faults::SWEEP_INSIDE, FaultAction::Fail);
-    assert!(matches!(
-        store.sweep(all).await,
-        Err(StoreError::Unavailable(_))
-    ));
-    assert_eq!(
-        (
-            store.head().await.unwrap(),
-            store.manifest(1).await.unwrap()
-        ),
-        before
-    );
-    assert_eq!(
-        store
-            .chunk_bytes(&[ChunkId(1), ChunkId(2)])
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
-    assert_eq!(
-        store.sweep(all).await.unwrap(),
-        Swept {
-            segments: 1,
-            chunks: 1,
-            producers: 1
-        }
-    );
+    assert!(matches!(store.sweep(all).await, Err(StoreError::Unavailable(_))));
+    assert_eq!((store.head().await.unwrap(), store.manifest(1).await.unwrap()), before);
+    assert_eq!(store.chunk_bytes(&[ChunkId(1), ChunkId(2)]).await.unwrap().len(), 2);
+    assert_eq!(store.sweep(all).await.unwrap(), Swept { segments: 1, chunks: 1, producers: 1 });
     assert_eq!(store.manifest(0).await.unwrap().added, []);
 }

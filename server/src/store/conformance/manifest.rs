@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::domain::InstrumentId;
-use crate::store::{
-    ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError,
-};
+use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -12,14 +10,8 @@ pub(super) fn cases() -> Vec<Case> {
         case("a chunk comes back as it was stored", chunk_round_trip),
         case("a change of another version is refused", compare_and_set),
         case("deltas lead from any version to the current one", deltas),
-        case(
-            "a change that drops what is not live stores nothing",
-            dropped_twice,
-        ),
-        case(
-            "of many concurrent changes of one version one wins",
-            concurrent_changes,
-        ),
+        case("a change that drops what is not live stores nothing", dropped_twice),
+        case("of many concurrent changes of one version one wins", concurrent_changes),
     ]
 }
 
@@ -76,13 +68,7 @@ async fn empty_manifest(fixture: Fixture) {
     assert_eq!(store.manifest(0).await.unwrap(), empty);
     assert_eq!(store.manifest(5).await.unwrap(), empty);
     assert_eq!(store.chunk_bytes(&[]).await.unwrap(), []);
-    assert_eq!(
-        store
-            .chunk_bytes(&[ChunkId(1), ChunkId(u64::MAX)])
-            .await
-            .unwrap(),
-        []
-    );
+    assert_eq!(store.chunk_bytes(&[ChunkId(1), ChunkId(u64::MAX)]).await.unwrap(), []);
 }
 
 async fn chunk_round_trip(fixture: Fixture) {
@@ -96,49 +82,17 @@ async fn chunk_round_trip(fixture: Fixture) {
         compacted: vec![(InstrumentId(8), 120), (InstrumentId(7), 130)],
         hot_floor: 121,
     };
-    assert_eq!(
-        store.commit_manifest(change).await.unwrap(),
-        ManifestCommit::Committed { version: 1 }
-    );
+    assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Committed { version: 1 });
     let store = fixture.reopen(store).await;
     let head = store.head().await.unwrap();
-    assert_eq!(
-        (
-            head.manifest_version,
-            head.hot_floor,
-            head.position,
-            head.oldest
-        ),
-        (1, 121, 500, 1)
-    );
+    assert_eq!((head.manifest_version, head.hot_floor, head.position, head.oldest), (1, 121, 500, 1));
     let delta = store.manifest(0).await.unwrap();
     assert_eq!((delta.since, delta.version, delta.hot_floor), (0, 1, 121));
-    assert_eq!(
-        delta.added[0],
-        ChunkRow {
-            id: ChunkId(1),
-            ..first.row
-        }
-    );
-    assert_eq!(
-        delta.added[1],
-        ChunkRow {
-            id: ChunkId(2),
-            ..second.row
-        }
-    );
-    assert_eq!(
-        delta.compacted,
-        [(InstrumentId(7), 130), (InstrumentId(8), 120)]
-    );
-    let bytes = store
-        .chunk_bytes(&[ChunkId(2), ChunkId(9), ChunkId(1)])
-        .await
-        .unwrap();
-    assert_eq!(
-        bytes,
-        [(ChunkId(2), second.bytes), (ChunkId(1), first.bytes)]
-    );
+    assert_eq!(delta.added[0], ChunkRow { id: ChunkId(1), ..first.row });
+    assert_eq!(delta.added[1], ChunkRow { id: ChunkId(2), ..second.row });
+    assert_eq!(delta.compacted, [(InstrumentId(7), 130), (InstrumentId(8), 120)]);
+    let bytes = store.chunk_bytes(&[ChunkId(2), ChunkId(9), ChunkId(1)]).await.unwrap();
+    assert_eq!(bytes, [(ChunkId(2), second.bytes), (ChunkId(1), first.bytes)]);
 }
 
 async fn compare_and_set(fixture: Fixture) {
@@ -153,10 +107,7 @@ async fn compare_and_set(fixture: Fixture) {
             compacted: vec![(InstrumentId(1), 5)],
             hot_floor: 6,
         };
-        assert_eq!(
-            store.commit_manifest(change).await.unwrap(),
-            ManifestCommit::Conflict { version: 1 }
-        );
+        assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Conflict { version: 1 });
         assert_eq!(store.manifest(0).await.unwrap(), before);
     }
     assert_eq!(commit(&*store, vec![chunk(1, 1, 2)], Vec::new()).await, 2);
@@ -176,40 +127,18 @@ async fn deltas(fixture: Fixture) {
     };
     store.commit_manifest(change).await.unwrap(); // 4
     let store = fixture.reopen(store).await;
-    for (since, added, dropped, compacted) in [
-        (0, &[2, 4][..], &[][..], 1),
-        (1, &[4], &[1], 1),
-        (2, &[4], &[3], 1),
-        (3, &[], &[], 1),
-        (4, &[], &[], 0),
-    ] {
+    for (since, added, dropped, compacted) in
+        [(0, &[2, 4][..], &[][..], 1), (1, &[4], &[1], 1), (2, &[4], &[3], 1), (3, &[], &[], 1), (4, &[], &[], 0)]
+    {
         let delta = store.manifest(since).await.unwrap();
         assert_eq!((delta.since, delta.version, delta.hot_floor), (since, 4, 9));
-        assert_eq!(
-            (ids(&delta), delta.compacted.len()),
-            (added.to_vec(), compacted),
-            "since {since}"
-        );
-        assert_eq!(
-            delta.dropped.iter().map(|id| id.0).collect::<Vec<_>>(),
-            dropped,
-            "since {since}"
-        );
+        assert_eq!((ids(&delta), delta.compacted.len()), (added.to_vec(), compacted), "since {since}");
+        assert_eq!(delta.dropped.iter().map(|id| id.0).collect::<Vec<_>>(), dropped, "since {since}");
     }
     let ahead = store.manifest(5).await.unwrap();
-    assert_eq!(
-        (ahead.since, ahead.version, ids(&ahead)),
-        (0, 4, vec![2, 4])
-    );
+    assert_eq!((ahead.since, ahead.version, ids(&ahead)), (0, 4, vec![2, 4]));
     // Dropped chunks can be read until they are swept.
-    assert_eq!(
-        store
-            .chunk_bytes(&[ChunkId(1), ChunkId(3)])
-            .await
-            .unwrap()
-            .len(),
-        2
-    );
+    assert_eq!(store.chunk_bytes(&[ChunkId(1), ChunkId(3)]).await.unwrap().len(), 2);
 }
 
 async fn dropped_twice(fixture: Fixture) {
@@ -224,13 +153,7 @@ async fn dropped_twice(fixture: Fixture) {
             hot_floor: 1,
             ..Default::default()
         };
-        assert!(matches!(
-            store.commit_manifest(change).await,
-            Err(StoreError::Corrupt {
-                table: "chunks",
-                ..
-            })
-        ));
+        assert!(matches!(store.commit_manifest(change).await, Err(StoreError::Corrupt { table: "chunks", .. })));
         assert_eq!(store.head().await.unwrap().manifest_version, 2);
         assert_eq!(ids(&store.manifest(0).await.unwrap()), [2]);
     }
@@ -244,25 +167,12 @@ async fn concurrent_changes(fixture: Fixture) {
         let store = store.clone();
         tasks.spawn(async move {
             let added = vec![chunk(1, 1, number)];
-            store
-                .commit_manifest(ManifestChange {
-                    added,
-                    hot_floor: 1,
-                    ..Default::default()
-                })
-                .await
-                .unwrap()
+            store.commit_manifest(ManifestChange { added, hot_floor: 1, ..Default::default() }).await.unwrap()
         });
     }
     let outcomes = tasks.join_all().await;
-    let won = outcomes
-        .iter()
-        .filter(|outcome| **outcome == ManifestCommit::Committed { version: 1 })
-        .count();
-    let lost = outcomes
-        .iter()
-        .filter(|outcome| **outcome == ManifestCommit::Conflict { version: 1 })
-        .count();
+    let won = outcomes.iter().filter(|outcome| **outcome == ManifestCommit::Committed { version: 1 }).count();
+    let lost = outcomes.iter().filter(|outcome| **outcome == ManifestCommit::Conflict { version: 1 }).count();
     assert_eq!((won, lost), (1, 11));
     assert_eq!(store.manifest(0).await.unwrap().added.len(), 1);
 }

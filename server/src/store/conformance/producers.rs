@@ -5,21 +5,12 @@ use crate::store::{Appended, PRODUCER_WINDOW, ProducerClaim, Verdict};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
-        case(
-            "each claim's fence is greater than every earlier one",
-            fences_rise,
-        ),
+        case("each claim's fence is greater than every earlier one", fences_rise),
         case("verdicts follow the table", verdict_table),
         case("the window keeps the last eight batches", window),
-        case(
-            "a group's batches of one producer are judged one after the other",
-            batches_of_one_producer,
-        ),
+        case("a group's batches of one producer are judged one after the other", batches_of_one_producer),
         case("one refused batch refuses its group", one_refuses_all),
-        case(
-            "producers keep their state across a restart",
-            reopened_producers,
-        ),
+        case("producers keep their state across a restart", reopened_producers),
     ]
 }
 
@@ -50,14 +41,8 @@ async fn verdict_table(fixture: Fixture) {
     let store = fixture.open().await;
     let old = store.claim_producer(&producer_id("p")).await.unwrap().fence;
     let fence = store.claim_producer(&producer_id("p")).await.unwrap().fence;
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 2)).await,
-        Verdict::OutOfOrder { expected: 1 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 0)).await,
-        Verdict::Conflict
-    );
+    assert_eq!(verdict(&*store, batch("p", fence, 2)).await, Verdict::OutOfOrder { expected: 1 });
+    assert_eq!(verdict(&*store, batch("p", fence, 0)).await, Verdict::Conflict);
     assert_eq!(verdict(&*store, batch("p", fence, 1)).await, Verdict::New);
     assert_eq!(verdict(&*store, batch("p", fence, 2)).await, Verdict::New);
     for (mark, expected) in [
@@ -65,10 +50,7 @@ async fn verdict_table(fixture: Fixture) {
         (batch("p", fence, 2), Verdict::Duplicate { last_seq: 4 }),
         (other_batch("p", fence, 2, digest(99)), Verdict::Conflict),
         (batch("p", fence, 4), Verdict::OutOfOrder { expected: 3 }),
-        (
-            batch("p", fence, u64::MAX),
-            Verdict::OutOfOrder { expected: 3 },
-        ),
+        (batch("p", fence, u64::MAX), Verdict::OutOfOrder { expected: 3 }),
         (batch("p", old, 3), Verdict::Fenced),
         (batch("p", old, 1), Verdict::Fenced),
         (batch("p", fence + 1, 3), Verdict::Fenced),
@@ -78,18 +60,9 @@ async fn verdict_table(fixture: Fixture) {
     }
     let claim = store.claim_producer(&producer_id("p")).await.unwrap();
     assert_eq!(claim.last_batch_seq, 2);
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 3)).await,
-        Verdict::Fenced
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", claim.fence, 2)).await,
-        Verdict::Duplicate { last_seq: 4 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", claim.fence, 3)).await,
-        Verdict::New
-    );
+    assert_eq!(verdict(&*store, batch("p", fence, 3)).await, Verdict::Fenced);
+    assert_eq!(verdict(&*store, batch("p", claim.fence, 2)).await, Verdict::Duplicate { last_seq: 4 });
+    assert_eq!(verdict(&*store, batch("p", claim.fence, 3)).await, Verdict::New);
     assert_eq!(whole_log(&*store).await.1.len(), 3);
 }
 
@@ -98,48 +71,24 @@ async fn window(fixture: Fixture) {
     let fence = store.claim_producer(&producer_id("p")).await.unwrap().fence;
     let last = 3 * PRODUCER_WINDOW as u64;
     for batch_seq in 1..=last {
-        assert_eq!(
-            verdict(&*store, batch("p", fence, batch_seq)).await,
-            Verdict::New
-        );
+        assert_eq!(verdict(&*store, batch("p", fence, batch_seq)).await, Verdict::New);
     }
     let oldest = last + 1 - PRODUCER_WINDOW as u64;
     for batch_seq in 1..=last {
-        let known = Verdict::Duplicate {
-            last_seq: 2 * batch_seq,
-        };
-        let expected = if batch_seq >= oldest {
-            known
-        } else {
-            Verdict::Conflict
-        };
-        assert_eq!(
-            verdict(&*store, batch("p", fence, batch_seq)).await,
-            expected,
-            "batch {batch_seq}"
-        );
+        let known = Verdict::Duplicate { last_seq: 2 * batch_seq };
+        let expected = if batch_seq >= oldest { known } else { Verdict::Conflict };
+        assert_eq!(verdict(&*store, batch("p", fence, batch_seq)).await, expected, "batch {batch_seq}");
     }
 }
 
 async fn batches_of_one_producer(fixture: Fixture) {
     let store = fixture.open().await;
     let fence = store.claim_producer(&producer_id("p")).await.unwrap().fence;
-    let marks = (1..=10)
-        .map(|batch_seq| batch("p", fence, batch_seq))
-        .collect();
+    let marks = (1..=10).map(|batch_seq| batch("p", fence, batch_seq)).collect();
     assert_eq!(committed(store.append(marked(marks)).await.unwrap()), 1);
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 2)).await,
-        Verdict::Conflict
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 3)).await,
-        Verdict::Duplicate { last_seq: 6 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 10)).await,
-        Verdict::Duplicate { last_seq: 20 }
-    );
+    assert_eq!(verdict(&*store, batch("p", fence, 2)).await, Verdict::Conflict);
+    assert_eq!(verdict(&*store, batch("p", fence, 3)).await, Verdict::Duplicate { last_seq: 6 });
+    assert_eq!(verdict(&*store, batch("p", fence, 10)).await, Verdict::Duplicate { last_seq: 20 });
 
     let marks = vec![
         batch("p", fence, 11),
@@ -159,91 +108,38 @@ async fn batches_of_one_producer(fixture: Fixture) {
         Verdict::Conflict,
         Verdict::New,
     ];
-    assert_eq!(
-        store.append(marked(marks)).await.unwrap(),
-        Appended::Refused(expected)
-    );
+    assert_eq!(store.append(marked(marks)).await.unwrap(), Appended::Refused(expected));
     assert_eq!(store.head().await.unwrap().position, 20);
     assert_eq!(verdict(&*store, batch("p", fence, 11)).await, Verdict::New);
 }
 
 async fn one_refuses_all(fixture: Fixture) {
     let store = fixture.open().await;
-    let first = store
-        .claim_producer(&producer_id("first"))
-        .await
-        .unwrap()
-        .fence;
-    let second = store
-        .claim_producer(&producer_id("second"))
-        .await
-        .unwrap()
-        .fence;
-    let marks = vec![
-        batch("first", first, 1),
-        batch("second", second, 2),
-        batch("third", 1, 1),
-    ];
-    let expected = vec![
-        Verdict::New,
-        Verdict::OutOfOrder { expected: 1 },
-        Verdict::Unknown,
-    ];
-    assert_eq!(
-        store.append(marked(marks)).await.unwrap(),
-        Appended::Refused(expected)
-    );
+    let first = store.claim_producer(&producer_id("first")).await.unwrap().fence;
+    let second = store.claim_producer(&producer_id("second")).await.unwrap().fence;
+    let marks = vec![batch("first", first, 1), batch("second", second, 2), batch("third", 1, 1)];
+    let expected = vec![Verdict::New, Verdict::OutOfOrder { expected: 1 }, Verdict::Unknown];
+    assert_eq!(store.append(marked(marks)).await.unwrap(), Appended::Refused(expected));
     assert_eq!(store.head().await.unwrap().position, 0);
     let store = fixture.reopen(store).await;
-    let marks = vec![
-        batch("first", first, 1),
-        batch("second", second, 1),
-        batch("first", first, 2),
-    ];
+    let marks = vec![batch("first", first, 1), batch("second", second, 1), batch("first", first, 2)];
     assert_eq!(committed(store.append(marked(marks)).await.unwrap()), 1);
-    assert_eq!(
-        verdict(&*store, batch("first", first, 1)).await,
-        Verdict::Duplicate { last_seq: 2 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("second", second, 1)).await,
-        Verdict::Duplicate { last_seq: 4 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("first", first, 2)).await,
-        Verdict::Duplicate { last_seq: 6 }
-    );
+    assert_eq!(verdict(&*store, batch("first", first, 1)).await, Verdict::Duplicate { last_seq: 2 });
+    assert_eq!(verdict(&*store, batch("second", second, 1)).await, Verdict::Duplicate { last_seq: 4 });
+    assert_eq!(verdict(&*store, batch("first", first, 2)).await, Verdict::Duplicate { last_seq: 6 });
 }
 
 async fn reopened_producers(fixture: Fixture) {
     let store = fixture.open().await;
     let fence = store.claim_producer(&producer_id("p")).await.unwrap().fence;
     for batch_seq in 1..=12 {
-        store
-            .append(marked(vec![batch("p", fence, batch_seq)]))
-            .await
-            .unwrap();
+        store.append(marked(vec![batch("p", fence, batch_seq)])).await.unwrap();
     }
     let store = fixture.reopen(store).await;
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 12)).await,
-        Verdict::Duplicate { last_seq: 24 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 5)).await,
-        Verdict::Duplicate { last_seq: 10 }
-    );
-    assert_eq!(
-        verdict(&*store, batch("p", fence, 4)).await,
-        Verdict::Conflict
-    );
+    assert_eq!(verdict(&*store, batch("p", fence, 12)).await, Verdict::Duplicate { last_seq: 24 });
+    assert_eq!(verdict(&*store, batch("p", fence, 5)).await, Verdict::Duplicate { last_seq: 10 });
+    assert_eq!(verdict(&*store, batch("p", fence, 4)).await, Verdict::Conflict);
     assert_eq!(verdict(&*store, batch("p", fence, 13)).await, Verdict::New);
     let claim = store.claim_producer(&producer_id("p")).await.unwrap();
-    assert_eq!(
-        claim,
-        ProducerClaim {
-            fence: fence + 1,
-            last_batch_seq: 13
-        }
-    );
+    assert_eq!(claim, ProducerClaim { fence: fence + 1, last_batch_seq: 13 });
 }

@@ -2,35 +2,20 @@
 
 use super::*;
 use crate::store::{
-    Appended, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress,
-    RunRequest, RunState, Verdict,
+    Appended, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
+    Verdict,
 };
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("a new run begins, and a restart knows it", new_run),
         case("claims follow the table", claim_table),
-        case(
-            "other options, other parsers and taken ids are refused",
-            refused_claims,
-        ),
-        case(
-            "an expired lease passes to the next upload, and the old owner is fenced",
-            expired_lease,
-        ),
-        case(
-            "leases are renewed and runs finished by their owner only",
-            owners_only,
-        ),
-        case(
-            "a cancelled run keeps what is committed and fences its owner",
-            cancelled_run,
-        ),
+        case("other options, other parsers and taken ids are refused", refused_claims),
+        case("an expired lease passes to the next upload, and the old owner is fenced", expired_lease),
+        case("leases are renewed and runs finished by their owner only", owners_only),
+        case("a cancelled run keeps what is committed and fences its owner", cancelled_run),
         case("progress and rejects are stored with their batch", progress),
-        case(
-            "a batch without ticks moves the run and not the log",
-            batch_without_ticks,
-        ),
+        case("a batch without ticks moves the run and not the log", batch_without_ticks),
         case("runs are listed from the newest", listed_runs),
     ]
 }
@@ -42,14 +27,7 @@ fn run_id(name: &str) -> RunId {
 }
 
 /// A wish at a time, for a content, an identity and a parser's version.
-fn request(
-    name: &str,
-    content: u8,
-    identity: u8,
-    parser_version: u32,
-    owner: u64,
-    now: i64,
-) -> RunRequest {
+fn request(name: &str, content: u8, identity: u8, parser_version: u32, owner: u64, now: i64) -> RunRequest {
     let run = NewRun {
         id: run_id(name),
         identity: [identity; 32],
@@ -62,19 +40,12 @@ fn request(
         trace_id: "trace".to_owned(),
         again: false,
     };
-    RunRequest {
-        run,
-        lease: lease(owner, now),
-    }
+    RunRequest { run, lease: lease(owner, now) }
 }
 
 /// Fifteen seconds from a time on.
 fn lease(owner: u64, now: i64) -> Lease {
-    Lease {
-        owner: RunOwner(owner),
-        now: at(now),
-        until: at(now + 15 * SECOND),
-    }
+    Lease { owner: RunOwner(owner), now: at(now), until: at(now + 15 * SECOND) }
 }
 
 fn yours(claim: RunClaim) -> Run {
@@ -85,11 +56,8 @@ fn yours(claim: RunClaim) -> Run {
 }
 
 fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> Mark {
-    let reject = |line: &u64| Reject {
-        line: *line,
-        reason: "price: not a number".to_owned(),
-        text: format!("line {line}\0"),
-    };
+    let reject =
+        |line: &u64| Reject { line: *line, reason: "price: not a number".to_owned(), text: format!("line {line}\0") };
     let progress = RunProgress {
         lines: ticks + rejects.len() as u64 + 1,
         ticks,
@@ -97,13 +65,7 @@ fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> 
         rejected: rejects.len() as u64,
         rejects: rejects.iter().map(reject).collect(),
     };
-    Mark::Run {
-        run: run_id(name),
-        owner: RunOwner(owner),
-        batch,
-        progress,
-        entry_count: ticks as u32,
-    }
+    Mark::Run { run: run_id(name), owner: RunOwner(owner), batch, progress, entry_count: ticks as u32 }
 }
 
 async fn verdict(store: &dyn Store, mark: Mark) -> Verdict {
@@ -129,10 +91,7 @@ async fn new_run(fixture: Fixture) {
         create_time: at(START),
         finish_time: None,
     };
-    assert_eq!(
-        store.begin_run(asked).await.unwrap(),
-        RunClaim::Yours(expected.clone())
-    );
+    assert_eq!(store.begin_run(asked).await.unwrap(), RunClaim::Yours(expected.clone()));
     let store = fixture.reopen(store).await;
     assert_eq!(store.run(&run_id("r")).await.unwrap(), Some(expected));
     assert_eq!(store.run(&run_id("s")).await.unwrap(), None);
@@ -142,450 +101,171 @@ async fn new_run(fixture: Fixture) {
 
 async fn claim_table(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
-    store
-        .append(marked(vec![run_mark("r", 1, 1, 4, &[])]))
-        .await
-        .unwrap();
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
+    store.append(marked(vec![run_mark("r", 1, 1, 4, &[])])).await.unwrap();
     let running = store.run(&run_id("r")).await.unwrap().unwrap();
 
     // Leased, by whatever id it is asked for, also for its own owner.
     for (name, owner) in [("r", 2), ("other", 2), ("r", 1)] {
-        let claim = store
-            .begin_run(request(name, 1, 1, 1, owner, START + 15 * SECOND - 1))
-            .await
-            .unwrap();
+        let claim = store.begin_run(request(name, 1, 1, 1, owner, START + 15 * SECOND - 1)).await.unwrap();
         assert_eq!(claim, RunClaim::Leased(running.clone()));
     }
     // Failed, cancelled: continued after the last batch.
-    let error = RunError {
-        reason: "FILE_MALFORMED".to_owned(),
-        message: "cut short".to_owned(),
-    };
-    for (state, error, owner) in [
-        (RunState::Failed, Some(error), 2),
-        (RunState::Cancelled, None, 3),
-    ] {
+    let error = RunError { reason: "FILE_MALFORMED".to_owned(), message: "cut short".to_owned() };
+    for (state, error, owner) in [(RunState::Failed, Some(error), 2), (RunState::Cancelled, None, 3)] {
         fixture.clock.advance(std::time::Duration::from_secs(1));
-        assert!(
-            store
-                .finish_run(&run_id("r"), &RunOwner(owner - 1), state, error.clone())
-                .await
-                .unwrap()
-        );
+        assert!(store.finish_run(&run_id("r"), &RunOwner(owner - 1), state, error.clone()).await.unwrap());
         let ended = store.run(&run_id("r")).await.unwrap().unwrap();
-        assert_eq!(
-            (ended.state, &ended.error, ended.finish_time),
-            (state, &error, Some(fixture.clock.now()))
-        );
-        let continued = yours(
-            store
-                .begin_run(request("other", 1, 1, 1, owner, START + 20))
-                .await
-                .unwrap(),
-        );
-        let expected = Run {
-            owner: RunOwner(owner),
-            lease_until: at(START + 20 + 15 * SECOND),
-            ..running.clone()
-        };
+        assert_eq!((ended.state, &ended.error, ended.finish_time), (state, &error, Some(fixture.clock.now())));
+        let continued = yours(store.begin_run(request("other", 1, 1, 1, owner, START + 20)).await.unwrap());
+        let expected = Run { owner: RunOwner(owner), lease_until: at(START + 20 + 15 * SECOND), ..running.clone() };
         assert_eq!(continued, expected);
         assert_eq!(store.run(&run_id("r")).await.unwrap(), Some(expected));
         assert_eq!(store.run(&run_id("other")).await.unwrap(), None);
     }
     // Succeeded: done for good.
-    assert!(
-        store
-            .finish_run(&run_id("r"), &RunOwner(3), RunState::Succeeded, None)
-            .await
-            .unwrap()
-    );
+    assert!(store.finish_run(&run_id("r"), &RunOwner(3), RunState::Succeeded, None).await.unwrap());
     let done = store.run(&run_id("r")).await.unwrap().unwrap();
     assert_eq!(done.state, RunState::Succeeded);
-    let claim = store
-        .begin_run(request("other", 1, 1, 1, 9, START + 1_000 * SECOND))
-        .await
-        .unwrap();
+    let claim = store.begin_run(request("other", 1, 1, 1, 9, START + 1_000 * SECOND)).await.unwrap();
     assert_eq!(claim, RunClaim::Done(done.clone()));
     assert_eq!(store.run(&run_id("r")).await.unwrap(), Some(done));
 }
 
 async fn refused_claims(fixture: Fixture) {
     let store = fixture.open().await;
-    let first = yours(
-        store
-            .begin_run(request("first", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
+    let first = yours(store.begin_run(request("first", 1, 1, 1, 1, START)).await.unwrap());
     // Other bytes under a known id.
-    let claim = store
-        .begin_run(request("first", 2, 2, 1, 1, START))
-        .await
-        .unwrap();
+    let claim = store.begin_run(request("first", 2, 2, 1, 1, START)).await.unwrap();
     assert_eq!(claim, RunClaim::IdTaken(first.clone()));
     // The same bytes, another parser, not finished: refused even with `again`.
     for again in [false, true] {
         let mut other = request("second", 1, 3, 2, 1, START);
         other.run.again = again;
-        assert_eq!(
-            store.begin_run(other).await.unwrap(),
-            RunClaim::OtherParser(first.clone())
-        );
+        assert_eq!(store.begin_run(other).await.unwrap(), RunClaim::OtherParser(first.clone()));
     }
     // The same bytes, other options: refused in every state, unless asked for again.
     let other = request("second", 1, 4, 1, 1, START);
-    assert_eq!(
-        store.begin_run(other.clone()).await.unwrap(),
-        RunClaim::OtherOptions(first.clone())
-    );
-    assert!(
-        store
-            .finish_run(&run_id("first"), &RunOwner(1), RunState::Succeeded, None)
-            .await
-            .unwrap()
-    );
+    assert_eq!(store.begin_run(other.clone()).await.unwrap(), RunClaim::OtherOptions(first.clone()));
+    assert!(store.finish_run(&run_id("first"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
     let first = store.run(&run_id("first")).await.unwrap().unwrap();
-    assert_eq!(
-        store.begin_run(other.clone()).await.unwrap(),
-        RunClaim::OtherOptions(first.clone())
-    );
+    assert_eq!(store.begin_run(other.clone()).await.unwrap(), RunClaim::OtherOptions(first.clone()));
     let other_parser = request("second", 1, 3, 2, 1, START);
-    assert_eq!(
-        store.begin_run(other_parser.clone()).await.unwrap(),
-        RunClaim::OtherOptions(first)
-    );
+    assert_eq!(store.begin_run(other_parser.clone()).await.unwrap(), RunClaim::OtherOptions(first));
     assert_eq!(store.runs(None, 10).await.unwrap().len(), 1);
     let mut again = other;
     again.run.again = true;
     let second = yours(store.begin_run(again.clone()).await.unwrap());
     assert_eq!(second.run, again.run);
-    assert_eq!(
-        store.begin_run(again).await.unwrap(),
-        RunClaim::Leased(second)
-    );
+    assert_eq!(store.begin_run(again).await.unwrap(), RunClaim::Leased(second));
     assert_eq!(store.runs(None, 10).await.unwrap().len(), 2);
 }
 
 async fn expired_lease(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 1, 3, &[])).await,
-        Verdict::New
-    );
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
+    assert_eq!(verdict(&*store, run_mark("r", 1, 1, 3, &[])).await, Verdict::New);
     let expiry = START + 15 * SECOND;
-    let taken = yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 2, expiry))
-            .await
-            .unwrap(),
-    );
-    assert_eq!(
-        (taken.last_batch, taken.last_seq, taken.owner),
-        (1, 3, RunOwner(2))
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 2, 3, &[])).await,
-        Verdict::Fenced
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 1, 3, &[])).await,
-        Verdict::Fenced
-    );
-    assert!(
-        !store
-            .renew_lease(&run_id("r"), lease(1, expiry))
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 2, 2, 3, &[])).await,
-        Verdict::New
-    );
+    let taken = yours(store.begin_run(request("r", 1, 1, 1, 2, expiry)).await.unwrap());
+    assert_eq!((taken.last_batch, taken.last_seq, taken.owner), (1, 3, RunOwner(2)));
+    assert_eq!(verdict(&*store, run_mark("r", 1, 2, 3, &[])).await, Verdict::Fenced);
+    assert_eq!(verdict(&*store, run_mark("r", 1, 1, 3, &[])).await, Verdict::Fenced);
+    assert!(!store.renew_lease(&run_id("r"), lease(1, expiry)).await.unwrap());
+    assert_eq!(verdict(&*store, run_mark("r", 2, 2, 3, &[])).await, Verdict::New);
     assert_eq!(store.head().await.unwrap().position, 6);
 }
 
 async fn owners_only(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
     let later = START + 10 * SECOND;
-    assert!(
-        store
-            .renew_lease(&run_id("r"), lease(1, later))
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        store.run(&run_id("r")).await.unwrap().unwrap().lease_until,
-        at(later + 15 * SECOND)
-    );
-    let claim = store
-        .begin_run(request("r", 1, 1, 1, 2, START + 15 * SECOND))
-        .await
-        .unwrap();
+    assert!(store.renew_lease(&run_id("r"), lease(1, later)).await.unwrap());
+    assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().lease_until, at(later + 15 * SECOND));
+    let claim = store.begin_run(request("r", 1, 1, 1, 2, START + 15 * SECOND)).await.unwrap();
     assert!(matches!(claim, RunClaim::Leased(_)));
-    assert!(
-        !store
-            .renew_lease(&run_id("r"), lease(2, later))
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .renew_lease(&run_id("s"), lease(1, later))
-            .await
-            .unwrap()
-    );
-    for (name, owner, state) in [
-        ("r", 2, RunState::Failed),
-        ("s", 1, RunState::Failed),
-        ("r", 1, RunState::Running),
-    ] {
-        assert!(
-            !store
-                .finish_run(&run_id(name), &RunOwner(owner), state, None)
-                .await
-                .unwrap()
-        );
+    assert!(!store.renew_lease(&run_id("r"), lease(2, later)).await.unwrap());
+    assert!(!store.renew_lease(&run_id("s"), lease(1, later)).await.unwrap());
+    for (name, owner, state) in [("r", 2, RunState::Failed), ("s", 1, RunState::Failed), ("r", 1, RunState::Running)] {
+        assert!(!store.finish_run(&run_id(name), &RunOwner(owner), state, None).await.unwrap());
     }
-    assert!(
-        store
-            .finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .finish_run(&run_id("r"), &RunOwner(1), RunState::Failed, None)
-            .await
-            .unwrap()
-    );
-    assert!(
-        !store
-            .renew_lease(&run_id("r"), lease(1, later))
-            .await
-            .unwrap()
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 1, 1, &[])).await,
-        Verdict::Fenced
-    );
-    assert_eq!(
-        store.run(&run_id("r")).await.unwrap().unwrap().state,
-        RunState::Succeeded
-    );
+    assert!(store.finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
+    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunState::Failed, None).await.unwrap());
+    assert!(!store.renew_lease(&run_id("r"), lease(1, later)).await.unwrap());
+    assert_eq!(verdict(&*store, run_mark("r", 1, 1, 1, &[])).await, Verdict::Fenced);
+    assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().state, RunState::Succeeded);
 }
 
 async fn cancelled_run(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
-    store
-        .append(marked(vec![run_mark("r", 1, 1, 3, &[7])]))
-        .await
-        .unwrap();
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
+    store.append(marked(vec![run_mark("r", 1, 1, 3, &[7])])).await.unwrap();
     fixture.clock.set(START + 5);
     assert_eq!(store.cancel_run(&run_id("s")).await.unwrap(), None);
     let cancelled = store.cancel_run(&run_id("r")).await.unwrap().unwrap();
-    assert_eq!(
-        (cancelled.state, cancelled.finish_time),
-        (RunState::Cancelled, Some(at(START + 5)))
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 2, 3, &[])).await,
-        Verdict::Fenced
-    );
-    assert!(
-        !store
-            .finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None)
-            .await
-            .unwrap()
-    );
+    assert_eq!((cancelled.state, cancelled.finish_time), (RunState::Cancelled, Some(at(START + 5))));
+    assert_eq!(verdict(&*store, run_mark("r", 1, 2, 3, &[])).await, Verdict::Fenced);
+    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
     fixture.clock.set(START + 6);
-    assert_eq!(
-        store.cancel_run(&run_id("r")).await.unwrap(),
-        Some(cancelled)
-    );
-    assert_eq!(
-        (
-            store.head().await.unwrap().position,
-            store.rejects(&run_id("r"), 9).await.unwrap().len()
-        ),
-        (3, 1)
-    );
-    let continued = yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 2, START))
-            .await
-            .unwrap(),
-    );
+    assert_eq!(store.cancel_run(&run_id("r")).await.unwrap(), Some(cancelled));
+    assert_eq!((store.head().await.unwrap().position, store.rejects(&run_id("r"), 9).await.unwrap().len()), (3, 1));
+    let continued = yours(store.begin_run(request("r", 1, 1, 1, 2, START)).await.unwrap());
     assert_eq!((continued.last_batch, continued.finish_time), (1, None));
-    assert_eq!(
-        verdict(&*store, run_mark("r", 2, 2, 3, &[])).await,
-        Verdict::New
-    );
+    assert_eq!(verdict(&*store, run_mark("r", 2, 2, 3, &[])).await, Verdict::New);
 }
 
 async fn progress(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
     store.append(group(10, "others")).await.unwrap();
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 2, 3, &[])).await,
-        Verdict::OutOfOrder { expected: 1 }
-    );
-    let two = marked(vec![
-        run_mark("r", 1, 1, 3, &[2, 4]),
-        run_mark("r", 1, 2, 5, &[9]),
-    ]);
+    assert_eq!(verdict(&*store, run_mark("r", 1, 2, 3, &[])).await, Verdict::OutOfOrder { expected: 1 });
+    let two = marked(vec![run_mark("r", 1, 1, 3, &[2, 4]), run_mark("r", 1, 2, 5, &[9])]);
     assert_eq!(committed(store.append(two).await.unwrap()), 11);
     let store = fixture.reopen(store).await;
     let run = store.run(&run_id("r")).await.unwrap().unwrap();
-    let expected = RunProgress {
-        lines: 13,
-        ticks: 8,
-        ignored: 2,
-        rejected: 3,
-        rejects: Vec::new(),
-    };
-    assert_eq!(
-        (run.last_batch, run.last_seq, run.progress),
-        (2, 18, expected)
-    );
+    let expected = RunProgress { lines: 13, ticks: 8, ignored: 2, rejected: 3, rejects: Vec::new() };
+    assert_eq!((run.last_batch, run.last_seq, run.progress), (2, 18, expected));
     let rejects = store.rejects(&run_id("r"), 100).await.unwrap();
-    assert_eq!(
-        rejects.iter().map(|reject| reject.line).collect::<Vec<_>>(),
-        [2, 4, 9]
-    );
-    assert_eq!(
-        (&*rejects[0].reason, &*rejects[0].text),
-        ("price: not a number", "line 2\0")
-    );
+    assert_eq!(rejects.iter().map(|reject| reject.line).collect::<Vec<_>>(), [2, 4, 9]);
+    assert_eq!((&*rejects[0].reason, &*rejects[0].text), ("price: not a number", "line 2\0"));
     assert_eq!(store.rejects(&run_id("r"), 2).await.unwrap(), rejects[..2]);
 
     // A batch sent again is told, and neither counted nor stored again.
     for batch in [1, 2] {
         let again = run_mark("r", 1, batch, 3, &[2, 77]);
-        assert_eq!(
-            verdict(&*store, again).await,
-            Verdict::Duplicate { last_seq: 18 }
-        );
+        assert_eq!(verdict(&*store, again).await, Verdict::Duplicate { last_seq: 18 });
     }
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 4, 3, &[])).await,
-        Verdict::OutOfOrder { expected: 3 }
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("r", 2, 3, 3, &[])).await,
-        Verdict::Fenced
-    );
-    assert_eq!(
-        verdict(&*store, run_mark("s", 1, 1, 3, &[])).await,
-        Verdict::Unknown
-    );
+    assert_eq!(verdict(&*store, run_mark("r", 1, 4, 3, &[])).await, Verdict::OutOfOrder { expected: 3 });
+    assert_eq!(verdict(&*store, run_mark("r", 2, 3, 3, &[])).await, Verdict::Fenced);
+    assert_eq!(verdict(&*store, run_mark("s", 1, 1, 3, &[])).await, Verdict::Unknown);
     assert_eq!(store.rejects(&run_id("r"), 100).await.unwrap(), rejects);
-    assert_eq!(
-        store
-            .run(&run_id("r"))
-            .await
-            .unwrap()
-            .unwrap()
-            .progress
-            .lines,
-        13
-    );
+    assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().progress.lines, 13);
     let (_, segments) = whole_log(&*store).await;
-    assert_eq!(
-        segments
-            .iter()
-            .map(|segment| segment.run_id.clone())
-            .collect::<Vec<_>>(),
-        [None, Some(run_id("r"))]
-    );
+    assert_eq!(segments.iter().map(|segment| segment.run_id.clone()).collect::<Vec<_>>(), [None, Some(run_id("r"))]);
 }
 
 async fn batch_without_ticks(fixture: Fixture) {
     let store = fixture.open().await;
-    yours(
-        store
-            .begin_run(request("r", 1, 1, 1, 1, START))
-            .await
-            .unwrap(),
-    );
-    store
-        .append(marked(vec![run_mark("r", 1, 1, 2, &[])]))
-        .await
-        .unwrap();
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
+    store.append(marked(vec![run_mark("r", 1, 1, 2, &[])])).await.unwrap();
     let before = store.head().await.unwrap();
     fixture.clock.set(START + 100);
-    let appended = store
-        .append(marked(vec![run_mark("r", 1, 2, 0, &[5, 6])]))
-        .await
-        .unwrap();
-    let stood = Appended::Committed {
-        first_seq: 3,
-        append_time: before.append_time,
-        chain: before.chain,
-    };
+    let appended = store.append(marked(vec![run_mark("r", 1, 2, 0, &[5, 6])])).await.unwrap();
+    let stood = Appended::Committed { first_seq: 3, append_time: before.append_time, chain: before.chain };
     assert_eq!(appended, stood);
     assert_eq!(store.head().await.unwrap(), before);
     let store = fixture.reopen(store).await;
     let run = store.run(&run_id("r")).await.unwrap().unwrap();
-    assert_eq!(
-        (run.last_batch, run.last_seq, run.progress.rejected),
-        (2, 2, 2)
-    );
+    assert_eq!((run.last_batch, run.last_seq, run.progress.rejected), (2, 2, 2));
     assert_eq!(store.rejects(&run_id("r"), 100).await.unwrap().len(), 2);
-    assert_eq!(
-        verdict(&*store, run_mark("r", 1, 2, 0, &[5])).await,
-        Verdict::Duplicate { last_seq: 2 }
-    );
-    assert_eq!(
-        committed(
-            store
-                .append(marked(vec![run_mark("r", 1, 3, 1, &[])]))
-                .await
-                .unwrap()
-        ),
-        3
-    );
+    assert_eq!(verdict(&*store, run_mark("r", 1, 2, 0, &[5])).await, Verdict::Duplicate { last_seq: 2 });
+    assert_eq!(committed(store.append(marked(vec![run_mark("r", 1, 3, 1, &[])])).await.unwrap()), 3);
 }
 
 async fn listed_runs(fixture: Fixture) {
     let store = fixture.open().await;
     assert_eq!(store.runs(None, 10).await.unwrap(), []);
     for number in 1..=5 {
-        yours(
-            store
-                .begin_run(request(&format!("r{number}"), number, number, 1, 1, START))
-                .await
-                .unwrap(),
-        );
+        yours(store.begin_run(request(&format!("r{number}"), number, number, 1, 1, START)).await.unwrap());
     }
     let store = fixture.reopen(store).await;
     for (before, limit, expected) in [
@@ -596,16 +276,7 @@ async fn listed_runs(fixture: Fixture) {
         (Some("unknown"), 2, &[]),
         (None, 0, &[]),
     ] {
-        let runs = store
-            .runs(before.map(run_id).as_ref(), limit)
-            .await
-            .unwrap();
-        assert_eq!(
-            runs.iter()
-                .map(|run| run.run.id.as_str())
-                .collect::<Vec<_>>(),
-            expected,
-            "before {before:?}"
-        );
+        let runs = store.runs(before.map(run_id).as_ref(), limit).await.unwrap();
+        assert_eq!(runs.iter().map(|run| run.run.id.as_str()).collect::<Vec<_>>(), expected, "before {before:?}");
     }
 }

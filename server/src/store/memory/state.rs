@@ -9,9 +9,9 @@ use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange,
-    ManifestCommit, ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject,
-    Retention, Run, RunId, RunOwner, RunState, Segment, StoreError, Swept,
+    Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
+    Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, Retention, Run, RunId, RunOwner, RunState, Segment,
+    StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
@@ -55,12 +55,7 @@ impl State {
                 manifest_version: 0,
                 log_bytes: 0,
             },
-            epochs: vec![EpochStart {
-                epoch,
-                parent: None,
-                fork: 0,
-                start_time: now,
-            }],
+            epochs: vec![EpochStart { epoch, parent: None, fork: 0, start_time: now }],
             segments: BTreeMap::new(),
             instruments: Vec::new(),
             ids: HashMap::new(),
@@ -78,18 +73,9 @@ impl State {
     pub(super) fn register(&mut self, instruments: &[(Venue, Symbol)]) -> Vec<Instrument> {
         let mut answer = Vec::with_capacity(instruments.len());
         for (venue, symbol) in instruments {
-            let next = InstrumentId(
-                u32::try_from(self.instruments.len() + 1).expect("memory ends before ids do"),
-            );
-            let id = *self
-                .ids
-                .entry((venue.clone(), symbol.clone()))
-                .or_insert(next);
-            let instrument = Instrument {
-                id,
-                venue: venue.clone(),
-                symbol: symbol.clone(),
-            };
+            let next = InstrumentId(u32::try_from(self.instruments.len() + 1).expect("memory ends before ids do"));
+            let id = *self.ids.entry((venue.clone(), symbol.clone())).or_insert(next);
+            let instrument = Instrument { id, venue: venue.clone(), symbol: symbol.clone() };
             if id == next {
                 self.instruments.push(instrument.clone());
             }
@@ -98,20 +84,13 @@ impl State {
         answer
     }
 
-    pub(super) fn claim_producer(
-        &mut self,
-        producer: &ProducerId,
-        now: UnixNanos,
-    ) -> ProducerClaim {
+    pub(super) fn claim_producer(&mut self, producer: &ProducerId, now: UnixNanos) -> ProducerClaim {
         self.fence += 1;
         let fresh = (ProducerState::claimed(self.fence), now);
         let (state, active) = self.producers.entry(producer.clone()).or_insert(fresh);
         state.fence = self.fence;
         *active = now;
-        ProducerClaim {
-            fence: self.fence,
-            last_batch_seq: state.last_batch_seq,
-        }
+        ProducerClaim { fence: self.fence, last_batch_seq: state.last_batch_seq }
     }
 
     pub(super) fn append(&mut self, group: Group, standing: Standing, now: UnixNanos) -> Appended {
@@ -135,11 +114,7 @@ impl State {
         if group.entry_count > 0 {
             self.append_segment(group, first_seq, self.head.append_time.max(now));
         }
-        Appended::Committed {
-            first_seq,
-            append_time: self.head.append_time,
-            chain: self.head.chain,
-        }
+        Appended::Committed { first_seq, append_time: self.head.append_time, chain: self.head.chain }
     }
 
     fn append_segment(&mut self, group: Group, first_seq: u64, append_time: UnixNanos) {
@@ -172,25 +147,13 @@ impl State {
     }
 
     pub(super) fn page(&self, after: u64, max_bytes: usize) -> LogPage {
-        let mut page = LogPage {
-            head: self.head,
-            segments: Vec::new(),
-        };
+        let mut page = LogPage { head: self.head, segments: Vec::new() };
         if after >= self.head.position || after + 1 < self.head.oldest {
             return page;
         }
-        let start = self
-            .segments
-            .range(..=after + 1)
-            .next_back()
-            .map_or(after + 1, |(first_seq, _)| *first_seq);
+        let start = self.segments.range(..=after + 1).next_back().map_or(after + 1, |(first_seq, _)| *first_seq);
         let mut bytes = 0;
-        for segment in self
-            .segments
-            .range(start..)
-            .map(|(_, segment)| segment)
-            .take(PAGE_SEGMENTS)
-        {
+        for segment in self.segments.range(start..).map(|(_, segment)| segment).take(PAGE_SEGMENTS) {
             bytes += segment.bytes.len();
             if !page.segments.is_empty() && bytes > max_bytes {
                 break;
@@ -202,11 +165,7 @@ impl State {
 
     pub(super) fn manifest(&self, since: u64) -> ManifestDelta {
         let version = self.head.manifest_version;
-        let since = if since < self.manifest_floor || since > version {
-            0
-        } else {
-            since
-        };
+        let since = if since < self.manifest_floor || since > version { 0 } else { since };
         let mut delta = ManifestDelta {
             epoch: self.head.epoch,
             since,
@@ -219,9 +178,7 @@ impl State {
         for (id, chunk) in &self.chunks {
             match chunk.dropped {
                 None if chunk.created_version > since => delta.added.push(chunk.row.clone()),
-                Some((dropped, _)) if chunk.created_version <= since && dropped > since => {
-                    delta.dropped.push(*id)
-                }
+                Some((dropped, _)) if chunk.created_version <= since && dropped > since => delta.dropped.push(*id),
                 _ => (),
             }
         }
@@ -234,20 +191,13 @@ impl State {
     }
 
     /// Why a change cannot be stored, if it cannot.
-    pub(super) fn check_manifest(
-        &self,
-        change: &ManifestChange,
-    ) -> Result<Option<ManifestCommit>, StoreError> {
+    pub(super) fn check_manifest(&self, change: &ManifestChange) -> Result<Option<ManifestCommit>, StoreError> {
         let version = self.head.manifest_version;
         if change.expected_version != version {
             return Ok(Some(ManifestCommit::Conflict { version }));
         }
         for id in &change.dropped {
-            if self
-                .chunks
-                .get(id)
-                .is_none_or(|chunk| chunk.dropped.is_some())
-            {
+            if self.chunks.get(id).is_none_or(|chunk| chunk.dropped.is_some()) {
                 return Err(StoreError::not_live(*id));
             }
         }
@@ -255,11 +205,7 @@ impl State {
     }
 
     /// Stores a change that was checked.
-    pub(super) fn commit_manifest(
-        &mut self,
-        change: ManifestChange,
-        now: UnixNanos,
-    ) -> ManifestCommit {
+    pub(super) fn commit_manifest(&mut self, change: ManifestChange, now: UnixNanos) -> ManifestCommit {
         let version = self.head.manifest_version + 1;
         for id in change.dropped {
             if let Some(chunk) = self.chunks.get_mut(&id) {
@@ -270,15 +216,7 @@ impl State {
             self.last_chunk_id += 1;
             let id = ChunkId(self.last_chunk_id);
             let row = ChunkRow { id, ..new.row };
-            self.chunks.insert(
-                id,
-                StoredChunk {
-                    row,
-                    bytes: new.bytes,
-                    created_version: version,
-                    dropped: None,
-                },
-            );
+            self.chunks.insert(id, StoredChunk { row, bytes: new.bytes, created_version: version, dropped: None });
         }
         for (instrument, position) in change.compacted {
             self.compactions.insert(instrument, (position, version));
@@ -305,8 +243,7 @@ impl State {
             append_time: segment.append_time,
             byte_count: segment.bytes.len() as u64,
         });
-        let count =
-            retention::segments_to_drop(ages, retention, self.head.hot_floor, self.head.log_bytes);
+        let count = retention::segments_to_drop(ages, retention, self.head.hot_floor, self.head.log_bytes);
         for _ in 0..count {
             if let Some((_, segment)) = self.segments.pop_first() {
                 self.head.oldest = segment.last_seq() + 1;
@@ -316,8 +253,7 @@ impl State {
         }
         let idle_since = now.saturating_sub(retention.producer_idle);
         let before = self.producers.len();
-        self.producers
-            .retain(|_, (_, active)| *active >= idle_since);
+        self.producers.retain(|_, (_, active)| *active >= idle_since);
         swept.producers = (before - self.producers.len()) as u64;
         swept
     }
@@ -336,32 +272,22 @@ impl State {
     }
 
     pub(super) fn put_run(&mut self, run: Run) {
-        if let Some(known) = self
-            .runs
-            .iter_mut()
-            .find(|known| known.run.id == run.run.id)
-        {
+        if let Some(known) = self.runs.iter_mut().find(|known| known.run.id == run.run.id) {
             *known = run;
         }
     }
 
     /// A running run of this owner's.
     pub(super) fn run_of(&mut self, run: &RunId, owner: &RunOwner) -> Option<&mut Run> {
-        let running = |known: &&mut Run| {
-            known.run.id == *run && known.owner == *owner && known.state == RunState::Running
-        };
+        let running =
+            |known: &&mut Run| known.run.id == *run && known.owner == *owner && known.state == RunState::Running;
         self.runs.iter_mut().find(running)
     }
 
     pub(super) fn renew_epoch(&mut self, epoch: Epoch, now: UnixNanos) -> LogHead {
         if epoch != self.head.epoch {
             let parent = Some(self.head.epoch);
-            self.epochs.push(EpochStart {
-                epoch,
-                parent,
-                fork: self.head.position,
-                start_time: now,
-            });
+            self.epochs.push(EpochStart { epoch, parent, fork: self.head.position, start_time: now });
             self.head.epoch = epoch;
             self.fence += 1;
             for (state, _) in self.producers.values_mut() {

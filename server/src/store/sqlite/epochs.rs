@@ -60,11 +60,10 @@ struct EpochRow {
 
 /// All of them, the newest first.
 pub(super) async fn list(connection: &mut SqliteConnection) -> Result<Vec<EpochStart>, Failure> {
-    let rows: Vec<EpochRow> = sqlx::query_as(
-        "SELECT number, epoch, parent, fork, start_time FROM epochs ORDER BY number DESC",
-    )
-    .fetch_all(connection)
-    .await?;
+    let rows: Vec<EpochRow> =
+        sqlx::query_as("SELECT number, epoch, parent, fork, start_time FROM epochs ORDER BY number DESC")
+            .fetch_all(connection)
+            .await?;
     let start = |row: EpochRow| {
         Ok(EpochStart {
             epoch: Epoch(from_sql(row.epoch)),

@@ -79,11 +79,7 @@ impl Failure {
             Some(IOERR) => "the disk fails to read or write",
             Some(CORRUPT | NOTADB) => {
                 let problem = "SQLite finds it damaged".to_owned();
-                return StoreError::Corrupt {
-                    table: "database",
-                    row: "file".to_owned(),
-                    problem,
-                };
+                return StoreError::Corrupt { table: "database", row: "file".to_owned(), problem };
             }
             _ => "the database failed",
         };

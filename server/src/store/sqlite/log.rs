@@ -12,9 +12,7 @@ use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, UnixNanos};
 use crate::store::faults;
 use crate::store::marks::{self, Standing};
-use crate::store::{
-    Appended, Group, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict,
-};
+use crate::store::{Appended, Group, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict};
 
 /// Begins the transaction and writes segment, head and producers at once: every statement sent on its own costs two
 /// changes of thread. A group without entries writes no segment. Answers with a row for the head and one for each
@@ -51,18 +49,11 @@ impl Writer {
         self.remember(head, standing);
         self.faults.hit(faults::APPEND_AFTER).await?;
         let first_seq = head.log.position + 1 - u64::from(group.entry_count);
-        Ok(Appended::Committed {
-            first_seq,
-            append_time: head.log.append_time,
-            chain: head.log.chain,
-        })
+        Ok(Appended::Committed { first_seq, append_time: head.log.append_time, chain: head.log.chain })
     }
 
     /// Where the log stands, and what has to be stored beside the segment; or the verdicts that refuse the group.
-    async fn judge(
-        &mut self,
-        group: &Group,
-    ) -> Result<Result<(Head, Standing), Vec<Verdict>>, Failure> {
+    async fn judge(&mut self, group: &Group) -> Result<Result<(Head, Standing), Vec<Verdict>>, Failure> {
         let head = self.head().await?;
         if head.log.epoch != group.epoch {
             return Err(StoreError::EpochChanged(head.log.epoch).into());
@@ -89,26 +80,16 @@ impl Writer {
     }
 
     /// Writes everything, up to but without the commit. Returns the head to be.
-    async fn write_group(
-        &mut self,
-        group: &Group,
-        head: Head,
-        standing: &Standing,
-    ) -> Result<Head, Failure> {
+    async fn write_group(&mut self, group: &Group, head: Head, standing: &Standing) -> Result<Head, Failure> {
         let now = self.clock.now();
-        let next = Head {
-            log: extend(&head.log, group, now),
-            ..head
-        };
-        self.write_segment(group, &head.log, &next.log, standing, now)
-            .await?;
+        let next = Head { log: extend(&head.log, group, now), ..head };
+        self.write_segment(group, &head.log, &next.log, standing, now).await?;
         self.faults.hit(faults::APPEND_INSIDE).await?;
         if let Some(run) = &standing.run {
             runs::store_progress(self.connection().await?, run).await?;
             for mark in &group.marks {
                 if let Mark::Run { progress, .. } = mark {
-                    runs::store_rejects(self.connection().await?, &run.run.id, &progress.rejects)
-                        .await?;
+                    runs::store_rejects(self.connection().await?, &run.run.id, &progress.rejects).await?;
                 }
             }
         }
@@ -219,11 +200,7 @@ impl SegmentRow {
         let row = self.first_seq;
         let invalid_run = |_| rows::damaged("segments", row.to_string(), "run_id is no run id");
         if u64::try_from(self.byte_count) != Ok(self.bytes.len() as u64) {
-            return Err(rows::damaged(
-                "segments",
-                row.to_string(),
-                "bytes has another length than byte_count",
-            ));
+            return Err(rows::damaged("segments", row.to_string(), "bytes has another length than byte_count"));
         }
         Ok(Segment {
             epoch: Epoch(from_sql(self.epoch)),
@@ -232,10 +209,7 @@ impl SegmentRow {
             tick_count: rows::count_from_sql(self.tick_count, "segments", row)?,
             append_time: rows::time_from_sql(self.append_time, "segments", row)?,
             backfill: self.backfill,
-            run_id: self
-                .run_id
-                .map(|run| RunId::new(&run).map_err(invalid_run))
-                .transpose()?,
+            run_id: self.run_id.map(|run| RunId::new(&run).map_err(invalid_run)).transpose()?,
             chain: rows::array_from_sql(self.chain, "segments", row)?,
             bytes: Bytes::from(self.bytes),
         })
@@ -243,17 +217,10 @@ impl SegmentRow {
 }
 
 /// The head, and consecutive segments from the one that holds `after + 1`.
-pub(super) async fn page(
-    connection: &mut SqliteConnection,
-    after: u64,
-    max_bytes: usize,
-) -> Result<LogPage, Failure> {
+pub(super) async fn page(connection: &mut SqliteConnection, after: u64, max_bytes: usize) -> Result<LogPage, Failure> {
     rows::begin_reading(connection).await?;
     let head = rows::read_head(connection).await?.log;
-    let mut page = LogPage {
-        head,
-        segments: Vec::new(),
-    };
+    let mut page = LogPage { head, segments: Vec::new() };
     if after < head.position && after + 1 >= head.oldest {
         let (first, last) = stretch(connection, after + 1, max_bytes).await?;
         let found: Vec<SegmentRow> = sqlx::query_as(READ_SEGMENTS)
@@ -274,16 +241,9 @@ pub(super) async fn page(
             expected = Some(segment.last_seq() + 1);
             page.segments.push(segment);
         }
-        if page
-            .segments
-            .first()
-            .is_none_or(|segment| !(segment.first_seq..=segment.last_seq()).contains(&(after + 1)))
+        if page.segments.first().is_none_or(|segment| !(segment.first_seq..=segment.last_seq()).contains(&(after + 1)))
         {
-            return Err(rows::damaged(
-                "segments",
-                (after + 1).to_string(),
-                "the position is in no segment",
-            ));
+            return Err(rows::damaged("segments", (after + 1).to_string(), "the position is in no segment"));
         }
     }
     rows::end_reading(connection).await?;
@@ -291,11 +251,7 @@ pub(super) async fn page(
 }
 
 /// The first_seq of the segment that holds a position, and of the last one that fits with it into `max_bytes`.
-async fn stretch(
-    connection: &mut SqliteConnection,
-    position: u64,
-    max_bytes: usize,
-) -> Result<(i64, i64), Failure> {
+async fn stretch(connection: &mut SqliteConnection, position: u64, max_bytes: usize) -> Result<(i64, i64), Failure> {
     let mut sizes = sqlx::query(READ_SIZES)
         .bind(to_sql(position)) // $1 the position
         .bind(PAGE_SEGMENTS as i64) // $2 at most
@@ -311,11 +267,5 @@ async fn stretch(
             Some((first, _)) => Some((first, first_seq)),
         };
     }
-    found.ok_or_else(|| {
-        rows::damaged(
-            "segments",
-            position.to_string(),
-            "the position is in no segment",
-        )
-    })
+    found.ok_or_else(|| rows::damaged("segments", position.to_string(), "the position is in no segment"))
 }

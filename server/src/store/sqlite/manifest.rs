@@ -8,9 +8,7 @@ use super::rows::{self, blob, from_sql, to_sql};
 use super::writer::Writer;
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::faults;
-use crate::store::{
-    ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError,
-};
+use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError};
 
 /// A chunk's row and bytes at once.
 const ADD_CHUNK: &str = "
@@ -39,10 +37,7 @@ const MOVE_MANIFEST: &str = "
     WHERE partition = 0";
 
 impl Writer {
-    pub(super) async fn commit_manifest(
-        &mut self,
-        change: ManifestChange,
-    ) -> Result<ManifestCommit, StoreError> {
+    pub(super) async fn commit_manifest(&mut self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
         self.faults.hit(faults::MANIFEST_BEFORE).await?;
         self.begin().await?;
         let written = self.write_manifest(&change).await;
@@ -95,11 +90,7 @@ impl Writer {
     }
 }
 
-async fn add_chunk(
-    connection: &mut SqliteConnection,
-    chunk: &NewChunk,
-    version: u64,
-) -> Result<(), Failure> {
+async fn add_chunk(connection: &mut SqliteConnection, chunk: &NewChunk, version: u64) -> Result<(), Failure> {
     let ChunkRow {
         id: _,
         instrument,
@@ -150,8 +141,7 @@ impl ChunkRecord {
     fn into_row(self) -> Result<ChunkRow, Failure> {
         let id = self.id;
         let count = |count| rows::count_from_sql(count, "chunks", id);
-        let time =
-            |nanos| -> Result<UnixNanos, Failure> { rows::time_from_sql(nanos, "chunks", id) };
+        let time = |nanos| -> Result<UnixNanos, Failure> { rows::time_from_sql(nanos, "chunks", id) };
         Ok(ChunkRow {
             id: ChunkId(from_sql(id)),
             instrument: InstrumentId(count(self.instrument_id)?),
@@ -186,10 +176,7 @@ const COMPACTED_SINCE: &str = "
     WHERE version > $1";
 
 /// What changed since a version; everything if that version's changes are no longer all known.
-pub(super) async fn delta(
-    connection: &mut SqliteConnection,
-    since: u64,
-) -> Result<ManifestDelta, Failure> {
+pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Result<ManifestDelta, Failure> {
     rows::begin_reading(connection).await?;
     let head = rows::read_head(connection).await?;
     let known = head.manifest_floor..=head.log.manifest_version;
@@ -216,18 +203,9 @@ pub(super) async fn delta(
         since,
         version: head.log.manifest_version,
         hot_floor: head.log.hot_floor,
-        added: added
-            .into_iter()
-            .map(ChunkRecord::into_row)
-            .collect::<Result<_, Failure>>()?,
-        dropped: dropped
-            .into_iter()
-            .map(|id| ChunkId(from_sql(id)))
-            .collect(),
-        compacted: compacted
-            .into_iter()
-            .map(compaction)
-            .collect::<Result<_, Failure>>()?,
+        added: added.into_iter().map(ChunkRecord::into_row).collect::<Result<_, Failure>>()?,
+        dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
+        compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
     };
     delta.added.sort_unstable_by_key(|row| row.id);
     delta.dropped.sort_unstable();

@@ -33,9 +33,9 @@ use tracing::{Instrument as _, instrument};
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId,
-    RunOwner, RunRequest, RunState, Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
+    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
+    Store, StoreError, Swept,
 };
 use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
 use readers::Readers;
@@ -103,73 +103,54 @@ fn closed() -> StoreError {
 impl Store for SqliteStore {
     #[instrument(name = "db.log_head.read", skip_all)]
     async fn head(&self) -> Result<LogHead, StoreError> {
-        self.readers
-            .read(|connection| Box::pin(async { Ok(rows::read_head(connection).await?.log) }))
-            .await
+        self.readers.read(|connection| Box::pin(async { Ok(rows::read_head(connection).await?.log) })).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        self.readers
-            .read(|connection| Box::pin(rows::ping(connection)))
-            .await
+        self.readers.read(|connection| Box::pin(rows::ping(connection))).await
     }
 
     #[instrument(name = "db.instruments.register", skip_all)]
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError> {
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         let wanted = instruments.to_vec();
-        self.write(move |writer| Box::pin(writer.register(wanted)))
-            .await
+        self.write(move |writer| Box::pin(writer.register(wanted))).await
     }
 
     #[instrument(name = "db.instruments.list", skip_all)]
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
-        self.readers
-            .read(move |connection| Box::pin(registry::list(connection, after)))
-            .await
+        self.readers.read(move |connection| Box::pin(registry::list(connection, after))).await
     }
 
     #[instrument(name = "db.producers.claim", skip_all)]
     async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
         let producer = producer.clone();
-        self.write(move |writer| Box::pin(writer.claim_producer(producer)))
-            .await
+        self.write(move |writer| Box::pin(writer.claim_producer(producer))).await
     }
 
     #[instrument(name = "db.log.append", skip_all, fields(entries = group.entry_count))]
     async fn append(&self, group: Group) -> Result<Appended, StoreError> {
-        self.write(move |writer| Box::pin(writer.append(group)))
-            .await
+        self.write(move |writer| Box::pin(writer.append(group))).await
     }
 
     #[instrument(name = "db.log.read", skip_all)]
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
-        self.readers
-            .read(move |connection| Box::pin(log::page(connection, after, max_bytes)))
-            .await
+        self.readers.read(move |connection| Box::pin(log::page(connection, after, max_bytes))).await
     }
 
     #[instrument(name = "db.manifest.read", skip_all)]
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
-        self.readers
-            .read(move |connection| Box::pin(manifest::delta(connection, since)))
-            .await
+        self.readers.read(move |connection| Box::pin(manifest::delta(connection, since))).await
     }
 
     #[instrument(name = "db.manifest.commit", skip_all)]
     async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
-        self.write(move |writer| Box::pin(writer.commit_manifest(change)))
-            .await
+        self.write(move |writer| Box::pin(writer.commit_manifest(change))).await
     }
 
     #[instrument(name = "db.chunk_bytes.read", skip_all, fields(chunks = ids.len()))]
     async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
         let ids = ids.to_vec();
-        self.readers
-            .read(move |connection| Box::pin(manifest::chunk_bytes(connection, ids)))
-            .await
+        self.readers.read(move |connection| Box::pin(manifest::chunk_bytes(connection, ids))).await
     }
 
     #[instrument(name = "db.store.sweep", skip_all)]
@@ -177,9 +158,7 @@ impl Store for SqliteStore {
         let mut swept = Swept::default();
         loop {
             // One portion at a time, so that appends get their turn between them.
-            let portion = self
-                .write(move |writer| Box::pin(writer.sweep_portion(retention)))
-                .await?;
+            let portion = self.write(move |writer| Box::pin(writer.sweep_portion(retention))).await?;
             swept.segments += portion.swept.segments;
             swept.chunks += portion.swept.chunks;
             swept.producers += portion.swept.producers;
@@ -191,15 +170,13 @@ impl Store for SqliteStore {
 
     #[instrument(name = "db.runs.begin", skip_all)]
     async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError> {
-        self.write(move |writer| Box::pin(writer.begin_run(request)))
-            .await
+        self.write(move |writer| Box::pin(writer.begin_run(request))).await
     }
 
     #[instrument(name = "db.runs.renew_lease", skip_all)]
     async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError> {
         let run = run.clone();
-        self.write(move |writer| Box::pin(writer.renew_lease(run, lease)))
-            .await
+        self.write(move |writer| Box::pin(writer.renew_lease(run, lease))).await
     }
 
     #[instrument(name = "db.runs.finish", skip_all)]
@@ -211,52 +188,41 @@ impl Store for SqliteStore {
         error: Option<RunError>,
     ) -> Result<bool, StoreError> {
         let (run, owner) = (run.clone(), *owner);
-        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error)))
-            .await
+        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error))).await
     }
 
     #[instrument(name = "db.runs.cancel", skip_all)]
     async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let run = run.clone();
-        self.write(move |writer| Box::pin(writer.cancel_run(run)))
-            .await
+        self.write(move |writer| Box::pin(writer.cancel_run(run))).await
     }
 
     #[instrument(name = "db.runs.read", skip_all)]
     async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let run = run.clone();
-        self.readers
-            .read(move |connection| Box::pin(async move { runs::by_id(connection, &run).await }))
-            .await
+        self.readers.read(move |connection| Box::pin(async move { runs::by_id(connection, &run).await })).await
     }
 
     #[instrument(name = "db.runs.list", skip_all)]
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
         let before = before.cloned();
-        self.readers
-            .read(move |connection| Box::pin(runs::list(connection, before, limit)))
-            .await
+        self.readers.read(move |connection| Box::pin(runs::list(connection, before, limit))).await
     }
 
     #[instrument(name = "db.run_rejects.list", skip_all)]
     async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let run = run.clone();
-        self.readers
-            .read(move |connection| Box::pin(runs::rejects(connection, run, limit)))
-            .await
+        self.readers.read(move |connection| Box::pin(runs::rejects(connection, run, limit))).await
     }
 
     #[instrument(name = "db.epochs.list", skip_all)]
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {
-        self.readers
-            .read(|connection| Box::pin(epochs::list(connection)))
-            .await
+        self.readers.read(|connection| Box::pin(epochs::list(connection))).await
     }
 
     #[instrument(name = "db.epochs.renew", skip_all)]
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
-        self.write(move |writer| Box::pin(writer.renew_epoch(epoch)))
-            .await
+        self.write(move |writer| Box::pin(writer.renew_epoch(epoch))).await
     }
 
     async fn close(&self) {

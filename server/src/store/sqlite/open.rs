@@ -27,9 +27,6 @@ const APPLICATION_ID: i64 = 0x5441_5045;
 /// How long a statement waits for a lock that another program holds. Programs that only read never hold one for long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Pages of 4 KiB in the write-ahead log before a commit also moves them into the database.
-const CHECKPOINT_PAGES: &str = "4000";
-
 /// To what size the write-ahead log is cut back after a reader made it grow: 64 MiB.
 const WAL_BYTES_KEPT: &str = "67108864";
 
@@ -125,7 +122,6 @@ impl SqliteStore {
             .clone()
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
-            .pragma("wal_autocheckpoint", CHECKPOINT_PAGES)
             .pragma("journal_size_limit", WAL_BYTES_KEPT);
         let connection = match prepare(&path, &writing, &options).await {
             Ok(connection) => connection,
@@ -134,21 +130,10 @@ impl SqliteStore {
         let (jobs, waiting) = mpsc::channel(JOBS_WAITING);
         // Jitter needs no secret: the log's name is random enough.
         let seed = options.epoch.0;
-        let writer = Writer::new(
-            writing,
-            connection,
-            lock,
-            options.clock,
-            options.faults,
-            seed,
-        );
+        let writer = Writer::new(writing, connection, lock, options.clock, options.faults, seed);
         tokio::spawn(writer.run(waiting));
         let readers = Readers::new(file.read_only(true));
-        Ok(Arc::new(SqliteStore {
-            path,
-            jobs,
-            readers,
-        }))
+        Ok(Arc::new(SqliteStore { path, jobs, readers }))
     }
 }
 
@@ -161,51 +146,31 @@ pub(super) fn beside(path: &Path, suffix: &str) -> PathBuf {
 
 /// The file's one true path, so that two ways to write it meet the same lock. Makes the directory.
 fn locate(path: &Path) -> Result<PathBuf, OpenError> {
-    let not_writable = |error: std::io::Error| OpenError::NotWritable {
-        path: path.into(),
-        problem: error.to_string(),
-    };
+    let not_writable = |error: std::io::Error| OpenError::NotWritable { path: path.into(), problem: error.to_string() };
     if path.is_dir() {
-        return Err(OpenError::NotWritable {
-            path: path.into(),
-            problem: "it is a directory".to_owned(),
-        });
+        return Err(OpenError::NotWritable { path: path.into(), problem: "it is a directory".to_owned() });
     }
     if path.exists() {
         return path.canonicalize().map_err(not_writable);
     }
     let Some(name) = path.file_name() else {
-        return Err(OpenError::NotWritable {
-            path: path.into(),
-            problem: "it names no file".to_owned(),
-        });
+        return Err(OpenError::NotWritable { path: path.into(), problem: "it names no file".to_owned() });
     };
-    let directory = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(directory).map_err(not_writable)?;
     Ok(directory.canonicalize().map_err(not_writable)?.join(name))
 }
 
 /// The lock of the one server. The lock's file stays behind: removing it could remove a successor's.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let opened = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(beside(path, ".lock"));
-    let file = opened.map_err(|error| OpenError::NotWritable {
-        path: path.into(),
-        problem: error.to_string(),
-    })?;
+    let opened = File::options().create(true).truncate(false).write(true).open(beside(path, ".lock"));
+    let file = opened.map_err(|error| OpenError::NotWritable { path: path.into(), problem: error.to_string() })?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.into())),
-        Err(TryLockError::Error(error)) => Err(OpenError::Failed {
-            path: path.into(),
-            problem: format!("its lock cannot be taken: {error}"),
-        }),
+        Err(TryLockError::Error(error)) => {
+            Err(OpenError::Failed { path: path.into(), problem: format!("its lock cannot be taken: {error}") })
+        }
     }
 }
 
@@ -221,16 +186,12 @@ fn network_file_system(path: &Path) -> Option<String> {
         };
         let place = Path::new(place);
         // Later mounts cover earlier ones at the same place.
-        let nearer = nearest
-            .is_none_or(|(known, _)| place.components().count() >= known.components().count());
+        let nearer = nearest.is_none_or(|(known, _)| place.components().count() >= known.components().count());
         if path.starts_with(place) && nearer {
             nearest = Some((place, kind));
         }
     }
-    nearest
-        .map(|(_, kind)| kind)
-        .filter(|kind| KINDS.contains(kind))
-        .map(str::to_owned)
+    nearest.map(|(_, kind)| kind).filter(|kind| KINDS.contains(kind)).map(str::to_owned)
 }
 
 /// Why the file could not be made ready.
@@ -269,18 +230,11 @@ impl Unprepared {
             Unprepared::Newer(migration) => OpenError::Newer { path, migration },
             Unprepared::Damaged(problem) => OpenError::Damaged { path, problem },
             Unprepared::Sql(error) if failure::is_no_database(&error) => OpenError::NotAStore(path),
-            Unprepared::Sql(error) if failure::is_not_writable(&error) => OpenError::NotWritable {
-                path,
-                problem: error.to_string(),
-            },
-            Unprepared::Sql(error) => OpenError::Failed {
-                path,
-                problem: error.to_string(),
-            },
-            Unprepared::Migration(error) => OpenError::Failed {
-                path,
-                problem: error.to_string(),
-            },
+            Unprepared::Sql(error) if failure::is_not_writable(&error) => {
+                OpenError::NotWritable { path, problem: error.to_string() }
+            }
+            Unprepared::Sql(error) => OpenError::Failed { path, problem: error.to_string() },
+            Unprepared::Migration(error) => OpenError::Failed { path, problem: error.to_string() },
         }
     }
 }
@@ -294,11 +248,7 @@ async fn prepare(
     let fresh = !path.exists();
     if !fresh {
         // Before anything is written: whose file is it?
-        let mut looking = SqliteConnectOptions::new()
-            .filename(path)
-            .disable_statement_logging()
-            .connect()
-            .await?;
+        let mut looking = SqliteConnectOptions::new().filename(path).disable_statement_logging().connect().await?;
         check_owner(&mut looking).await?;
         looking.close().await?;
     }
@@ -308,9 +258,7 @@ async fn prepare(
         Err(MigrateError::VersionMissing(migration)) => return Err(Unprepared::Newer(migration)),
         Err(error) => return Err(Unprepared::Migration(error)),
     }
-    let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-        .fetch_one(&mut connection)
-        .await?;
+    let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await?;
     if mode != "wal" {
         return Err(Unprepared::NoWriteAheadLog);
     }
@@ -320,20 +268,12 @@ async fn prepare(
 }
 
 async fn check_owner(connection: &mut SqliteConnection) -> Result<(), Unprepared> {
-    let application: i64 = sqlx::query_scalar("PRAGMA application_id")
+    let application: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *connection).await?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'")
         .fetch_one(&mut *connection)
         .await?;
-    let tables: i64 = sqlx::query_scalar(
-        "SELECT count(*) FROM sqlite_schema WHERE tbl_name <> '_sqlx_migrations'",
-    )
-    .fetch_one(&mut *connection)
-    .await?;
     // An opening that was cut short leaves an empty file, or one with the migrations' table alone.
-    if application == APPLICATION_ID || (application == 0 && tables == 0) {
-        Ok(())
-    } else {
-        Err(Unprepared::NotAStore)
-    }
+    if application == APPLICATION_ID || (application == 0 && tables == 0) { Ok(()) } else { Err(Unprepared::NotAStore) }
 }
 
 const START_LOG: &str = "
@@ -350,11 +290,7 @@ const START_LOG: &str = "
     COMMIT";
 
 /// Gives a new file its head and its first epoch. A file that has an epoch keeps both, or lacks its head and is damaged.
-async fn start_log(
-    connection: &mut SqliteConnection,
-    epoch: Epoch,
-    now: UnixNanos,
-) -> Result<(), Unprepared> {
+async fn start_log(connection: &mut SqliteConnection, epoch: Epoch, now: UnixNanos) -> Result<(), Unprepared> {
     let start = sqlx::query(START_LOG)
         .bind(to_sql(epoch.0)) // $1 epoch
         .bind(now.nanos()); // $2 start_time
@@ -380,11 +316,5 @@ async fn check_head(connection: &mut SqliteConnection) -> Result<(), Unprepared>
         None => head.oldest == head.position + 1 && head.log_bytes == 0,
         Some(last) => last.last_seq == to_sql(head.position) && last.chain == head.chain,
     };
-    if sound {
-        Ok(())
-    } else {
-        Err(Unprepared::Damaged(
-            "the head is not the last segment's".to_owned(),
-        ))
-    }
+    if sound { Ok(()) } else { Err(Unprepared::Damaged("the head is not the last segment's".to_owned())) }
 }

@@ -20,10 +20,7 @@ struct ProducerRow {
 
 impl Writer {
     /// What the store keeps about a producer, remembered or read.
-    pub(super) async fn producer(
-        &mut self,
-        producer: &ProducerId,
-    ) -> Result<Option<ProducerState>, Failure> {
+    pub(super) async fn producer(&mut self, producer: &ProducerId) -> Result<Option<ProducerState>, Failure> {
         if let Some(state) = self.producers.get(producer) {
             return Ok(Some(state.clone()));
         }
@@ -41,17 +38,11 @@ impl Writer {
         self.producers.insert(producer, state);
     }
 
-    pub(super) async fn claim_producer(
-        &mut self,
-        producer: ProducerId,
-    ) -> Result<ProducerClaim, StoreError> {
+    pub(super) async fn claim_producer(&mut self, producer: ProducerId) -> Result<ProducerClaim, StoreError> {
         self.begin().await?;
         let claimed = self.claim(&producer).await;
         let state = self.end(claimed).await?;
-        let claim = ProducerClaim {
-            fence: state.fence,
-            last_batch_seq: state.last_batch_seq,
-        };
+        let claim = ProducerClaim { fence: state.fence, last_batch_seq: state.last_batch_seq };
         self.remember_producer(producer, state);
         Ok(claim)
     }
@@ -59,11 +50,10 @@ impl Writer {
     async fn claim(&mut self, producer: &ProducerId) -> Result<ProducerState, Failure> {
         let now = self.clock.now();
         let connection = self.connection().await?;
-        let fence: i64 = sqlx::query_scalar(
-            "UPDATE log_head SET fence = fence + 1 WHERE partition = 0 RETURNING fence",
-        )
-        .fetch_one(&mut *connection)
-        .await?;
+        let fence: i64 =
+            sqlx::query_scalar("UPDATE log_head SET fence = fence + 1 WHERE partition = 0 RETURNING fence")
+                .fetch_one(&mut *connection)
+                .await?;
         let fresh = ProducerState::claimed(from_sql(fence));
         let row: ProducerRow = sqlx::query_as(CLAIM)
             .bind(producer.as_str().to_owned()) // $1 id
@@ -87,10 +77,7 @@ const READ: &str = "
     FROM producers
     WHERE id = $1";
 
-async fn read(
-    connection: &mut SqliteConnection,
-    producer: &ProducerId,
-) -> Result<Option<ProducerState>, Failure> {
+async fn read(connection: &mut SqliteConnection, producer: &ProducerId) -> Result<Option<ProducerState>, Failure> {
     let row: Option<ProducerRow> = sqlx::query_as(READ)
         .bind(producer.as_str().to_owned()) // $1 id
         .fetch_optional(connection)
@@ -100,22 +87,12 @@ async fn read(
 
 fn from_row(row: ProducerRow, producer: &ProducerId) -> Result<ProducerState, Failure> {
     let window = ProducerState::decode_window(&row.window);
-    let window = window.ok_or_else(|| {
-        rows::damaged("producers", producer.as_str(), "window has another length")
-    })?;
+    let window = window.ok_or_else(|| rows::damaged("producers", producer.as_str(), "window has another length"))?;
     let last_batch_seq = from_sql(row.last_batch_seq);
     if window.back().map_or(0, |batch| batch.batch_seq) != last_batch_seq {
-        return Err(rows::damaged(
-            "producers",
-            producer.as_str(),
-            "window does not end with last_batch_seq",
-        ));
+        return Err(rows::damaged("producers", producer.as_str(), "window does not end with last_batch_seq"));
     }
-    Ok(ProducerState {
-        fence: from_sql(row.fence),
-        last_batch_seq,
-        window,
-    })
+    Ok(ProducerState { fence: from_sql(row.fence), last_batch_seq, window })
 }
 
 /// What an append adds to its producers, for `APPEND_SEGMENT`; and how many they are. JSON carries any number of them
@@ -132,10 +109,7 @@ pub(super) fn to_json(standing: &Standing) -> (String, usize) {
         // The alphabet of ids has nothing to escape.
         json.push_str(r#"{"id":""#);
         json.push_str(producer.as_str());
-        json.push_str(&format!(
-            r#"","fence":{},"last":{},"window":""#,
-            state.fence, state.last_batch_seq
-        ));
+        json.push_str(&format!(r#"","fence":{},"last":{},"window":""#, state.fence, state.last_batch_seq));
         for byte in state.encode_window() {
             json.push(char::from(HEX[usize::from(byte >> 4)]));
             json.push(char::from(HEX[usize::from(byte & 15)]));

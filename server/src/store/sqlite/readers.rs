@@ -28,11 +28,7 @@ pub(super) struct Readers {
 
 impl Readers {
     pub(super) fn new(options: SqliteConnectOptions) -> Readers {
-        Readers {
-            options,
-            permits: Arc::new(Semaphore::new(READERS)),
-            idle: Arc::default(),
-        }
+        Readers { options, permits: Arc::new(Semaphore::new(READERS)), idle: Arc::default() }
     }
 
     /// Runs a read on a connection of its own. Work that reads more than one statement opens a transaction and commits
@@ -40,16 +36,9 @@ impl Readers {
     pub(super) async fn read<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>>
-            + Send
-            + 'static,
+        W: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T, Failure>> + Send + 'static,
     {
-        let permit = self
-            .permits
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| closed())?;
+        let permit = self.permits.clone().acquire_owned().await.map_err(|_| closed())?;
         let options = self.options.clone();
         let idle = self.idle.clone();
         let reading = async move {
@@ -87,13 +76,9 @@ impl Readers {
 }
 
 fn pop(idle: &Mutex<Vec<SqliteConnection>>) -> Option<SqliteConnection> {
-    idle.lock()
-        .expect("no code panics while it holds the connections")
-        .pop()
+    idle.lock().expect("no code panics while it holds the connections").pop()
 }
 
 fn push(idle: &Mutex<Vec<SqliteConnection>>, connection: SqliteConnection) {
-    idle.lock()
-        .expect("no code panics while it holds the connections")
-        .push(connection);
+    idle.lock().expect("no code panics while it holds the connections").push(connection);
 }

@@ -31,19 +31,13 @@ const REGISTER: &str = "
         ORDER BY wanted.key";
 
 impl Writer {
-    pub(super) async fn register(
-        &mut self,
-        wanted: Vec<(Venue, Symbol)>,
-    ) -> Result<Vec<Instrument>, StoreError> {
+    pub(super) async fn register(&mut self, wanted: Vec<(Venue, Symbol)>) -> Result<Vec<Instrument>, StoreError> {
         self.begin().await?;
         let registered = self.register_all(wanted).await;
         self.end(registered).await
     }
 
-    async fn register_all(
-        &mut self,
-        wanted: Vec<(Venue, Symbol)>,
-    ) -> Result<Vec<Instrument>, Failure> {
+    async fn register_all(&mut self, wanted: Vec<(Venue, Symbol)>) -> Result<Vec<Instrument>, Failure> {
         let now = self.clock.now();
         let mut names = String::from("[");
         for (venue, symbol) in &wanted {
@@ -58,11 +52,7 @@ impl Writer {
             .fetch_all(self.connection().await?)
             .await?;
         if ids.len() != wanted.len() {
-            return Err(rows::damaged(
-                "instruments",
-                "all",
-                "a name that was just added is missing",
-            ));
+            return Err(rows::damaged("instruments", "all", "a name that was just added is missing"));
         }
         let instrument = |((venue, symbol), id)| {
             let id = InstrumentId(rows::count_from_sql(id, "instruments", id)?);
@@ -85,22 +75,13 @@ const LIST: &str = "
     WHERE id > $1
     ORDER BY id";
 
-pub(super) async fn list(
-    connection: &mut SqliteConnection,
-    after: InstrumentId,
-) -> Result<Vec<Instrument>, Failure> {
+pub(super) async fn list(connection: &mut SqliteConnection, after: InstrumentId) -> Result<Vec<Instrument>, Failure> {
     let found: Vec<InstrumentRow> = sqlx::query_as(LIST)
         .bind(i64::from(after.0)) // $1 id
         .fetch_all(connection)
         .await?;
     let instrument = |row: InstrumentRow| {
-        let invalid = |_| {
-            rows::damaged(
-                "instruments",
-                row.id.to_string(),
-                "a name is not one of the alphabet",
-            )
-        };
+        let invalid = |_| rows::damaged("instruments", row.id.to_string(), "a name is not one of the alphabet");
         Ok(Instrument {
             id: InstrumentId(rows::count_from_sql(row.id, "instruments", row.id)?),
             venue: Venue::new(&row.venue).map_err(invalid)?,

@@ -25,25 +25,15 @@ pub(super) fn from_sql(number: i64) -> u64 {
 
 /// A row holds what no version of this program writes.
 pub(super) fn damaged(table: &'static str, row: impl Into<String>, problem: &str) -> Failure {
-    StoreError::Corrupt {
-        table,
-        row: row.into(),
-        problem: problem.to_owned(),
-    }
-    .into()
+    StoreError::Corrupt { table, row: row.into(), problem: problem.to_owned() }.into()
 }
 
-pub(super) fn time_from_sql(
-    nanos: i64,
-    table: &'static str,
-    row: i64,
-) -> Result<UnixNanos, Failure> {
+pub(super) fn time_from_sql(nanos: i64, table: &'static str, row: i64) -> Result<UnixNanos, Failure> {
     UnixNanos::new(nanos).map_err(|_| damaged(table, row.to_string(), "a time lies before 1970"))
 }
 
 pub(super) fn count_from_sql(count: i64, table: &'static str, row: i64) -> Result<u32, Failure> {
-    u32::try_from(count)
-        .map_err(|_| damaged(table, row.to_string(), "a count is negative or too large"))
+    u32::try_from(count).map_err(|_| damaged(table, row.to_string(), "a count is negative or too large"))
 }
 
 pub(super) fn array_from_sql<const N: usize>(
@@ -51,9 +41,7 @@ pub(super) fn array_from_sql<const N: usize>(
     table: &'static str,
     row: i64,
 ) -> Result<[u8; N], Failure> {
-    bytes
-        .try_into()
-        .map_err(|_| damaged(table, row.to_string(), "a digest has another length"))
+    bytes.try_into().map_err(|_| damaged(table, row.to_string(), "a digest has another length"))
 }
 
 #[derive(sqlx::FromRow)]
@@ -105,9 +93,7 @@ pub(super) async fn end_reading(connection: &mut SqliteConnection) -> Result<(),
 }
 
 pub(super) async fn ping(connection: &mut SqliteConnection) -> Result<(), Failure> {
-    sqlx::query("SELECT position FROM log_head WHERE partition = 0")
-        .fetch_one(connection)
-        .await?;
+    sqlx::query("SELECT position FROM log_head WHERE partition = 0").fetch_one(connection).await?;
     Ok(())
 }
 

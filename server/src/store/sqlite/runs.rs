@@ -9,8 +9,7 @@ use super::writer::Writer;
 use crate::domain::UnixNanos;
 use crate::store::marks::{self, Begin};
 use crate::store::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest,
-    RunState, StoreError,
+    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
 };
 
 impl Writer {
@@ -38,11 +37,7 @@ impl Writer {
         }
     }
 
-    pub(super) async fn renew_lease(
-        &mut self,
-        run: RunId,
-        lease: Lease,
-    ) -> Result<bool, StoreError> {
+    pub(super) async fn renew_lease(&mut self, run: RunId, lease: Lease) -> Result<bool, StoreError> {
         self.begin().await?;
         let renewed = match self.connection().await {
             Ok(connection) => renew(connection, &run, lease).await,
@@ -112,8 +107,7 @@ struct RunRow {
 impl RunRow {
     fn into_run(self) -> Result<Run, Failure> {
         let row = self.number;
-        let time =
-            |nanos| -> Result<UnixNanos, Failure> { rows::time_from_sql(nanos, "runs", row) };
+        let time = |nanos| -> Result<UnixNanos, Failure> { rows::time_from_sql(nanos, "runs", row) };
         let invalid_id = |_| rows::damaged("runs", row.to_string(), "id is no run id");
         let state = state_from_sql(self.state);
         Ok(Run {
@@ -129,8 +123,7 @@ impl RunRow {
                 trace_id: self.trace_id,
                 again: self.again,
             },
-            state: state
-                .ok_or_else(|| rows::damaged("runs", row.to_string(), "state is no state"))?,
+            state: state.ok_or_else(|| rows::damaged("runs", row.to_string(), "state is no state"))?,
             owner: RunOwner(from_sql(self.owner)),
             lease_until: time(self.lease_until)?,
             last_batch: from_sql(self.last_batch),
@@ -142,10 +135,7 @@ impl RunRow {
                 rejects: Vec::new(),
             },
             last_seq: from_sql(self.last_seq),
-            error: self
-                .error_reason
-                .zip(self.error_message)
-                .map(|(reason, message)| RunError { reason, message }),
+            error: self.error_reason.zip(self.error_message).map(|(reason, message)| RunError { reason, message }),
             create_time: time(self.create_time)?,
             finish_time: self.finish_time.map(time).transpose()?,
         })
@@ -153,15 +143,8 @@ impl RunRow {
 }
 
 fn state_from_sql(state: i64) -> Option<RunState> {
-    let states = [
-        RunState::Running,
-        RunState::Succeeded,
-        RunState::Failed,
-        RunState::Cancelled,
-    ];
-    states
-        .into_iter()
-        .find(|known| state_to_sql(*known) == state)
+    let states = [RunState::Running, RunState::Succeeded, RunState::Failed, RunState::Cancelled];
+    states.into_iter().find(|known| state_to_sql(*known) == state)
 }
 
 fn state_to_sql(state: RunState) -> i64 {
@@ -172,10 +155,7 @@ fn into_runs(found: Vec<RunRow>) -> Result<Vec<Run>, Failure> {
     found.into_iter().map(RunRow::into_run).collect()
 }
 
-pub(super) async fn by_id(
-    connection: &mut SqliteConnection,
-    run: &RunId,
-) -> Result<Option<Run>, Failure> {
+pub(super) async fn by_id(connection: &mut SqliteConnection, run: &RunId) -> Result<Option<Run>, Failure> {
     let found: Option<RunRow> = sqlx::query_as("SELECT * FROM runs WHERE id = $1")
         .bind(run.as_str().to_owned()) // $1 id
         .fetch_optional(connection)
@@ -183,10 +163,7 @@ pub(super) async fn by_id(
     found.map(RunRow::into_run).transpose()
 }
 
-async fn by_identity(
-    connection: &mut SqliteConnection,
-    identity: &[u8; 32],
-) -> Result<Option<Run>, Failure> {
+async fn by_identity(connection: &mut SqliteConnection, identity: &[u8; 32]) -> Result<Option<Run>, Failure> {
     let found: Option<RunRow> = sqlx::query_as("SELECT * FROM runs WHERE identity = $1")
         .bind(identity.to_vec()) // $1 identity
         .fetch_optional(connection)
@@ -194,10 +171,7 @@ async fn by_identity(
     found.map(RunRow::into_run).transpose()
 }
 
-async fn by_content(
-    connection: &mut SqliteConnection,
-    content: &[u8; 32],
-) -> Result<Vec<Run>, Failure> {
+async fn by_content(connection: &mut SqliteConnection, content: &[u8; 32]) -> Result<Vec<Run>, Failure> {
     let found: Vec<RunRow> = sqlx::query_as("SELECT * FROM runs WHERE content = $1 ORDER BY number DESC")
         .bind(content.to_vec()) // $1 content
         .fetch_all(connection)
@@ -239,18 +213,8 @@ const INSERT: &str = "
         FROM runs";
 
 async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<(), Failure> {
-    let NewRun {
-        id,
-        identity,
-        content,
-        parser_version,
-        options,
-        file_name,
-        size_bytes,
-        total_lines,
-        trace_id,
-        again,
-    } = &run.run;
+    let NewRun { id, identity, content, parser_version, options, file_name, size_bytes, total_lines, trace_id, again } =
+        &run.run;
     sqlx::query(INSERT)
         .bind(id.as_str().to_owned()) // $1 id
         .bind(identity.to_vec()) // $2 identity
@@ -293,11 +257,7 @@ const RENEW: &str = "
     WHERE id = $1 AND owner = $2 AND state = 1
     RETURNING 1";
 
-async fn renew(
-    connection: &mut SqliteConnection,
-    run: &RunId,
-    lease: Lease,
-) -> Result<bool, Failure> {
+async fn renew(connection: &mut SqliteConnection, run: &RunId, lease: Lease) -> Result<bool, Failure> {
     let renewed = sqlx::query(RENEW)
         .bind(run.as_str().to_owned()) // $1 id
         .bind(to_sql(lease.owner.0)) // $2 owner
@@ -339,11 +299,7 @@ const CANCEL: &str = "
     SET state = 4, finish_time = $2
     WHERE id = $1 AND state = 1";
 
-async fn cancel(
-    connection: &mut SqliteConnection,
-    run: &RunId,
-    now: UnixNanos,
-) -> Result<Option<Run>, Failure> {
+async fn cancel(connection: &mut SqliteConnection, run: &RunId, now: UnixNanos) -> Result<Option<Run>, Failure> {
     sqlx::query(CANCEL)
         .bind(run.as_str().to_owned()) // $1 id
         .bind(now.nanos()) // $2 finish_time
@@ -359,10 +315,7 @@ const STORE_PROGRESS: &str = "
     RETURNING 1";
 
 /// Stores what an append has added to a run.
-pub(super) async fn store_progress(
-    connection: &mut SqliteConnection,
-    run: &Run,
-) -> Result<(), Failure> {
+pub(super) async fn store_progress(connection: &mut SqliteConnection, run: &Run) -> Result<(), Failure> {
     let stored = sqlx::query(STORE_PROGRESS)
         .bind(run.run.id.as_str().to_owned()) // $1 id
         .bind(to_sql(run.owner.0)) // $2 owner
@@ -374,11 +327,7 @@ pub(super) async fn store_progress(
         .bind(to_sql(run.last_seq)) // $8 last_seq
         .fetch_all(connection)
         .await?;
-    if stored.is_empty() {
-        Err(written_by_another())
-    } else {
-        Ok(())
-    }
+    if stored.is_empty() { Err(written_by_another()) } else { Ok(()) }
 }
 
 const STORE_REJECT: &str = "
@@ -422,12 +371,5 @@ pub(super) async fn rejects(
         .bind(i64::try_from(limit).unwrap_or(i64::MAX)) // $2 at most
         .fetch_all(connection)
         .await?;
-    Ok(found
-        .into_iter()
-        .map(|(line, reason, text)| Reject {
-            line: from_sql(line),
-            reason,
-            text,
-        })
-        .collect())
+    Ok(found.into_iter().map(|(line, reason, text)| Reject { line: from_sql(line), reason, text }).collect())
 }

@@ -10,8 +10,11 @@ use crate::store::faults;
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{Retention, StoreError, Swept};
 
-/// How many rows of each table one portion may take. Segments are at most a few MiB each, chunks some 20 KiB.
+/// How many rows of each table one portion may take. Chunks have some 20 KiB each.
 const PORTION: i64 = 128;
+
+/// How many bytes of segments one portion may take, but at least one segment.
+const PORTION_BYTES: u64 = 16 * 1024 * 1024;
 
 /// What one portion removed, and whether it was the last.
 #[derive(Debug)]
@@ -21,10 +24,7 @@ pub(super) struct Portion {
 }
 
 impl Writer {
-    pub(super) async fn sweep_portion(
-        &mut self,
-        retention: Retention,
-    ) -> Result<Portion, StoreError> {
+    pub(super) async fn sweep_portion(&mut self, retention: Retention) -> Result<Portion, StoreError> {
         self.begin().await?;
         let swept = self.write_portion(retention).await;
         let portion = self.end(swept).await?;
@@ -42,21 +42,12 @@ impl Writer {
             Some(before) => drop_history(connection, &head, before, now).await?,
             None => 0,
         };
-        let chunks =
-            remove_chunks(connection, &head, now.saturating_sub(retention.chunk_grace)).await?;
-        let segments = remove_segments(connection, &head, retention).await?;
-        let producers =
-            remove_producers(connection, now.saturating_sub(retention.producer_idle)).await?;
+        let chunks = remove_chunks(connection, &head, now.saturating_sub(retention.chunk_grace)).await?;
+        let (segments, segments_wait) = remove_segments(connection, &head, retention).await?;
+        let producers = remove_producers(connection, now.saturating_sub(retention.producer_idle)).await?;
         self.faults.hit(faults::SWEEP_INSIDE).await?;
-        let most = dropped.max(chunks).max(segments).max(producers);
-        Ok(Portion {
-            swept: Swept {
-                segments,
-                chunks,
-                producers,
-            },
-            done: most < PORTION as u64,
-        })
+        let full = dropped.max(chunks).max(producers) >= PORTION as u64;
+        Ok(Portion { swept: Swept { segments, chunks, producers }, done: !full && !segments_wait })
     }
 }
 
@@ -125,11 +116,7 @@ const MOVE_FLOOR: &str = "
     WHERE partition = 0";
 
 /// Removes chunks that were dropped before an instant.
-async fn remove_chunks(
-    connection: &mut SqliteConnection,
-    head: &Head,
-    before: UnixNanos,
-) -> Result<u64, Failure> {
+async fn remove_chunks(connection: &mut SqliteConnection, head: &Head, before: UnixNanos) -> Result<u64, Failure> {
     let removed = sqlx::query(REMOVE_CHUNKS)
         .bind(before.nanos()) // $1 dropped_time
         .bind(PORTION) // $2 at most
@@ -161,28 +148,31 @@ const REMOVE_SEGMENTS: &str = "
     SET oldest = $1, log_bytes = log_bytes - $2
     WHERE partition = 0";
 
-/// Removes the oldest segments that the retention does not keep.
+/// Removes the oldest segments that the retention does not keep. Says how many, and whether more may wait.
 async fn remove_segments(
     connection: &mut SqliteConnection,
     head: &Head,
     retention: Retention,
-) -> Result<u64, Failure> {
+) -> Result<(u64, bool), Failure> {
     let oldest: Vec<(i64, i64, i64)> = sqlx::query_as(OLDEST_SEGMENTS)
         .bind(PORTION) // $1 at most
         .fetch_all(&mut *connection)
         .await?;
     let mut ages = Vec::with_capacity(oldest.len());
+    let mut bytes = 0;
+    let mut more = oldest.len() as i64 == PORTION;
     for (last_seq, append_time, byte_count) in oldest {
         let append_time = rows::time_from_sql(append_time, "segments", last_seq)?;
-        ages.push(SegmentAge {
-            last_seq: from_sql(last_seq),
-            append_time,
-            byte_count: from_sql(byte_count),
-        });
+        let age = SegmentAge { last_seq: from_sql(last_seq), append_time, byte_count: from_sql(byte_count) };
+        bytes += age.byte_count;
+        if bytes > PORTION_BYTES && !ages.is_empty() {
+            more = true;
+            break;
+        }
+        ages.push(age);
     }
     let floor = head.log.hot_floor;
-    let count =
-        retention::segments_to_drop(ages.iter().copied(), retention, floor, head.log.log_bytes);
+    let count = retention::segments_to_drop(ages.iter().copied(), retention, floor, head.log.log_bytes);
     if let Some(last) = ages[..count].last() {
         let bytes: u64 = ages[..count].iter().map(|age| age.byte_count).sum();
         sqlx::query(REMOVE_SEGMENTS)
@@ -191,7 +181,8 @@ async fn remove_segments(
             .execute(connection)
             .await?;
     }
-    Ok(count as u64)
+    // A segment that stays ends the sweep of all that follow it.
+    Ok((count as u64, more && count == ages.len()))
 }
 
 const REMOVE_PRODUCERS: &str = "
@@ -204,10 +195,7 @@ const REMOVE_PRODUCERS: &str = "
     )";
 
 /// Forgets producers that were last active before an instant.
-async fn remove_producers(
-    connection: &mut SqliteConnection,
-    before: UnixNanos,
-) -> Result<u64, Failure> {
+async fn remove_producers(connection: &mut SqliteConnection, before: UnixNanos) -> Result<u64, Failure> {
     let removed = sqlx::query(REMOVE_PRODUCERS)
         .bind(before.nanos()) // $1 active_time
         .bind(PORTION) // $2 at most

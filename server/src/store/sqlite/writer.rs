@@ -61,11 +61,7 @@ impl Writer {
         faults: Faults,
         seed: u64,
     ) -> Writer {
-        let reopen = Reopen {
-            not_before: Instant::now(),
-            failures: 0,
-            random: SmallRng::seed_from_u64(seed),
-        };
+        let reopen = Reopen { not_before: Instant::now(), failures: 0, random: SmallRng::seed_from_u64(seed) };
         Writer {
             options,
             connection: Some(connection),
@@ -104,10 +100,7 @@ impl Writer {
     pub(super) async fn connection(&mut self) -> Result<&mut SqliteConnection, Failure> {
         if self.connection.is_none() {
             if Instant::now() < self.reopen.not_before {
-                return Err(StoreError::Unavailable(
-                    "the database is being opened again".to_owned(),
-                )
-                .into());
+                return Err(StoreError::Unavailable("the database is being opened again".to_owned()).into());
             }
             match self.options.connect().await {
                 Ok(connection) => {
@@ -148,9 +141,7 @@ impl Writer {
     }
 
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
-        sqlx::query("COMMIT")
-            .execute(self.connection().await?)
-            .await?;
+        sqlx::query("COMMIT").execute(self.connection().await?).await?;
         Ok(())
     }
 
@@ -193,9 +184,7 @@ impl Writer {
     pub(super) async fn close(&mut self) -> Result<(), StoreError> {
         self.closing = true;
         if let Some(connection) = &mut self.connection
-            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)")
-                .execute(connection)
-                .await
+            && let Err(error) = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(connection).await
         {
             // Nothing is lost: the next opening finds the write-ahead log.
             tracing::warn!(%error, "the checkpoint at the end failed");
@@ -208,9 +197,7 @@ impl Writer {
 impl Reopen {
     /// Waits longer after each failure, with jitter.
     fn wait(&mut self) {
-        let longest = REOPEN_AFTER
-            .saturating_mul(1 << self.failures.min(16))
-            .min(REOPEN_AFTER_AT_MOST);
+        let longest = REOPEN_AFTER.saturating_mul(1 << self.failures.min(16)).min(REOPEN_AFTER_AT_MOST);
         self.failures = self.failures.saturating_add(1);
         self.not_before = Instant::now() + longest.mul_f64(self.random.random_range(0.5..1.0));
     }

@@ -18,12 +18,7 @@ fn encode(rows: &[proto::Tick]) -> proto::TickColumns {
         let quantity = row.quantity;
         let quantity_exponent = quantity.map_or(0, |quantity| quantity.exponent);
         let next = table.len() as u32;
-        let key = (
-            row.venue.clone(),
-            row.symbol.clone(),
-            price.exponent,
-            quantity_exponent,
-        );
+        let key = (row.venue.clone(), row.symbol.clone(), price.exponent, quantity_exponent);
         let (index, last) = table.entry(key).or_insert_with(|| {
             columns.instruments.push(proto::ColumnInstrument {
                 instrument_id: 0,
@@ -35,24 +30,16 @@ fn encode(rows: &[proto::Tick]) -> proto::TickColumns {
             (next, 0)
         });
         columns.instrument_index.push(*index);
-        columns
-            .price_mantissa
-            .push(price.mantissa.wrapping_sub(*last));
+        columns.price_mantissa.push(price.mantissa.wrapping_sub(*last));
         *last = price.mantissa;
         let time = nanos(row.event_time.unwrap());
-        columns
-            .event_time_unix_nano_delta
-            .push(time.wrapping_sub(event));
+        columns.event_time_unix_nano_delta.push(time.wrapping_sub(event));
         event = time;
         if let Some(time) = row.receive_time {
-            columns
-                .receive_time_unix_nano_delta
-                .push(nanos(time).wrapping_sub(receive));
+            columns.receive_time_unix_nano_delta.push(nanos(time).wrapping_sub(receive));
             receive = nanos(time);
         }
-        columns
-            .quantity
-            .push(quantity.map_or(0, |quantity| quantity.mantissa as u64 + 1));
+        columns.quantity.push(quantity.map_or(0, |quantity| quantity.mantissa as u64 + 1));
         columns.side.push(row.side);
         columns.trade_id.push(row.trade_id.clone());
     }
@@ -65,9 +52,7 @@ fn read(columns: proto::TickColumns) -> Result<Batch, BatchDefect> {
 
 fn violated(columns: proto::TickColumns) -> Vec<String> {
     match read(columns) {
-        Err(BatchDefect::Invalid(violations)) => {
-            violations.first().iter().map(|v| v.field.clone()).collect()
-        }
+        Err(BatchDefect::Invalid(violations)) => violations.first().iter().map(|v| v.field.clone()).collect(),
         other => panic!("expected violations, got {other:?}"),
     }
 }
@@ -92,23 +77,11 @@ fn sound() -> proto::TickColumns {
 #[test]
 fn deltas_are_summed_and_absent_columns_are_absent_values() {
     let batch = read(sound()).unwrap();
-    let ticks: Vec<_> = batch
-        .ticks
-        .iter()
-        .map(|tick| {
-            (
-                tick.event_time.nanos(),
-                tick.price.to_string(),
-                tick.quantity,
-            )
-        })
-        .collect();
+    let ticks: Vec<_> =
+        batch.ticks.iter().map(|tick| (tick.event_time.nanos(), tick.price.to_string(), tick.quantity)).collect();
     assert_eq!(
         ticks,
-        [
-            (1_700_000_000_000_000_789, "1".to_owned(), None),
-            (1_700_000_000_000_000_000, "0.95".to_owned(), None),
-        ]
+        [(1_700_000_000_000_000_789, "1".to_owned(), None), (1_700_000_000_000_000_000, "0.95".to_owned(), None),]
     );
     assert_eq!(batch.ticks[0].receive_time, None);
     assert_eq!(batch.ticks[0].trade_id, TradeId::None);
@@ -117,13 +90,9 @@ fn deltas_are_summed_and_absent_columns_are_absent_values() {
 #[test]
 fn arrays_that_do_not_belong_together_are_refused() {
     let cases: Vec<(&str, Change)> = vec![
-        ("event_time_unix_nano_delta", |c| {
-            c.event_time_unix_nano_delta.clear()
-        }),
+        ("event_time_unix_nano_delta", |c| c.event_time_unix_nano_delta.clear()),
         ("price_mantissa", |c| c.price_mantissa.push(1)),
-        ("receive_time_unix_nano_delta", |c| {
-            c.receive_time_unix_nano_delta.push(1)
-        }),
+        ("receive_time_unix_nano_delta", |c| c.receive_time_unix_nano_delta.push(1)),
         ("quantity", |c| c.quantity.push(1)),
         ("side", |c| c.side.push(1)),
         ("trade_id", |c| c.trade_id.push(String::new())),
@@ -132,25 +101,16 @@ fn arrays_that_do_not_belong_together_are_refused() {
         ("action", |c| c.action.push(1)),
         ("merged_count", |c| c.merged_count.push(1)),
         ("instruments[0].venue", |c| c.instruments[0].venue.clear()),
-        ("instruments[0].symbol", |c| {
-            c.instruments[0].symbol = "*".into()
-        }),
-        ("instruments[0].price_exponent", |c| {
-            c.instruments[0].price_exponent = 15
-        }),
-        ("instruments[0].quantity_exponent", |c| {
-            c.instruments[0].quantity_exponent = -19
-        }),
+        ("instruments[0].symbol", |c| c.instruments[0].symbol = "*".into()),
+        ("instruments[0].price_exponent", |c| c.instruments[0].price_exponent = 15),
+        ("instruments[0].quantity_exponent", |c| c.instruments[0].quantity_exponent = -19),
     ];
     for (field, change) in cases {
         let mut columns = sound();
         change(&mut columns);
         assert_eq!(violated(columns), [format!("columns.{field}")]);
     }
-    assert_eq!(
-        violated(proto::TickColumns::default()),
-        ["columns.instrument_index"]
-    );
+    assert_eq!(violated(proto::TickColumns::default()), ["columns.instrument_index"]);
 }
 
 #[test]
@@ -158,20 +118,14 @@ fn elements_that_break_a_rule_are_named() {
     let cases: Vec<(&str, Change)> = vec![
         ("instrument_index[1]", |c| c.instrument_index[1] = 1),
         ("instrument_index[0]", |c| c.instrument_index[0] = u32::MAX),
-        ("event_time_unix_nano_delta[1]", |c| {
-            c.event_time_unix_nano_delta[1] = i64::MIN
-        }),
-        ("receive_time_unix_nano_delta[1]", |c| {
-            c.receive_time_unix_nano_delta = vec![0, -1]
-        }),
+        ("event_time_unix_nano_delta[1]", |c| c.event_time_unix_nano_delta[1] = i64::MIN),
+        ("receive_time_unix_nano_delta[1]", |c| c.receive_time_unix_nano_delta = vec![0, -1]),
         ("price_mantissa[1]", |c| c.price_mantissa[1] = i64::MAX),
         ("quantity[1]", |c| c.quantity = vec![0, u64::MAX]),
         ("quantity[1]", |c| c.quantity = vec![0, (1 << 63) + 1]),
         ("quantity[1]", |c| c.quantity = vec![0, 1 << 63]),
         ("side[1]", |c| c.side = vec![0, -1]),
-        ("trade_id[1]", |c| {
-            c.trade_id = vec![String::new(), "x".repeat(65)]
-        }),
+        ("trade_id[1]", |c| c.trade_id = vec![String::new(), "x".repeat(65)]),
         ("action[1]", |c| c.action = vec![0, 9]),
     ];
     for (field, change) in cases {
@@ -186,12 +140,8 @@ fn the_largest_quantity_fits() {
     let mut columns = sound();
     columns.instruments[0].quantity_exponent = -18;
     columns.quantity = vec![1, 1 << 63];
-    let quantities: Vec<_> = read(columns)
-        .unwrap()
-        .ticks
-        .iter()
-        .map(|tick| tick.quantity.unwrap().to_string())
-        .collect();
+    let quantities: Vec<_> =
+        read(columns).unwrap().ticks.iter().map(|tick| tick.quantity.unwrap().to_string()).collect();
     assert_eq!(quantities, ["0", "9.223372036854775807"]);
 }
 
@@ -207,8 +157,7 @@ fn rows() -> impl Strategy<Value = Vec<proto::Tick>> {
     let time = (0i64..9_000_000_000, 0i32..1_000_000_000)
         .prop_map(|(seconds, nanos)| prost_types::Timestamp { seconds, nanos });
     let decimal = |low: i64| {
-        (low..1_000_000_000, -18i32..6)
-            .prop_map(|(mantissa, exponent)| proto::Decimal { mantissa, exponent })
+        (low..1_000_000_000, -18i32..6).prop_map(|(mantissa, exponent)| proto::Decimal { mantissa, exponent })
     };
     let row = (
         ("[AB]", "[A-D]"),
@@ -218,19 +167,17 @@ fn rows() -> impl Strategy<Value = Vec<proto::Tick>> {
         0i32..3,
         "[0-9a-z]{0,6}",
     )
-        .prop_map(
-            |((venue, symbol), (event, receive), price, quantity, side, trade_id)| proto::Tick {
-                venue,
-                symbol,
-                event_time: Some(event),
-                receive_time: Some(receive),
-                price: Some(price),
-                quantity,
-                side,
-                trade_id,
-                ..proto::Tick::default()
-            },
-        );
+        .prop_map(|((venue, symbol), (event, receive), price, quantity, side, trade_id)| proto::Tick {
+            venue,
+            symbol,
+            event_time: Some(event),
+            receive_time: Some(receive),
+            price: Some(price),
+            quantity,
+            side,
+            trade_id,
+            ..proto::Tick::default()
+        });
     (proptest::collection::vec(row, 1..40), any::<bool>()).prop_map(|(mut rows, stamped)| {
         for row in &mut rows {
             row.receive_time = row.receive_time.filter(|_| stamped);

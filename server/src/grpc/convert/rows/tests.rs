@@ -10,18 +10,9 @@ pub(in crate::grpc::convert) fn row() -> proto::Tick {
     proto::Tick {
         venue: "NYSE".into(),
         symbol: "IBM".into(),
-        event_time: Some(prost_types::Timestamp {
-            seconds: 1_700_000_000,
-            nanos: 789,
-        }),
-        price: Some(proto::Decimal {
-            mantissa: 12_500,
-            exponent: -4,
-        }),
-        quantity: Some(proto::Decimal {
-            mantissa: 3,
-            exponent: 2,
-        }),
+        event_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 789 }),
+        price: Some(proto::Decimal { mantissa: 12_500, exponent: -4 }),
+        quantity: Some(proto::Decimal { mantissa: 3, exponent: 2 }),
         side: proto::Side::Sell.into(),
         trade_id: "007".into(),
         ..proto::Tick::default()
@@ -29,10 +20,7 @@ pub(in crate::grpc::convert) fn row() -> proto::Tick {
 }
 
 fn read(ticks: Vec<proto::Tick>) -> Result<Batch, BatchDefect> {
-    let rows = proto::TickBatch {
-        ticks,
-        merged_counts: vec![],
-    };
+    let rows = proto::TickBatch { ticks, merged_counts: vec![] };
     batch("rows", rows, None)
 }
 
@@ -60,10 +48,7 @@ fn a_row_becomes_the_tick_it_says() {
 
 #[test]
 fn instruments_stand_once_in_the_order_of_their_first_tick() {
-    let named = |symbol: &str| proto::Tick {
-        symbol: symbol.into(),
-        ..row()
-    };
+    let named = |symbol: &str| proto::Tick { symbol: symbol.into(), ..row() };
     let batch = read(vec![named("B"), named("A"), named("B")]).unwrap();
     let symbols: Vec<_> = batch.instruments.iter().map(|(_, s)| s.as_str()).collect();
     assert_eq!(symbols, ["B", "A"]);
@@ -94,30 +79,16 @@ fn each_field_that_breaks_its_rule_is_named() {
         assert_eq!(found.first()[0].field, format!("rows.ticks[1].{field}"));
     }
     for (field, wire) in [("1969", seconds(-1)), ("2300", seconds(10_413_792_000))] {
-        let tick = proto::Tick {
-            event_time: wire,
-            receive_time: wire,
-            ..row()
-        };
+        let tick = proto::Tick { event_time: wire, receive_time: wire, ..row() };
         assert_eq!(violations(vec![tick]).total(), 2, "{field}");
     }
-    for (field, wire) in [
-        ("10^15", decimal(1, 15)),
-        ("19 decimals", decimal(1, -19)),
-        ("the least of all", decimal(i64::MIN, i32::MIN)),
-    ] {
-        let tick = proto::Tick {
-            price: wire,
-            quantity: wire,
-            ..row()
-        };
+    for (field, wire) in
+        [("10^15", decimal(1, 15)), ("19 decimals", decimal(1, -19)), ("the least of all", decimal(i64::MIN, i32::MIN))]
+    {
+        let tick = proto::Tick { price: wire, quantity: wire, ..row() };
         assert_eq!(violations(vec![tick]).total(), 2, "{field}");
     }
-    let negative = proto::Tick {
-        price: decimal(-1, 0),
-        quantity: decimal(-1, 0),
-        ..row()
-    };
+    let negative = proto::Tick { price: decimal(-1, 0), quantity: decimal(-1, 0), ..row() };
     let found = violations(vec![negative]);
     assert_eq!(found.first()[0].field, "rows.ticks[0].quantity");
     assert_eq!(found.total(), 1, "negative prices are valid");
@@ -156,10 +127,7 @@ fn a_batch_has_ticks() {
 
 #[test]
 fn live_ticks_lie_at_most_a_little_ahead() {
-    let rows = || proto::TickBatch {
-        ticks: vec![row()],
-        merged_counts: vec![],
-    };
+    let rows = || proto::TickBatch { ticks: vec![row()], merged_counts: vec![] };
     let at = UnixNanos::from_seconds(1_700_000_000, 789).unwrap();
     assert!(batch("rows", rows(), Some(at)).is_ok());
     let before = UnixNanos::from_seconds(1_700_000_000, 788).unwrap();
@@ -173,11 +141,7 @@ fn live_ticks_lie_at_most_a_little_ahead() {
 #[test]
 fn corrections_are_not_served_yet() {
     for action in [proto::Action::Correct, proto::Action::Cancel] {
-        let tick = proto::Tick {
-            action: action.into(),
-            price: None,
-            ..row()
-        };
+        let tick = proto::Tick { action: action.into(), price: None, ..row() };
         let defect = read(vec![row(), tick]).unwrap_err();
         assert_eq!(defect, BatchDefect::ActionNotSupported);
         let refusal: Refusal = defect.refuse(1);

@@ -63,10 +63,7 @@ fn content_of(spooled: &Spooled) -> Vec<u8> {
 fn every_container_gives_the_same_content() {
     let plain = trades(3_000);
     let (first, second) = plain.split_at(100_000);
-    let crlf: Vec<u8> = String::from_utf8(plain.clone())
-        .unwrap()
-        .replace('\n', "\r\n")
-        .into_bytes();
+    let crlf: Vec<u8> = String::from_utf8(plain.clone()).unwrap().replace('\n', "\r\n").into_bytes();
     let mut members = gz(first);
     members.extend(gz(second));
     let mut empty_member = gz(&plain);
@@ -77,10 +74,7 @@ fn every_container_gives_the_same_content() {
         ("two members", members),
         ("empty member", empty_member),
         ("zip", deflated(&[("t.csv", &plain)])),
-        (
-            "stored zip",
-            zip(&[("t.csv", &plain)], CompressionMethod::Stored),
-        ),
+        ("stored zip", zip(&[("t.csv", &plain)], CompressionMethod::Stored)),
         (
             "zip with a resource fork",
             deflated(&[
@@ -121,10 +115,7 @@ fn defects_are_named() {
     zeros.extend_from_slice(&[0; 512]);
     let archive = deflated(&[("t.csv", &plain)]);
     let mut bad_sum = archive.clone();
-    let table = bad_sum
-        .windows(4)
-        .rposition(|bytes| bytes == b"PK\x01\x02")
-        .unwrap();
+    let table = bad_sum.windows(4).rposition(|bytes| bytes == b"PK\x01\x02").unwrap();
     bad_sum[table + 16] ^= 1;
     let mut encrypted = archive.clone();
     encrypted[table + 8] |= 1;
@@ -133,56 +124,26 @@ fn defects_are_named() {
     let mut lying = archive.clone();
     lying[table + 24] = 1;
     lying[table + 25] = 0;
-    let utf16: Vec<u8> = std::iter::once(0xFEFFu16)
-        .chain("venue,symbol".encode_utf16())
-        .flat_map(u16::to_le_bytes)
-        .collect();
+    let utf16: Vec<u8> =
+        std::iter::once(0xFEFFu16).chain("venue,symbol".encode_utf16()).flat_map(u16::to_le_bytes).collect();
     let cases: Vec<(&str, Vec<u8>, &str)> = vec![
         ("empty", Vec::new(), "the file is empty"),
         ("three bytes", b"PK\x03".to_vec(), "control character"),
         ("empty gzip", gz(b""), "the file is empty"),
-        (
-            "gzip cut in the data",
-            packed[..packed.len() / 2].to_vec(),
-            "truncated or damaged",
-        ),
-        (
-            "gzip cut in the header",
-            packed[..6].to_vec(),
-            "truncated or damaged",
-        ),
-        (
-            "gzip cut in the checksum",
-            packed[..packed.len() - 3].to_vec(),
-            "truncated or damaged",
-        ),
+        ("gzip cut in the data", packed[..packed.len() / 2].to_vec(), "truncated or damaged"),
+        ("gzip cut in the header", packed[..6].to_vec(), "truncated or damaged"),
+        ("gzip cut in the checksum", packed[..packed.len() - 3].to_vec(), "truncated or damaged"),
         ("gzip with a flipped bit", flipped, "damaged"),
         ("gzip and garbage", garbage, "damaged"),
         ("gzip and zeros", zeros, "damaged"),
-        (
-            "zip cut",
-            archive[..archive.len() - 10].to_vec(),
-            "truncated or damaged",
-        ),
-        (
-            "zip cut short",
-            archive[..40].to_vec(),
-            "truncated or damaged",
-        ),
+        ("zip cut", archive[..archive.len() - 10].to_vec(), "truncated or damaged"),
+        ("zip cut short", archive[..40].to_vec(), "truncated or damaged"),
         ("zip with a wrong sum", bad_sum, "checksum is wrong"),
         ("zip that lies", lying, "larger than it says"),
         ("encrypted zip", encrypted, "\"t.csv\" is encrypted"),
         ("zip by zstd", foreign, "method 93"),
-        (
-            "zip of two",
-            deflated(&[("a.csv", b"1"), ("b.csv", b"2")]),
-            "\"a.csv\" and \"b.csv\"",
-        ),
-        (
-            "zip of forks",
-            deflated(&[("__MACOSX/._a.csv", b"1")]),
-            "holds no file",
-        ),
+        ("zip of two", deflated(&[("a.csv", b"1"), ("b.csv", b"2")]), "\"a.csv\" and \"b.csv\""),
+        ("zip of forks", deflated(&[("__MACOSX/._a.csv", b"1")]), "holds no file"),
         ("empty zip", deflated(&[]), "holds no file"),
         ("gzip in gzip", gz(&packed), "archive inside an archive"),
         ("zip in gzip", gz(&archive), "archive inside an archive"),
@@ -197,10 +158,7 @@ fn defects_are_named() {
     for (name, bytes, expected) in cases {
         for piece in [1, 1_000, 1 << 20] {
             let error = take(&bytes, piece, Limits::default()).unwrap_err();
-            assert!(
-                matches!(error, ImportError::Malformed(_)),
-                "{name}: {error:?}"
-            );
+            assert!(matches!(error, ImportError::Malformed(_)), "{name}: {error:?}");
             assert!(error.to_string().contains(expected), "{name}: {error}");
         }
     }
@@ -212,10 +170,7 @@ fn every_truncation_of_an_archive_is_refused() {
     for packed in [gz(&plain), deflated(&[("t.csv", &plain)])] {
         for length in 4..packed.len() {
             let error = take(&packed[..length], 1 << 20, Limits::default()).unwrap_err();
-            assert!(
-                matches!(error, ImportError::Malformed(_)),
-                "{length}: {error:?}"
-            );
+            assert!(matches!(error, ImportError::Malformed(_)), "{length}: {error:?}");
         }
     }
 }
@@ -223,10 +178,7 @@ fn every_truncation_of_an_archive_is_refused() {
 #[test]
 fn damaged_archives_never_panic() {
     let plain = trades(4);
-    for packed in [
-        gz(&plain),
-        deflated(&[("t.csv", &plain), ("._t.csv", b"x")]),
-    ] {
+    for packed in [gz(&plain), deflated(&[("t.csv", &plain), ("._t.csv", b"x")])] {
         for at in 0..packed.len() {
             for bit in [0x01, 0xFF] {
                 let mut damaged = packed.clone();
@@ -252,20 +204,13 @@ fn a_long_line_is_refused_when_it_gets_long() {
                 }
             };
             assert!(sent <= 64 << 10, "{sent}");
-            let ImportError::Malformed(defect) = error else {
-                panic!("{error}")
-            };
+            let ImportError::Malformed(defect) = error else { panic!("{error}") };
             assert_eq!(defect.line, Some(line));
             assert_eq!(defect.byte, Some((header.len() + (64 << 10)) as u64));
             assert!(defect.problem.contains("longer than 65536 bytes"));
         }
     }
-    let longest = [
-        b"venue,symbol,time_s,price\n".to_vec(),
-        vec![b'x'; 64 << 10],
-        b"\n".to_vec(),
-    ]
-    .concat();
+    let longest = [b"venue,symbol,time_s,price\n".to_vec(), vec![b'x'; 64 << 10], b"\n".to_vec()].concat();
     assert_eq!(take(&longest, 1_000, Limits::default()).unwrap().lines, 1);
 }
 
@@ -275,60 +220,22 @@ fn bombs_are_refused_early() {
     for _ in 0..500_000 {
         bomb.extend_from_slice(b"V,S,1,2.0000000000\n");
     }
-    let limits = Limits {
-        content_bytes: 4 << 20,
-        ..Limits::default()
-    };
+    let limits = Limits { content_bytes: 4 << 20, ..Limits::default() };
     for (packed, limits, limit) in [
         (gz(&bomb), Limits::default(), "import_ratio"),
-        (
-            deflated(&[("t.csv", &bomb)]),
-            Limits::default(),
-            "import_ratio",
-        ),
-        (
-            gz(&bomb),
-            Limits {
-                ratio: 10_000,
-                ..limits.clone()
-            },
-            "import_content_bytes",
-        ),
-        (
-            deflated(&[("t.csv", &bomb)]),
-            limits.clone(),
-            "import_content_bytes",
-        ),
+        (deflated(&[("t.csv", &bomb)]), Limits::default(), "import_ratio"),
+        (gz(&bomb), Limits { ratio: 10_000, ..limits.clone() }, "import_content_bytes"),
+        (deflated(&[("t.csv", &bomb)]), limits.clone(), "import_content_bytes"),
         (bomb.clone(), limits, "import_content_bytes"),
-        (
-            bomb.clone(),
-            Limits {
-                upload_bytes: 1 << 20,
-                ..Limits::default()
-            },
-            "import_bytes",
-        ),
-        (
-            bomb.clone(),
-            Limits {
-                spool_bytes: 1 << 20,
-                ..Limits::default()
-            },
-            "import_spool_bytes",
-        ),
+        (bomb.clone(), Limits { upload_bytes: 1 << 20, ..Limits::default() }, "import_bytes"),
+        (bomb.clone(), Limits { spool_bytes: 1 << 20, ..Limits::default() }, "import_spool_bytes"),
     ] {
         let error = take(&packed, 10_000, limits).unwrap_err();
-        assert!(
-            matches!(&error, ImportError::Limit { limit: found, .. } if *found == limit),
-            "{limit}: {error:?}"
-        );
+        assert!(matches!(&error, ImportError::Limit { limit: found, .. } if *found == limit), "{limit}: {error:?}");
     }
     // A small file may be of any ratio.
     let small = [&b"venue,symbol,time_s,price\n"[..], &vec![b'\n'; 900_000]].concat();
-    assert_eq!(
-        take(&gz(&small), 1_000, Limits::default()).unwrap().lines,
-        900_000
-    );
+    assert_eq!(take(&gz(&small), 1_000, Limits::default()).unwrap().lines, 900_000);
 }
 
 #[test]

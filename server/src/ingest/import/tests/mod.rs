@@ -69,23 +69,12 @@ impl Bench {
             first_owner: 1_000,
             stop: stop.clone(),
         });
-        Bench {
-            imports,
-            replica,
-            clock,
-            stop,
-            _folder: folder,
-        }
+        Bench { imports, replica, clock, stop, _folder: folder }
     }
 
     pub(crate) async fn new(limits: Limits) -> Bench {
         let clock = StandingClock::new();
-        Bench::over(
-            Arc::new(MemoryStore::new(clock.clone(), Epoch(7))),
-            clock,
-            limits,
-        )
-        .await
+        Bench::over(Arc::new(MemoryStore::new(clock.clone(), Epoch(7))), clock, limits).await
     }
 
     async fn import(&self, start: ImportStart, bytes: &[u8]) -> Result<Imported, ImportError> {
@@ -120,8 +109,7 @@ async fn stored_ticks(store: &dyn Store) -> Result<Vec<Tick>, StoreError> {
         after = last.last_seq();
         for stored in &page.segments {
             assert!(stored.backfill);
-            let entries =
-                segment::decode(&stored.bytes, stored.first_seq, Origin::Backfill).unwrap();
+            let entries = segment::decode(&stored.bytes, stored.first_seq, Origin::Backfill).unwrap();
             ticks.extend(entries.ticks);
         }
     }
@@ -143,18 +131,12 @@ fn start(name: &str) -> ImportStart {
 pub(crate) fn trades(lines: usize) -> Vec<u8> {
     use std::io::Write as _;
 
-    let mut file =
-        b"venue,symbol,trade_id,event_time_ms,receive_time_ns,price,quantity,buyer_is_maker\n"
-            .to_vec();
+    let mut file = b"venue,symbol,trade_id,event_time_ms,receive_time_ns,price,quantity,buyer_is_maker\n".to_vec();
     for line in 0..lines {
         let symbol = if line % 10 == 0 { "ETHUSDT" } else { "BTCUSDT" };
         let (time, price) = (1_723_161_255_342 + line as u64 * 7, 61_000 + line % 900);
         let maker = line % 3 == 0;
-        writeln!(
-            file,
-            "TEST,{symbol},{line},{time},{time}123456,{price}.63000000,0.02{line:06},{maker}"
-        )
-        .unwrap();
+        writeln!(file, "TEST,{symbol},{line},{time},{time}123456,{price}.63000000,0.02{line:06},{maker}").unwrap();
     }
     file
 }

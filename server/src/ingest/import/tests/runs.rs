@@ -18,11 +18,7 @@ async fn the_same_file_again_is_a_no_op() {
     let (run, duplicate) = status_of(bench.import(start("second"), &trades(500)).await);
     assert!(duplicate);
     assert_eq!((run.id.as_str(), run.state), ("first", State::Succeeded));
-    let packed = ImportStart {
-        file_name: "other.csv".to_owned(),
-        max_rejects: 5,
-        ..start("third")
-    };
+    let packed = ImportStart { file_name: "other.csv".to_owned(), max_rejects: 5, ..start("third") };
     assert!(status_of(bench.import(packed, &trades(500)).await).1);
     assert_eq!(bench.ticks().await.len(), 500);
 }
@@ -31,46 +27,17 @@ async fn the_same_file_again_is_a_no_op() {
 async fn other_options_need_again() {
     let bench = Bench::new(Limits::default()).await;
     bench.import(start("first"), &trades(500)).await.unwrap();
-    let options = ImportOptions {
-        time_unit: Some(TimeUnit::Seconds),
-        ..ImportOptions::default()
-    };
-    let other = ImportStart {
-        options: options.clone(),
-        max_rejects: 1_000,
-        ..start("second")
-    };
+    let options = ImportOptions { time_unit: Some(TimeUnit::Seconds), ..ImportOptions::default() };
+    let other = ImportStart { options: options.clone(), max_rejects: 1_000, ..start("second") };
     let error = bench.import(other.clone(), &trades(500)).await.unwrap_err();
-    assert!(
-        matches!(&error, ImportError::Conflict { run, .. } if run.as_str() == "first"),
-        "{error:?}"
-    );
+    assert!(matches!(&error, ImportError::Conflict { run, .. } if run.as_str() == "first"), "{error:?}");
 
     // What is evident from the header is no other option.
-    let same = ImportOptions {
-        time_unit: Some(TimeUnit::Milliseconds),
-        delimiter: Some(b','),
-        ..ImportOptions::default()
-    };
-    assert!(
-        status_of(
-            bench
-                .import(
-                    ImportStart {
-                        options: same,
-                        ..start("third")
-                    },
-                    &trades(500)
-                )
-                .await
-        )
-        .1
-    );
+    let same =
+        ImportOptions { time_unit: Some(TimeUnit::Milliseconds), delimiter: Some(b','), ..ImportOptions::default() };
+    assert!(status_of(bench.import(ImportStart { options: same, ..start("third") }, &trades(500)).await).1);
 
-    let again = ImportStart {
-        again: true,
-        ..start("fourth")
-    };
+    let again = ImportStart { again: true, ..start("fourth") };
     let (run, duplicate) = status_of(bench.import(again.clone(), &trades(500)).await);
     assert!(!duplicate);
     assert_eq!((run.id.as_str(), run.ticks), ("fourth", 500));
@@ -82,17 +49,10 @@ async fn other_options_need_again() {
 async fn an_id_names_one_file() {
     let bench = Bench::new(Limits::default()).await;
     bench.import(start("first"), &trades(500)).await.unwrap();
-    let error = bench
-        .import(start("first"), &trades(501))
-        .await
-        .unwrap_err();
+    let error = bench.import(start("first"), &trades(501)).await.unwrap_err();
     assert_eq!(error.reason(), "RUN_EXISTS");
     let run = bench.imports.status(&start("first").run).await.unwrap();
-    assert_eq!(
-        (run.state, run.total_lines),
-        (State::Succeeded, Some(500)),
-        "the stored run stands"
-    );
+    assert_eq!((run.state, run.total_lines), (State::Succeeded, Some(500)), "the stored run stands");
 }
 
 /// A store whose appends take a while, so that a test can act between two of them.
@@ -170,11 +130,7 @@ async fn a_run_continues_after_its_last_batch_and_ends_in_the_reference() {
         abandon(&dead, &file, batches).await;
         let left = store.run(&start("abandoned").run).await.unwrap().unwrap();
         assert_eq!(left.state, RunState::Running);
-        assert!(
-            left.last_batch >= batches && left.last_batch < 9,
-            "{}",
-            left.last_batch
-        );
+        assert!(left.last_batch >= batches && left.last_batch < 9, "{}", left.last_batch);
 
         let alive = Bench::over(store.clone(), clock.clone(), Limits::default()).await;
         let (run, duplicate) = status_of(alive.import(start("too-early"), &file).await);
@@ -184,10 +140,7 @@ async fn a_run_continues_after_its_last_batch_and_ends_in_the_reference() {
         clock.advance(Duration::from_secs(16));
         let (run, duplicate) = status_of(alive.import(start("later"), &file).await);
         assert!(!duplicate);
-        assert_eq!(
-            (run.id.as_str(), run.state, run.ticks),
-            ("abandoned", State::Succeeded, 85_000)
-        );
+        assert_eq!((run.id.as_str(), run.state, run.ticks), ("abandoned", State::Succeeded, 85_000));
         assert!(alive.ticks().await == expected, "the log is the reference");
     }
 }
@@ -198,25 +151,12 @@ async fn an_outage_of_the_store_is_waited_for_and_nothing_is_stored_twice() {
     let expected = reference(&file).await;
     for point in [faults::APPEND_BEFORE, faults::APPEND_AFTER] {
         let clock = StandingClock::new();
-        let store = store_with(
-            &clock,
-            Arc::new(Outages {
-                point,
-                hits: AtomicI64::new(0),
-            }),
-        );
+        let store = store_with(&clock, Arc::new(Outages { point, hits: AtomicI64::new(0) }));
         let bench = Bench::over(Arc::new(store), clock, Limits::default()).await;
         let (run, duplicate) = status_of(bench.import(start("run-1"), &file).await);
         assert!(!duplicate);
-        assert_eq!(
-            (run.state, run.ticks, run.lines),
-            (State::Succeeded, 65_000, 65_000),
-            "{point}"
-        );
-        assert!(
-            bench.ticks().await == expected,
-            "{point}: the log is the reference"
-        );
+        assert_eq!((run.state, run.ticks, run.lines), (State::Succeeded, 65_000, 65_000), "{point}");
+        assert!(bench.ticks().await == expected, "{point}: the log is the reference");
     }
 }
 
@@ -239,20 +179,10 @@ async fn a_run_whose_lease_was_taken_ends_with_a_conflict() {
     // Another process finds the lease expired, because this one was frozen.
     let now = bench.clock.now().saturating_add(Duration::from_secs(20));
     let thief = crate::store::RunOwner(1);
-    let lease = Lease {
-        owner: thief,
-        now,
-        until: now.saturating_add(Duration::from_secs(15)),
-    };
-    let request = crate::store::RunRequest {
-        run: run.run,
-        lease,
-    };
+    let lease = Lease { owner: thief, now, until: now.saturating_add(Duration::from_secs(15)) };
+    let request = crate::store::RunRequest { run: run.run, lease };
     let claim = store.begin_run(request).await.unwrap();
-    assert!(
-        matches!(claim, crate::store::RunClaim::Yours(_)),
-        "{claim:?}"
-    );
+    assert!(matches!(claim, crate::store::RunClaim::Yours(_)), "{claim:?}");
     let error = upload.outcome().await.unwrap_err();
     assert!(matches!(error, ImportError::Superseded(_)), "{error:?}");
     let run = store.run(&start("first").run).await.unwrap().unwrap();
@@ -274,17 +204,11 @@ async fn a_cancelled_run_keeps_what_it_has_and_the_same_file_continues_it() {
     }
     let cancelled = bench.imports.cancel(run).await.unwrap();
     assert_eq!(cancelled.state, State::Cancelled);
-    assert_eq!(
-        upload.outcome().await.unwrap_err().reason(),
-        "RUN_CANCELLED"
-    );
+    assert_eq!(upload.outcome().await.unwrap_err().reason(), "RUN_CANCELLED");
     let stored = bench.ticks().await.len();
     assert!((10_000..60_000).contains(&stored), "{stored}");
     let (run, _) = status_of(bench.import(start("second"), &file).await);
-    assert_eq!(
-        (run.id.as_str(), run.state, run.ticks),
-        ("first", State::Succeeded, 60_000)
-    );
+    assert_eq!((run.id.as_str(), run.state, run.ticks), ("first", State::Succeeded, 60_000));
     assert_eq!(bench.ticks().await.len(), 60_000);
 }
 
@@ -293,28 +217,12 @@ async fn an_upload_can_be_watched_and_cancelled_from_its_first_message() {
     let bench = Bench::new(Limits::default()).await;
     let mut upload = bench.imports.begin(start("run-1")).unwrap();
     let run = &start("run-1").run;
-    assert_eq!(
-        bench.imports.status(run).await.unwrap().state,
-        State::Uploading
-    );
-    let (listed, next) = bench
-        .imports
-        .list(Some(State::Uploading), None, 10)
-        .await
-        .unwrap();
+    assert_eq!(bench.imports.status(run).await.unwrap().state, State::Uploading);
+    let (listed, next) = bench.imports.list(Some(State::Uploading), None, 10).await.unwrap();
     assert_eq!((listed.len(), next), (1, None));
-    assert_eq!(
-        bench.imports.cancel(run).await.unwrap().state,
-        State::Cancelled
-    );
-    assert_eq!(
-        upload.outcome().await.unwrap_err().reason(),
-        "RUN_CANCELLED"
-    );
-    assert_eq!(
-        bench.imports.status(run).await.unwrap().state,
-        State::Cancelled
-    );
+    assert_eq!(bench.imports.cancel(run).await.unwrap().state, State::Cancelled);
+    assert_eq!(upload.outcome().await.unwrap_err().reason(), "RUN_CANCELLED");
+    assert_eq!(bench.imports.status(run).await.unwrap().state, State::Cancelled);
 }
 
 #[tokio::test]
@@ -328,10 +236,7 @@ async fn an_upload_that_is_cut_off_stores_nothing() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     assert!(bench.ticks().await.is_empty());
-    assert_eq!(
-        bench.imports.status(run).await.unwrap().state,
-        State::Failed
-    );
+    assert_eq!(bench.imports.status(run).await.unwrap().state, State::Failed);
 }
 
 #[tokio::test]
@@ -340,34 +245,17 @@ async fn a_newer_upload_of_the_same_name_takes_over() {
     let mut older = bench.imports.begin(start("run-1")).unwrap();
     let (run, _) = status_of(bench.import(start("run-1"), &trades(100)).await);
     assert_eq!((run.id.as_str(), run.state), ("run-1", State::Succeeded));
-    assert_eq!(
-        older.outcome().await.unwrap_err().reason(),
-        "IMPORT_CONFLICT"
-    );
-    assert_eq!(
-        bench.imports.status(&run.id).await.unwrap().state,
-        State::Succeeded
-    );
+    assert_eq!(older.outcome().await.unwrap_err().reason(), "IMPORT_CONFLICT");
+    assert_eq!(bench.imports.status(&run.id).await.unwrap().state, State::Succeeded);
 }
 
 #[tokio::test]
 async fn uploads_have_a_bound_that_is_named() {
-    let bench = Bench::new(Limits {
-        uploads: 2,
-        ..Limits::default()
-    })
-    .await;
+    let bench = Bench::new(Limits { uploads: 2, ..Limits::default() }).await;
     let first = bench.imports.begin(start("a")).unwrap();
     let _second = bench.imports.begin(start("b")).unwrap();
     let error = bench.imports.begin(start("c")).unwrap_err();
-    assert!(matches!(
-        error,
-        ImportError::Limit {
-            limit: "import_uploads",
-            max: 2,
-            ..
-        }
-    ));
+    assert!(matches!(error, ImportError::Limit { limit: "import_uploads", max: 2, .. }));
     drop(first);
     while bench.imports.begin(start("c")).is_err() {
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -377,24 +265,9 @@ async fn uploads_have_a_bound_that_is_named() {
 #[tokio::test]
 async fn an_announced_size_beyond_the_limit_is_refused_before_a_byte() {
     let bench = Bench::new(Limits::default()).await;
-    let huge = ImportStart {
-        size_bytes: Some((2 << 30) + 1),
-        ..start("run-1")
-    };
-    let error = bench
-        .imports
-        .begin(huge)
-        .unwrap()
-        .outcome()
-        .await
-        .unwrap_err();
-    assert!(matches!(
-        error,
-        ImportError::Limit {
-            limit: "import_bytes",
-            ..
-        }
-    ));
+    let huge = ImportStart { size_bytes: Some((2 << 30) + 1), ..start("run-1") };
+    let error = bench.imports.begin(huge).unwrap().outcome().await.unwrap_err();
+    assert!(matches!(error, ImportError::Limit { limit: "import_bytes", .. }));
 }
 
 #[tokio::test]
@@ -402,25 +275,16 @@ async fn lists_give_every_run_once_the_newest_first() {
     let bench = Bench::new(Limits::default()).await;
     for number in 0..7 {
         bench.clock.advance(Duration::from_secs(1));
-        bench
-            .import(start(&format!("run-{number}")), &trades(number + 1))
-            .await
-            .unwrap();
+        bench.import(start(&format!("run-{number}")), &trades(number + 1)).await.unwrap();
         if number % 2 == 0 {
             let bad = bench.import(start(&format!("bad-{number}")), b"x\n").await;
             assert!(bad.is_err());
         }
     }
-    let expected = [
-        "bad-6", "run-6", "run-5", "bad-4", "run-4", "run-3", "bad-2", "run-2", "run-1", "bad-0",
-        "run-0",
-    ];
+    let expected = ["bad-6", "run-6", "run-5", "bad-4", "run-4", "run-3", "bad-2", "run-2", "run-1", "bad-0", "run-0"];
     for (state, expected) in [
         (None, expected.to_vec()),
-        (
-            Some(State::Failed),
-            vec!["bad-6", "bad-4", "bad-2", "bad-0"],
-        ),
+        (Some(State::Failed), vec!["bad-6", "bad-4", "bad-2", "bad-0"]),
         (Some(State::Running), vec![]),
     ] {
         for limit in [1, 2, 3, 11, 100] {

@@ -13,10 +13,7 @@ async fn second_server_is_refused_and_told_what_to_do() {
     let refused = open(&path).await.unwrap_err();
     assert!(matches!(refused, OpenError::Locked(_)));
     let message = refused.to_string();
-    assert!(
-        message.contains("stop that one") && message.contains("--store"),
-        "{message}"
-    );
+    assert!(message.contains("stop that one") && message.contains("--store"), "{message}");
     first.append(group(1, "still works")).await.unwrap();
     first.close().await;
     let second = open(&path).await.unwrap();
@@ -46,10 +43,7 @@ async fn missing_directories_are_made_and_an_empty_file_is_filled() {
     assert!(store.size_on_disk().await.unwrap() > 100_000);
     let empty = directory.path().join("empty.db");
     std::fs::write(&empty, "").unwrap();
-    assert_eq!(
-        open(&empty).await.unwrap().head().await.unwrap().epoch,
-        EPOCH
-    );
+    assert_eq!(open(&empty).await.unwrap().head().await.unwrap().epoch, EPOCH);
 }
 
 #[tokio::test]
@@ -60,10 +54,8 @@ async fn closed_store_is_one_file_and_its_lock() {
     store.append(group(1, "bytes")).await.unwrap();
     store.manifest(0).await.unwrap();
     store.close().await;
-    let mut names: Vec<_> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let mut names: Vec<_> =
+        std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     names.sort();
     assert_eq!(names, ["store.db", "store.db.lock"]);
 }
@@ -90,16 +82,9 @@ async fn file_that_is_no_store_is_refused_and_left_alone() {
     assert_eq!(std::fs::read_to_string(&text).unwrap(), letter);
 
     let foreign = directory.path().join("foreign.db");
-    let mut connection = SqliteConnectOptions::new()
-        .filename(&foreign)
-        .create_if_missing(true)
-        .connect()
-        .await
-        .unwrap();
-    sqlx::query("CREATE TABLE recipes (name TEXT)")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    let mut connection =
+        SqliteConnectOptions::new().filename(&foreign).create_if_missing(true).connect().await.unwrap();
+    sqlx::query("CREATE TABLE recipes (name TEXT)").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let before = std::fs::read(&foreign).unwrap();
     let refused = open(&foreign).await.unwrap_err();
@@ -107,14 +92,8 @@ async fn file_that_is_no_store_is_refused_and_left_alone() {
     assert!(refused.to_string().contains("--store"));
     assert_eq!(std::fs::read(&foreign).unwrap(), before);
 
-    assert!(matches!(
-        open(directory.path()).await,
-        Err(OpenError::NotWritable { .. })
-    ));
-    assert!(matches!(
-        open(&text.join("below.db")).await,
-        Err(OpenError::NotWritable { .. })
-    ));
+    assert!(matches!(open(directory.path()).await, Err(OpenError::NotWritable { .. })));
+    assert!(matches!(open(&text.join("below.db")).await, Err(OpenError::NotWritable { .. })));
 }
 
 #[tokio::test]
@@ -129,16 +108,7 @@ async fn store_of_a_newer_server_is_refused() {
         .unwrap();
     connection.close().await.unwrap();
     let refused = open(&path).await.unwrap_err();
-    assert!(
-        matches!(
-            refused,
-            OpenError::Newer {
-                migration: 9999,
-                ..
-            }
-        ),
-        "{refused}"
-    );
+    assert!(matches!(refused, OpenError::Newer { migration: 9999, .. }), "{refused}");
 }
 
 #[tokio::test]
@@ -148,28 +118,14 @@ async fn opening_that_was_cut_short_is_finished_by_the_next() {
     open(&path).await.unwrap().close().await;
     // After the migrations, before the first rows.
     let mut connection = outside(&path, false).await;
-    sqlx::query("DELETE FROM log_head; DELETE FROM epochs")
-        .execute(&mut connection)
-        .await
-        .unwrap();
+    sqlx::query("DELETE FROM log_head; DELETE FROM epochs").execute(&mut connection).await.unwrap();
     connection.close().await.unwrap();
     let store = open(&path).await.unwrap();
-    assert_eq!(
-        (
-            store.head().await.unwrap().epoch,
-            store.epochs().await.unwrap().len()
-        ),
-        (EPOCH, 1)
-    );
+    assert_eq!((store.head().await.unwrap().epoch, store.epochs().await.unwrap().len()), (EPOCH, 1));
     store.close().await;
     // After the migrations' own table, before the migrations.
     let path = directory.path().join("early.db");
-    let mut connection = SqliteConnectOptions::new()
-        .filename(&path)
-        .create_if_missing(true)
-        .connect()
-        .await
-        .unwrap();
+    let mut connection = SqliteConnectOptions::new().filename(&path).create_if_missing(true).connect().await.unwrap();
     let table = "CREATE TABLE _sqlx_migrations (version BIGINT PRIMARY KEY, description TEXT NOT NULL,
         installed_on TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, success BOOLEAN NOT NULL, checksum BLOB NOT NULL,
         execution_time BIGINT NOT NULL)";
@@ -196,10 +152,7 @@ async fn head_that_is_not_the_last_segments_is_refused() {
         let mut connection = outside(&path, false).await;
         sqlx::query(damage).execute(&mut connection).await.unwrap();
         connection.close().await.unwrap();
-        assert!(
-            matches!(open(&path).await, Err(OpenError::Damaged { .. })),
-            "{damage}"
-        );
+        assert!(matches!(open(&path).await, Err(OpenError::Damaged { .. })), "{damage}");
     }
 }
 
@@ -213,19 +166,10 @@ async fn damaged_rows_are_named_and_never_served() {
     }
     let mut connection = outside(&path, false).await;
     for (damage, table) in [
-        (
-            "UPDATE segments SET bytes = x'00' WHERE first_seq = 3",
-            "segments",
-        ),
-        (
-            "UPDATE segments SET bytes = x'6279746573', entry_count = 1 WHERE first_seq = 3",
-            "segments",
-        ),
+        ("UPDATE segments SET bytes = x'00' WHERE first_seq = 3", "segments"),
+        ("UPDATE segments SET bytes = x'6279746573', entry_count = 1 WHERE first_seq = 3", "segments"),
         ("DELETE FROM segments WHERE first_seq = 3", "segments"),
-        (
-            "UPDATE log_head SET epoch = 1; DELETE FROM log_head",
-            "log_head",
-        ),
+        ("UPDATE log_head SET epoch = 1; DELETE FROM log_head", "log_head"),
     ] {
         sqlx::query(damage).execute(&mut connection).await.unwrap();
         match store.segments(0, usize::MAX).await {
@@ -243,34 +187,19 @@ async fn other_programs_read_while_the_server_writes() {
     let mut connection = outside(&path, true).await;
     for number in 1..=20_i64 {
         store.append(group(1, "bytes")).await.unwrap();
-        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM segments")
-            .fetch_one(&mut connection)
-            .await
-            .unwrap();
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM segments").fetch_one(&mut connection).await.unwrap();
         assert_eq!(rows, number);
     }
     // Even a reader that stays in its transaction does not hold up writes, nor the end.
     sqlx::query("BEGIN").execute(&mut connection).await.unwrap();
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM segments")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM segments").fetch_one(&mut connection).await.unwrap();
     store.append(group(1, "bytes")).await.unwrap();
-    let again: i64 = sqlx::query_scalar("SELECT count(*) FROM segments")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let again: i64 = sqlx::query_scalar("SELECT count(*) FROM segments").fetch_one(&mut connection).await.unwrap();
     assert_eq!((rows, again), (20, 20));
     store.close().await;
-    let checked: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let checked: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
     assert_eq!(checked, "ok");
-    assert_eq!(
-        open(&path).await.unwrap().head().await.unwrap().position,
-        21
-    );
+    assert_eq!(open(&path).await.unwrap().head().await.unwrap().position, 21);
 }
 
 #[tokio::test]
@@ -281,14 +210,8 @@ async fn writes_are_synced_before_they_are_answered() {
         .write(|writer| {
             Box::pin(async move {
                 let connection = writer.connection().await.unwrap();
-                let mode: String = sqlx::query_scalar("PRAGMA journal_mode")
-                    .fetch_one(&mut *connection)
-                    .await
-                    .unwrap();
-                let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous")
-                    .fetch_one(connection)
-                    .await
-                    .unwrap();
+                let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut *connection).await.unwrap();
+                let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(connection).await.unwrap();
                 Ok((mode, synchronous))
             })
         })

@@ -23,42 +23,24 @@ struct AbortAt {
 #[async_trait]
 impl Fault for AbortAt {
     async fn hit(&self, point: &'static str) -> FaultAction {
-        let reached = point == self.point
-            && self
-                .reached
-                .fetch_add(1, std::sync::atomic::Ordering::SeqCst)
-                == 2;
-        if reached {
-            FaultAction::Abort
-        } else {
-            FaultAction::Continue
-        }
+        let reached = point == self.point && self.reached.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 2;
+        if reached { FaultAction::Abort } else { FaultAction::Continue }
     }
 }
 
 /// Not a test: what the others start. Appends batches for ever and names each that is acknowledged.
 #[tokio::test]
 async fn child() {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the parent test has no other way to reach its child"
-    )]
+    #[expect(clippy::disallowed_methods, reason = "the parent test has no other way to reach its child")]
     let Ok(task) = std::env::var(TASK) else {
         return;
     };
     let (point, path) = task.split_once(':').unwrap();
-    let faults = Faults::new(Arc::new(AbortAt {
-        point: point.to_owned(),
-        reached: 0.into(),
-    }));
-    let store = SqliteStore::open(&PathBuf::from(path), options(faults))
-        .await
-        .unwrap();
+    let faults = Faults::new(Arc::new(AbortAt { point: point.to_owned(), reached: 0.into() }));
+    let store = SqliteStore::open(&PathBuf::from(path), options(faults)).await.unwrap();
     let claim = store.claim_producer(&producer()).await.unwrap();
     for batch_seq in claim.last_batch_seq + 1.. {
-        assert!(is_committed(
-            &store.append(batch(claim.fence, batch_seq)).await.unwrap()
-        ));
+        assert!(is_committed(&store.append(batch(claim.fence, batch_seq)).await.unwrap()));
         println!("acknowledged {batch_seq}");
         std::io::stdout().flush().unwrap();
     }
@@ -67,12 +49,7 @@ async fn child() {
 /// Runs the child until it dies, or kills it after some acknowledgements; returns the last one.
 fn run_child(point: &str, path: &Path, kill_after: Option<u64>) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "store::sqlite::tests::kills::child",
-            "--nocapture",
-            "--test-threads=1",
-        ])
+        .args(["--exact", "store::sqlite::tests::kills::child", "--nocapture", "--test-threads=1"])
         .env(TASK, format!("{point}:{}", path.display()))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -91,10 +68,7 @@ fn run_child(point: &str, path: &Path, kill_after: Option<u64>) -> u64 {
                 lines.read_to_string(&mut rest).unwrap();
                 // A line that the kill has torn has no end.
                 let whole = rest.rsplit_once('\n').map_or("", |(whole, _)| whole);
-                let last = whole
-                    .lines()
-                    .filter_map(|line| line.split_once("acknowledged "))
-                    .next_back();
+                let last = whole.lines().filter_map(|line| line.split_once("acknowledged ")).next_back();
                 acknowledged = last.map_or(acknowledged, |(_, number)| number.parse().unwrap());
                 break;
             }
@@ -112,10 +86,7 @@ async fn check(path: &Path, acknowledged: u64, more: Option<bool>, label: &str) 
     let stored = head.position / 3;
     match more {
         Some(more) => assert_eq!(stored, acknowledged + u64::from(more), "{label}"),
-        None => assert!(
-            stored == acknowledged || stored == acknowledged + 1,
-            "{label}: {stored} of {acknowledged}"
-        ),
+        None => assert!(stored == acknowledged || stored == acknowledged + 1, "{label}: {stored} of {acknowledged}"),
     }
     let segments = store.segments(0, usize::MAX).await.unwrap().segments;
     assert_eq!(segments.len() as u64, stored, "{label}");
@@ -126,19 +97,10 @@ async fn check(path: &Path, acknowledged: u64, more: Option<bool>, label: &str) 
     assert_eq!(claim.last_batch_seq, stored, "{label}");
     if stored > 0 {
         let again = store.append(batch(claim.fence, stored)).await.unwrap();
-        assert_eq!(
-            again,
-            Appended::Refused(vec![Verdict::Duplicate {
-                last_seq: stored * 3
-            }]),
-            "{label}"
-        );
+        assert_eq!(again, Appended::Refused(vec![Verdict::Duplicate { last_seq: stored * 3 }]), "{label}");
     }
     let mut connection = outside(path, true).await;
-    let checked: String = sqlx::query_scalar("PRAGMA integrity_check")
-        .fetch_one(&mut connection)
-        .await
-        .unwrap();
+    let checked: String = sqlx::query_scalar("PRAGMA integrity_check").fetch_one(&mut connection).await.unwrap();
     assert_eq!(checked, "ok", "{label}");
     store.close().await;
     stored

@@ -30,11 +30,7 @@ impl Clock for Still {
 }
 
 fn options(faults: Faults) -> SqliteOptions {
-    SqliteOptions {
-        clock: Arc::new(Still),
-        epoch: EPOCH,
-        faults,
-    }
+    SqliteOptions { clock: Arc::new(Still), epoch: EPOCH, faults }
 }
 
 async fn open(path: &Path) -> Result<Arc<SqliteStore>, OpenError> {
@@ -55,12 +51,7 @@ async fn open_soon(path: &Path) -> Arc<SqliteStore> {
 
 /// Another program's connection.
 async fn outside(path: &Path, read_only: bool) -> SqliteConnection {
-    SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(read_only)
-        .connect()
-        .await
-        .unwrap()
+    SqliteConnectOptions::new().filename(path).read_only(read_only).connect().await.unwrap()
 }
 
 fn group(entry_count: u32, bytes: impl Into<Bytes>) -> Group {
@@ -83,17 +74,8 @@ fn producer() -> ProducerId {
 fn batch(fence: u64, batch_seq: u64) -> Group {
     let mut digest = [0; 16];
     digest[..8].copy_from_slice(&batch_seq.to_le_bytes());
-    let mark = Mark::Producer {
-        producer: producer(),
-        fence,
-        batch_seq,
-        digest,
-        entry_count: 3,
-    };
-    Group {
-        marks: vec![mark],
-        ..group(3, batch_seq.to_le_bytes().to_vec())
-    }
+    let mark = Mark::Producer { producer: producer(), fence, batch_seq, digest, entry_count: 3 };
+    Group { marks: vec![mark], ..group(3, batch_seq.to_le_bytes().to_vec()) }
 }
 
 fn is_committed(appended: &Appended) -> bool {

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use tapefeed_server::bus::LocalBus;
 use tapefeed_server::domain::{Clock, Epoch, UnixNanos};
 use tapefeed_server::grpc::history_service::HistoryService;
 use tapefeed_server::grpc::instrument_service::InstrumentService;
@@ -16,7 +15,7 @@ use tapefeed_server::store::faults::{Fault, FaultAction, Faults};
 use tapefeed_server::store::{SqliteOptions, SqliteStore};
 use tapefeed_server::tape::compactor::Policy;
 
-use crate::stumbling::Stumbling;
+use super::stumbling::{LooseBus, Stumbling};
 
 /// The time of the test: it goes on by itself from a fixed start, and can be moved ahead.
 #[derive(Debug)]
@@ -29,11 +28,7 @@ pub struct TestClock {
 impl TestClock {
     /// A clock that shows `unix_nano` now.
     pub fn at(unix_nano: i64) -> Arc<TestClock> {
-        Arc::new(TestClock {
-            base: unix_nano,
-            start: Instant::now(),
-            ahead: AtomicI64::new(0),
-        })
+        Arc::new(TestClock { base: unix_nano, start: Instant::now(), ahead: AtomicI64::new(0) })
     }
 
     /// Moves the clock ahead.
@@ -95,10 +90,7 @@ struct Armed {
 impl Plan {
     /// No failures yet, for a store file.
     pub fn over(store: &Path) -> Arc<Plan> {
-        Arc::new(Plan {
-            store: store.to_owned(),
-            state: Mutex::default(),
-        })
+        Arc::new(Plan { store: store.to_owned(), state: Mutex::default() })
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -174,9 +166,7 @@ impl Plan {
 
     /// Copies what a killed process would leave behind: the kernel has what was written, synced or not.
     fn die(&self, state: &mut State) {
-        let image = self
-            .store
-            .with_extension(format!("crashed-{}", state.hits.values().sum::<u64>()));
+        let image = self.store.with_extension(format!("crashed-{}", state.hits.values().sum::<u64>()));
         for suffix in ["", "-wal"] {
             let beside = |path: &Path| PathBuf::from(format!("{}{suffix}", path.display()));
             let (from, to) = (beside(&self.store), beside(&image));
@@ -214,17 +204,11 @@ impl Stack {
     /// Opens a store file, new or left behind, and starts a replica over it.
     pub async fn open(store: &Path, clock: Arc<TestClock>, policy: Policy, seed: u64) -> Stack {
         let plan = Plan::over(store);
-        let options = SqliteOptions {
-            clock: clock.clone(),
-            epoch: Epoch(seed | 1),
-            faults: Faults::new(plan.clone()),
-        };
-        let sqlite = SqliteStore::open(store, options)
-            .await
-            .expect("the store opens");
+        let options = SqliteOptions { clock: clock.clone(), epoch: Epoch(seed | 1), faults: Faults::new(plan.clone()) };
+        let sqlite = SqliteStore::open(store, options).await.expect("the store opens");
         let parts = tapefeed_server::replica::Parts {
             store: Arc::new(Stumbling::over(sqlite, plan.clone())),
-            bus: Arc::new(LocalBus::new()),
+            bus: Arc::new(LooseBus::new(seed)),
             clock,
             seed,
             policy,

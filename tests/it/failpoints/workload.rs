@@ -10,7 +10,7 @@ use tapefeed_server::ingest::{Ingest, IngestError, Sender, Submission};
 use tapefeed_server::store::ProducerId;
 use tapefeed_tests::exact::units;
 
-use crate::oracle::{Log, Logged};
+use super::oracle::{Log, Logged};
 
 /// Symbols that trade all the time, each on two venues.
 pub const BUSY: usize = 5;
@@ -30,10 +30,7 @@ pub fn busy(number: usize) -> (String, String) {
 
 /// The names of a thin instrument.
 pub fn thin(number: usize) -> (String, String) {
-    (
-        VENUES[number % VENUES.len()].to_owned(),
-        format!("THIN{number}"),
-    )
+    (VENUES[number % VENUES.len()].to_owned(), format!("THIN{number}"))
 }
 
 /// A batch's name: its producer and its number.
@@ -65,50 +62,28 @@ impl Ledger {
         let mut last: BTreeMap<usize, u64> = BTreeMap::new();
         while at < log.ticks.len() {
             let id = &log.ticks[at].trade_id;
-            let mut numbers = id
-                .split('-')
-                .map(|number| number.parse::<u64>().expect("ids are ours"));
+            let mut numbers = id.split('-').map(|number| number.parse::<u64>().expect("ids are ours"));
             let mut number = || numbers.next().expect("ids have three parts");
             let name = (number() as usize, number());
-            let batch = self
-                .sent
-                .get(&name)
-                .unwrap_or_else(|| panic!("{id} was never sent"));
+            let batch = self.sent.get(&name).unwrap_or_else(|| panic!("{id} was never sent"));
             assert!(seen.insert(name), "batch {name:?} is stored twice");
             let before = last.insert(name.0, name.1).unwrap_or(0);
-            assert_eq!(
-                before + 1,
-                name.1,
-                "batch {name:?} does not follow batch {before}"
-            );
+            assert_eq!(before + 1, name.1, "batch {name:?} does not follow batch {before}");
             let stored = log.ticks.get(at..at + batch.len()).unwrap_or_default();
             assert_eq!(stored.len(), batch.len(), "batch {name:?} is torn");
             for (stored, sent) in stored.iter().zip(batch) {
-                let sent = Logged {
-                    log_seq: stored.log_seq,
-                    ..sent.clone()
-                };
+                let sent = Logged { log_seq: stored.log_seq, ..sent.clone() };
                 assert_eq!(*stored, sent, "batch {name:?} is stored as it was sent");
             }
             at += batch.len();
             if let Some((position, duplicate)) = self.acknowledged.get(&name) {
                 let end = log.ticks[at - 1].log_seq;
-                let right = if *duplicate {
-                    *position >= end
-                } else {
-                    *position == end
-                };
-                assert!(
-                    right,
-                    "batch {name:?} ends at {end}; its cursor says {position}"
-                );
+                let right = if *duplicate { *position >= end } else { *position == end };
+                assert!(right, "batch {name:?} ends at {end}; its cursor says {position}");
             }
         }
         for name in self.acknowledged.keys() {
-            assert!(
-                seen.contains(name),
-                "batch {name:?} was acknowledged and is lost"
-            );
+            assert!(seen.contains(name), "batch {name:?} was acknowledged and is lost");
         }
         (seen.len(), seen.len() - self.acknowledged.len())
     }
@@ -155,11 +130,7 @@ impl Producer {
                 false => thin(self.random.random_range(0..THIN)),
             };
             let late = self.random.random_bool(0.125);
-            let age = if late {
-                self.random.random_range(0..4 * DAY)
-            } else {
-                0
-            };
+            let age = if late { self.random.random_range(0..4 * DAY) } else { 0 };
             ticks.push((name, now - age));
         }
         self.batch(ticks);
@@ -176,15 +147,9 @@ impl Producer {
             let time = time / 1_000_000 * 1_000_000;
             let decimals = self.random.random_range(0..4);
             let price = text(self.random.random_range(-50..5_000), decimals);
-            let quantity = self
-                .random
-                .random_bool(0.9)
-                .then(|| text(self.random.random_range(0..900), decimals));
+            let quantity = self.random.random_bool(0.9).then(|| text(self.random.random_range(0..900), decimals));
             let trade_id = format!("{}-{number}-{index}", self.number);
-            let names = (
-                Venue::new(&name.0).expect("a venue"),
-                Symbol::new(&name.1).expect("a symbol"),
-            );
+            let names = (Venue::new(&name.0).expect("a venue"), Symbol::new(&name.1).expect("a symbol"));
             let known = batch.instruments.iter().position(|known| *known == names);
             let instrument = known.unwrap_or_else(|| {
                 batch.instruments.push(names);
@@ -201,14 +166,7 @@ impl Producer {
                 trade_id: TradeId::new(&trade_id).expect("short"),
             });
             let (price, quantity) = (units(&price), quantity.as_deref().map(units));
-            sent.push(Logged {
-                log_seq: 0,
-                name,
-                time,
-                price,
-                quantity,
-                trade_id,
-            });
+            sent.push(Logged { log_seq: 0, name, time, price, quantity, trade_id });
         }
         let mut ledger = self.ledger.lock().expect("no holder of the lock panics");
         ledger.sent.insert((self.number, number), sent);
@@ -226,26 +184,14 @@ impl Producer {
             }
         };
         // What was stored before the cut needs no second sending.
-        while self
-            .pending
-            .front()
-            .is_some_and(|(number, _)| *number <= claim.last_batch_seq)
-        {
+        while self.pending.front().is_some_and(|(number, _)| *number <= claim.last_batch_seq) {
             self.pending.pop_front();
         }
         while !self.pending.is_empty() {
             let mut receipts = Vec::new();
             for (number, batch) in self.pending.iter().take(OUTSTANDING) {
-                let sender = Sender::Producer {
-                    producer: self.id.clone(),
-                    fence: claim.fence,
-                    batch_seq: *number,
-                };
-                let submission = Submission {
-                    batch: batch.clone(),
-                    sender,
-                    backfill: false,
-                };
+                let sender = Sender::Producer { producer: self.id.clone(), fence: claim.fence, batch_seq: *number };
+                let submission = Submission { batch: batch.clone(), sender, backfill: false };
                 receipts.push((*number, ingest.submit(submission).await));
             }
             for (number, receipt) in receipts {
@@ -258,10 +204,7 @@ impl Producer {
                         let mut ledger = self.ledger.lock().expect("no holder of the lock panics");
                         let answer = (receipt.cursor.position, receipt.duplicate);
                         ledger.acknowledged.insert((self.number, number), answer);
-                        assert_eq!(
-                            self.pending.pop_front().map(|(number, _)| number),
-                            Some(number)
-                        );
+                        assert_eq!(self.pending.pop_front().map(|(number, _)| number), Some(number));
                     }
                     Err(_) if dead() => return Err(Stopped::Dead),
                     // The outcome is unknown, or an earlier one is: the same batches are sent again.

@@ -41,19 +41,11 @@ impl Log {
     /// Reads the log from a store file while the server may run.
     pub async fn read(store: &Path) -> Log {
         let url = format!("sqlite://{}?mode=ro", store.display());
-        let mut file = SqliteConnection::connect(&url)
-            .await
-            .expect("the file can be read");
-        let names = sqlx::query("SELECT id, venue, symbol FROM instruments")
-            .fetch_all(&mut file)
-            .await;
-        let names: BTreeMap<i64, (String, String)> = names
-            .expect("a table")
-            .iter()
-            .map(|row| (row.get(0), (row.get(1), row.get(2))))
-            .collect();
-        let rows =
-            sqlx::query("SELECT first_seq, entry_count, bytes FROM segments ORDER BY first_seq");
+        let mut file = SqliteConnection::connect(&url).await.expect("the file can be read");
+        let names = sqlx::query("SELECT id, venue, symbol FROM instruments").fetch_all(&mut file).await;
+        let names: BTreeMap<i64, (String, String)> =
+            names.expect("a table").iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
+        let rows = sqlx::query("SELECT first_seq, entry_count, bytes FROM segments ORDER BY first_seq");
         let rows = rows.fetch_all(&mut file).await.expect("a table");
         let mut log = Log::default();
         let mut next = 1;
@@ -62,19 +54,12 @@ impl Log {
             assert_eq!(first, next, "the log is dense");
             next += count;
             let bytes: Vec<u8> = row.get(2);
-            let entries =
-                segment::decode(&bytes, first as u64, Origin::Live).expect("the segment is sound");
-            assert_eq!(
-                (entries.ticks.len(), entries.controls.len()),
-                (count as usize, 0)
-            );
+            let entries = segment::decode(&bytes, first as u64, Origin::Live).expect("the segment is sound");
+            assert_eq!((entries.ticks.len(), entries.controls.len()), (count as usize, 0));
             for tick in entries.ticks {
                 let units = |value: tapefeed_server::domain::Decimal| {
                     let exponent = i32::from(value.exponent());
-                    exact::of_decimal(&proto::Decimal {
-                        mantissa: value.mantissa(),
-                        exponent,
-                    })
+                    exact::of_decimal(&proto::Decimal { mantissa: value.mantissa(), exponent })
                 };
                 log.push(Logged {
                     log_seq: tick.log_seq,
@@ -90,18 +75,14 @@ impl Log {
     }
 
     fn push(&mut self, tick: Logged) {
-        self.instruments
-            .entry(tick.name.clone())
-            .or_default()
-            .push(self.ticks.len());
+        self.instruments.entry(tick.name.clone()).or_default().push(self.ticks.len());
         self.ticks.push(tick);
     }
 
     /// The instruments of a symbol, or of all symbols, on a venue or on all, in the order of their names.
     pub fn names(&self, venue: &str, symbol: &str) -> Vec<&(String, String)> {
-        let matches = |name: &&(String, String)| {
-            (venue.is_empty() || name.0 == venue) && (symbol == "*" || name.1 == symbol)
-        };
+        let matches =
+            |name: &&(String, String)| (venue.is_empty() || name.0 == venue) && (symbol == "*" || name.1 == symbol);
         self.instruments.keys().filter(matches).collect()
     }
 
@@ -184,9 +165,7 @@ pub struct TimeWeighted {
 pub fn time_weighted(all: &[&Logged], span: Span, now: i64) -> Option<TimeWeighted> {
     let inside: Vec<&&Logged> = all.iter().filter(|tick| span.has(tick.time)).collect();
     let (first, last) = (*inside.first()?, *inside.last()?);
-    let before = all
-        .iter()
-        .rfind(|tick| span.start.is_some_and(|start| tick.time < start));
+    let before = all.iter().rfind(|tick| span.start.is_some_and(|start| tick.time < start));
     let end = span.end.map_or(last.time, |end| end.min(now));
     // Each price with the time from which it holds.
     let mut holds: Vec<(i64, i128)> = Vec::new();
@@ -202,16 +181,8 @@ pub fn time_weighted(all: &[&Logged], span: Span, now: i64) -> Option<TimeWeight
         weight += time;
         sum += price * time;
     }
-    let average = if weight == 0 {
-        text(last.price)
-    } else {
-        text(half_even(sum, weight))
-    };
-    Some(TimeWeighted {
-        average,
-        weight,
-        sum: text_at(sum, 18),
-    })
+    let average = if weight == 0 { text(last.price) } else { text(half_even(sum, weight)) };
+    Some(TimeWeighted { average, weight, sum: text_at(sum, 18) })
 }
 
 #[test]
@@ -224,23 +195,14 @@ fn a_time_weighted_average_by_hand() {
         quantity: None,
         trade_id: String::new(),
     };
-    let ticks = [
-        tick(1, 0, "1"),
-        tick(2, 10, "2"),
-        tick(3, 10, "4"),
-        tick(4, 30, "8"),
-    ];
+    let ticks = [tick(1, 0, "1"), tick(2, 10, "2"), tick(3, 10, "4"), tick(4, 30, "8")];
     let ticks: Vec<&Logged> = ticks.iter().collect();
-    let average = |start, end, now| {
-        time_weighted(&ticks, Span { start, end }, now).map(|twap| (twap.average, twap.weight))
-    };
+    let average =
+        |start, end, now| time_weighted(&ticks, Span { start, end }, now).map(|twap| (twap.average, twap.weight));
     // 10 at 1, nothing at 2, 20 at 4, and 8 holds for no time, or to the end, or to now.
     assert_eq!(average(None, None, 99), Some(("3".into(), 30)));
     assert_eq!(average(None, Some(40), 99), Some(("4.25".into(), 40)));
-    assert_eq!(
-        average(None, Some(40), 35),
-        Some(("3.714285714".into(), 35))
-    );
+    assert_eq!(average(None, Some(40), 35), Some(("3.714285714".into(), 35)));
     // Carried in from before.
     assert_eq!(average(Some(5), Some(20), 99), Some(("3".into(), 15)));
     assert_eq!(average(Some(10), Some(11), 99), Some(("4".into(), 1)));

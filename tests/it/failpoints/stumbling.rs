@@ -1,20 +1,24 @@
-//! A store whose reads fail where a plan says so: the reads that make a new view, and those that fetch chunks.
+//! A store whose reads fail where a plan says so, the reads that make a new view and those that fetch chunks; and a bus
+//! that loses, repeats and reorders.
 //!
 //! Failures of writes are the embedded store's own.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rand::rngs::SmallRng;
+use rand::{Rng as _, SeedableRng as _};
+use tapefeed_server::bus::{Announcement, Bus, LocalBus};
 use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId,
-    RunOwner, RunRequest, RunState, Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
+    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
+    Store, StoreError, Swept,
 };
 
-use crate::replica::Plan;
+use super::replica::Plan;
 
 /// The manifest is read for the next view.
 pub const VIEW_MANIFEST: &str = "view.manifest";
@@ -43,9 +47,7 @@ impl Stumbling {
                 tokio::time::sleep(span).await;
                 Ok(())
             }
-            FaultAction::Fail | FaultAction::Abort => {
-                Err(StoreError::Unavailable(format!("planned at {point}")))
-            }
+            FaultAction::Fail | FaultAction::Abort => Err(StoreError::Unavailable(format!("planned at {point}"))),
         }
     }
 }
@@ -75,10 +77,7 @@ impl Store for Stumbling {
         self.inner.ping().await
     }
 
-    async fn register(
-        &self,
-        instruments: &[(Venue, Symbol)],
-    ) -> Result<Vec<Instrument>, StoreError> {
+    async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         self.inner.register(instruments).await
     }
 
@@ -146,5 +145,45 @@ impl Store for Stumbling {
 
     async fn close(&self) {
         self.inner.close().await;
+    }
+}
+
+/// A bus on which nothing can be relied.
+#[derive(Debug)]
+pub struct LooseBus {
+    bus: LocalBus,
+    /// The dice, and what is held back until the next announcement.
+    state: Mutex<(SmallRng, Option<Announcement>)>,
+}
+
+impl LooseBus {
+    /// A bus whose whims come from a seed.
+    pub fn new(seed: u64) -> LooseBus {
+        LooseBus { bus: LocalBus::new(), state: Mutex::new((SmallRng::seed_from_u64(seed), None)) }
+    }
+}
+
+impl Bus for LooseBus {
+    fn announce(&self, announcement: Announcement) {
+        let mut state = self.state.lock().expect("no holder of the lock panics");
+        match state.0.random_range(0..20) {
+            0 => (), // Lost.
+            1 => {
+                self.bus.announce(announcement.clone());
+                self.bus.announce(announcement);
+            }
+            2 => state.1 = Some(announcement),
+            3 => self.bus.announce(Announcement { block: None, ..announcement }),
+            _ => self.bus.announce(announcement),
+        }
+        if state.0.random_bool(0.5)
+            && let Some(late) = state.1.take()
+        {
+            self.bus.announce(late);
+        }
+    }
+
+    fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Announcement> {
+        self.bus.subscribe()
     }
 }

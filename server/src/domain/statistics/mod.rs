@@ -4,6 +4,10 @@
 //! are kept per chunk, so that a query over years adds a few hundred of them instead of decoding. The columns of a
 //! chunk are summed without assembling ticks: see [`Statistics::of_range`].
 
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
 use std::ops::Range;
 
 use super::chunk::Chunk;
@@ -66,11 +70,7 @@ pub struct StatisticsCorrupt(pub &'static str);
 impl PricePoint {
     /// The price of a tick.
     pub fn of(tick: &Tick) -> PricePoint {
-        PricePoint {
-            price: tick.price,
-            event_time: tick.event_time,
-            log_seq: tick.log_seq,
-        }
+        PricePoint { price: tick.price, event_time: tick.event_time, log_seq: tick.log_seq }
     }
 
     /// The order of ticks in history.
@@ -80,10 +80,7 @@ impl PricePoint {
 
     /// Price times the nanoseconds until a later instant, in units of 10^-18 * 1 ns.
     pub fn weight_until(&self, end: UnixNanos) -> I256 {
-        I256::product(
-            self.price.units_e18(),
-            i128::from(end.nanos()) - i128::from(self.event_time.nanos()),
-        )
+        I256::product(self.price.units_e18(), i128::from(end.nanos()) - i128::from(self.event_time.nanos()))
     }
 }
 
@@ -118,32 +115,29 @@ impl Totals {
         self.notional += other.notional;
         self.price_decimals = self.price_decimals.max(other.price_decimals);
         self.quantity_decimals = self.quantity_decimals.max(other.quantity_decimals);
-        if let (Some(low), Some(high), Some(first), Some(last)) =
-            (other.low, other.high, other.first, other.last)
-        {
+        if let (Some(low), Some(high), Some(first), Some(last)) = (other.low, other.high, other.first, other.last) {
             self.extend(low, high, first, last);
         }
     }
 
     /// Lets other ticks' extremes compete.
     fn extend(&mut self, low: PricePoint, high: PricePoint, first: PricePoint, last: PricePoint) {
-        let earlier = |a: &PricePoint, b: &PricePoint| a.key() < b.key();
-        let lower = |a: &PricePoint, b: &PricePoint| {
-            a.price < b.price || a.price == b.price && earlier(a, b)
+        let beats = |point: &PricePoint, held: &PricePoint, wanted: Ordering| {
+            let order = point.price.cmp(&held.price);
+            order == wanted || order == Ordering::Equal && point.key() < held.key()
         };
-        let higher = |a: &PricePoint, b: &PricePoint| {
-            a.price > b.price || a.price == b.price && earlier(a, b)
-        };
-        self.low = self.low.filter(|held| !lower(&low, held)).or(Some(low));
-        self.high = self.high.filter(|held| !higher(&high, held)).or(Some(high));
-        self.first = self
-            .first
-            .filter(|held| !earlier(&first, held))
-            .or(Some(first));
-        self.last = self
-            .last
-            .filter(|held| !earlier(held, &last))
-            .or(Some(last));
+        if self.low.as_ref().is_none_or(|held| beats(&low, held, Ordering::Less)) {
+            self.low = Some(low);
+        }
+        if self.high.as_ref().is_none_or(|held| beats(&high, held, Ordering::Greater)) {
+            self.high = Some(high);
+        }
+        if self.first.as_ref().is_none_or(|held| first.key() < held.key()) {
+            self.first = Some(first);
+        }
+        if self.last.as_ref().is_none_or(|held| last.key() >= held.key()) {
+            self.last = Some(last);
+        }
     }
 }
 
@@ -171,9 +165,7 @@ impl Statistics {
         let price_power = (chunk.price_exponent() + UNIT_DECIMALS) as u8;
         let quantity_power = (chunk.quantity_exponent() + UNIT_DECIMALS) as u8;
         let widen = |sum: i128, power: u8| {
-            I256::from_i128(sum)
-                .checked_mul_pow10(power)
-                .expect("values inside the door rule sum up below 2^255")
+            I256::from_i128(sum).checked_mul_pow10(power).expect("values inside the door rule sum up below 2^255")
         };
         Statistics {
             totals: Totals {
@@ -212,10 +204,7 @@ impl Statistics {
     /// Adds the statistics of ticks that all come after these.
     pub fn append(&mut self, later: &Statistics) {
         if let (Some(last), Some(first)) = (self.totals.last, later.totals.first) {
-            debug_assert!(
-                last.key() <= first.key(),
-                "statistics are appended in order"
-            );
+            debug_assert!(last.key() <= first.key(), "statistics are appended in order");
             self.integral += last.weight_until(first.event_time);
         }
         self.integral += later.integral;
@@ -228,19 +217,13 @@ impl Statistics {
         let mut out = Vec::with_capacity(128);
         out.push(VERSION);
         varint::put(&mut out, totals.count);
-        if let (Some(first), Some(last), Some(low), Some(high)) =
-            (totals.first, totals.last, totals.low, totals.high)
-        {
+        if let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high) {
             varint::put(&mut out, totals.volume_count);
             totals.price_sum.put(&mut out);
             totals.volume.put(&mut out);
             totals.notional.put(&mut out);
             self.integral.put(&mut out);
-            let origin = PricePoint {
-                price: Decimal::ZERO,
-                event_time: UnixNanos::MIN,
-                log_seq: 0,
-            };
+            let origin = PricePoint { price: Decimal::ZERO, event_time: UnixNanos::MIN, log_seq: 0 };
             put_point(&mut out, first, origin);
             for point in [last, low, high] {
                 put_point(&mut out, point, first);
@@ -254,9 +237,7 @@ impl Statistics {
 
     /// Reads the blob.
     pub fn decode(bytes: &[u8]) -> Result<Statistics, StatisticsCorrupt> {
-        let (body, checksum) = bytes
-            .split_last_chunk::<4>()
-            .ok_or(StatisticsCorrupt("too short"))?;
+        let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(StatisticsCorrupt("too short"))?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
             return Err(StatisticsCorrupt("the checksum differs"));
         }
@@ -264,8 +245,7 @@ impl Statistics {
         if reader.byte() != Some(VERSION) {
             return Err(StatisticsCorrupt("not a version that this program knows"));
         }
-        let statistics =
-            take(&mut reader).ok_or(StatisticsCorrupt("a value is cut off or out of range"))?;
+        let statistics = take(&mut reader).ok_or(StatisticsCorrupt("a value is cut off or out of range"))?;
         if !reader.is_empty() {
             return Err(StatisticsCorrupt("bytes after the end"));
         }
@@ -278,26 +258,19 @@ impl Statistics {
     /// Whether ticks with these statistics can exist. Sums past these bounds could make later additions overflow.
     fn is_plausible(&self) -> bool {
         let totals = &self.totals;
-        let (Some(first), Some(last), Some(low), Some(high)) =
-            (totals.first, totals.last, totals.low, totals.high)
+        let (Some(first), Some(last), Some(low), Some(high)) = (totals.first, totals.last, totals.low, totals.high)
         else {
             return true;
         };
-        let within = |sum: I256, bound: Option<I256>| {
-            sum.checked_abs()
-                .zip(bound)
-                .is_some_and(|(sum, bound)| sum <= bound)
-        };
+        let within =
+            |sum: I256, bound: Option<I256>| sum.checked_abs().zip(bound).is_some_and(|(sum, bound)| sum <= bound);
         let price = I256::from_i128(MAX_UNITS);
         let span = last.event_time.nanos().abs_diff(first.event_time.nanos());
         let between = |point: &PricePoint| first.key() <= point.key() && point.key() <= last.key();
         totals.volume_count <= totals.count
             && within(totals.price_sum, price.checked_mul_u64(totals.count))
             && within(totals.volume, price.checked_mul_u64(totals.volume_count))
-            && within(
-                totals.notional,
-                I256::product(MAX_UNITS, MAX_UNITS).checked_mul_u64(totals.volume_count),
-            )
+            && within(totals.notional, I256::product(MAX_UNITS, MAX_UNITS).checked_mul_u64(totals.volume_count))
             && within(self.integral, price.checked_mul_u64(span))
             && !totals.volume.is_negative()
             && low.price <= high.price
@@ -334,11 +307,7 @@ fn take_point(reader: &mut Reader<'_>, base: PricePoint) -> Option<PricePoint> {
     let price = Decimal::new(reader.signed()?, exponent.into()).ok()?;
     let event_time = UnixNanos::new(base.event_time.nanos().checked_add(reader.signed()?)?).ok()?;
     let log_seq = base.log_seq.wrapping_add(reader.signed()? as u64);
-    Some(PricePoint {
-        price,
-        event_time,
-        log_seq,
-    })
+    Some(PricePoint { price, event_time, log_seq })
 }
 
 /// Reads the values between version and checksum.
@@ -352,11 +321,7 @@ fn take(reader: &mut Reader<'_>) -> Option<Statistics> {
     let volume = I256::take(reader)?;
     let notional = I256::take(reader)?;
     let integral = I256::take(reader)?;
-    let origin = PricePoint {
-        price: Decimal::ZERO,
-        event_time: UnixNanos::MIN,
-        log_seq: 0,
-    };
+    let origin = PricePoint { price: Decimal::ZERO, event_time: UnixNanos::MIN, log_seq: 0 };
     let first = take_point(reader, origin)?;
     let last = Some(take_point(reader, first)?);
     let low = Some(take_point(reader, first)?);
@@ -415,49 +380,39 @@ impl ColumnSums {
     /// The other sums always fit: a chunk has at most 2^20 values of 63 bits, and the integral is at most the greatest
     /// price times the whole span of 63 bits.
     fn of(chunk: &Chunk, range: Range<usize>) -> Option<ColumnSums> {
+        // One plain loop a column: each is a few instructions a tick.
         let prices = &chunk.price_mantissas()[range.clone()];
-        let times = &chunk.event_times()[range.clone()];
-        let (mut price, mut integral) = (0, 0);
-        let (mut low, mut high) = (0, 0);
-        let mut until = times[0];
-        for (index, (&value, &time)) in prices.iter().zip(times).enumerate() {
+        let (mut lowest, mut highest, mut price) = (prices[0], prices[0], 0);
+        for &value in prices {
+            lowest = lowest.min(value);
+            highest = highest.max(value);
             price += i128::from(value);
-            // The price before holds until now; the first iteration adds a span of zero.
-            integral += i128::from(prices[index.saturating_sub(1)]) * i128::from(time - until);
-            until = time;
-            if value < prices[low] {
-                low = index;
-            }
-            if value > prices[high] {
-                high = index;
-            }
+        }
+        let first_of = |extreme: i64| prices.iter().position(|&value| value == extreme).unwrap_or(0) + range.start;
+        let (low, high) = (first_of(lowest), first_of(highest));
+        let times = &chunk.event_times()[range.clone()];
+        let mut integral = 0;
+        for (&value, pair) in prices.iter().zip(times.windows(2)) {
+            integral += i128::from(value) * i128::from(pair[1] - pair[0]);
         }
         let (mut volume_count, mut volume, mut notional) = (0, 0, 0);
         if let Some(quantities) = chunk.quantity_mantissas() {
             let quantities = &quantities[range.clone()];
-            let widest = prices[low].unsigned_abs().max(prices[high].unsigned_abs());
-            let largest = quantities.iter().copied().max().unwrap_or(0).unsigned_abs();
-            let bound = u128::from(widest) * u128::from(largest);
-            bound
-                .checked_mul(prices.len() as u128)
-                .filter(|&bound| bound <= i128::MAX as u128)?;
-            for (&price, &quantity) in prices.iter().zip(quantities) {
+            let mut largest = 0;
+            for &quantity in quantities {
                 // An absent quantity stands as zero and counts as none.
                 let quantity = quantity.max(0);
+                largest = quantity.max(largest);
                 volume_count += u64::from(quantity > 0);
                 volume += i128::from(quantity);
-                notional += i128::from(price) * i128::from(quantity);
+            }
+            let widest = u128::from(lowest.unsigned_abs().max(highest.unsigned_abs()));
+            let bound = (widest * largest as u128).checked_mul(prices.len() as u128);
+            bound.filter(|&bound| bound <= i128::MAX as u128)?;
+            for (&price, &quantity) in prices.iter().zip(quantities) {
+                notional += i128::from(price) * i128::from(quantity.max(0));
             }
         }
-        let (low, high) = (low + range.start, high + range.start);
-        Some(ColumnSums {
-            price,
-            volume_count,
-            volume,
-            notional,
-            integral,
-            low,
-            high,
-        })
+        Some(ColumnSums { price, volume_count, volume, notional, integral, low, high })
     }
 }

@@ -15,29 +15,20 @@ use tapefeed_tests::refusal::Refusal;
 use tapefeed_tests::values::{timestamp, unix_nano};
 use tonic::{Code, Request, Status};
 
-use crate::oracle::{self, Log, Logged, Span};
-use crate::workload::{BUSY, DAY, THIN, busy, thin};
+use super::oracle::{self, Log, Logged, Span};
+use super::workload::{BUSY, DAY, THIN, busy, thin};
 
 /// A question with its answer.
 #[derive(Debug)]
 pub enum Answered {
     /// GetPriceStatistics.
-    Statistics(
-        proto::GetPriceStatisticsRequest,
-        proto::GetPriceStatisticsResponse,
-    ),
+    Statistics(proto::GetPriceStatisticsRequest, proto::GetPriceStatisticsResponse),
     /// GetAveragePrice; `Err`: nothing to average, asked when the view stood at the position.
-    Average(
-        proto::GetAveragePriceRequest,
-        Result<proto::GetAveragePriceResponse, u64>,
-    ),
+    Average(proto::GetAveragePriceRequest, Result<proto::GetAveragePriceResponse, u64>),
     /// ListTicks, some pages.
     Ticks(proto::ListTicksRequest, Vec<proto::ListTicksResponse>),
     /// ListLatestTicks.
-    Latest(
-        proto::ListLatestTicksRequest,
-        proto::ListLatestTicksResponse,
-    ),
+    Latest(proto::ListLatestTicksRequest, proto::ListLatestTicksResponse),
     /// GetInstrument.
     Instrument(proto::GetInstrumentRequest, proto::GetInstrumentResponse),
 }
@@ -52,9 +43,7 @@ pub struct Asker {
 }
 
 fn position(cursor: &[u8]) -> u64 {
-    Cursor::decode(cursor)
-        .expect("the server makes cursors")
-        .position
+    Cursor::decode(cursor).expect("the server makes cursors").position
 }
 
 /// What a question is about: an instrument, or a symbol on all venues.
@@ -70,10 +59,7 @@ fn subject(random: &mut SmallRng) -> (String, String) {
 fn stretch(random: &mut SmallRng, now: i64) -> Span {
     let start = now - random.random_range(0..5 * DAY);
     let end = start + random.random_range(0..2 * DAY);
-    Span {
-        start: random.random_bool(0.6).then_some(start),
-        end: random.random_bool(0.6).then_some(end),
-    }
+    Span { start: random.random_bool(0.6).then_some(start), end: random.random_bool(0.6).then_some(end) }
 }
 
 impl Asker {
@@ -99,10 +85,7 @@ impl Asker {
                     min_cursor,
                     ..Default::default()
                 };
-                let answer = self
-                    .history
-                    .get_price_statistics(Request::new(request.clone()))
-                    .await;
+                let answer = self.history.get_price_statistics(Request::new(request.clone())).await;
                 answer.map(|answer| Answered::Statistics(request, answer.into_inner()))
             }
             1 | 2 => {
@@ -118,11 +101,7 @@ impl Asker {
                     ..Default::default()
                 };
                 let before = view();
-                match self
-                    .history
-                    .get_average_price(Request::new(request.clone()))
-                    .await
-                {
+                match self.history.get_average_price(Request::new(request.clone())).await {
                     Ok(answer) => Ok(Answered::Average(request, Ok(answer.into_inner()))),
                     Err(status) if status.code() == Code::NotFound => {
                         assert_eq!(Refusal::of(&status).reason, "NO_DATA");
@@ -152,31 +131,14 @@ impl Asker {
                     let (venue, symbol) = subject(random);
                     selectors.push(proto::Selector { venue, symbol });
                 }
-                let request = proto::ListLatestTicksRequest {
-                    selectors,
-                    min_cursor,
-                };
-                let answer = self
-                    .history
-                    .list_latest_ticks(Request::new(request.clone()))
-                    .await;
+                let request = proto::ListLatestTicksRequest { selectors, min_cursor };
+                let answer = self.history.list_latest_ticks(Request::new(request.clone())).await;
                 answer.map(|answer| Answered::Latest(request, answer.into_inner()))
             }
             _ => {
-                let (venue, symbol) = if venue.is_empty() {
-                    busy(0)
-                } else {
-                    (venue, symbol)
-                };
-                let request = proto::GetInstrumentRequest {
-                    venue,
-                    symbol,
-                    min_cursor,
-                };
-                let answer = self
-                    .instruments
-                    .get_instrument(Request::new(request.clone()))
-                    .await;
+                let (venue, symbol) = if venue.is_empty() { busy(0) } else { (venue, symbol) };
+                let request = proto::GetInstrumentRequest { venue, symbol, min_cursor };
+                let answer = self.instruments.get_instrument(Request::new(request.clone())).await;
                 answer.map(|answer| Answered::Instrument(request, answer.into_inner()))
             }
         };
@@ -187,40 +149,22 @@ impl Asker {
         }
     }
 
-    async fn pages(
-        &self,
-        random: &mut SmallRng,
-        request: proto::ListTicksRequest,
-    ) -> Result<Answered, Status> {
+    async fn pages(&self, random: &mut SmallRng, request: proto::ListTicksRequest) -> Result<Answered, Status> {
         let mut pages: Vec<proto::ListTicksResponse> = Vec::new();
         for _ in 0..random.random_range(1..5) {
-            let page_token = pages
-                .last()
-                .map(|page| page.next_page_token.clone())
-                .unwrap_or_default();
+            let page_token = pages.last().map(|page| page.next_page_token.clone()).unwrap_or_default();
             if !pages.is_empty() && page_token.is_empty() {
                 break;
             }
-            let request = proto::ListTicksRequest {
-                page_token,
-                ..request.clone()
-            };
-            pages.push(
-                self.history
-                    .list_ticks(Request::new(request))
-                    .await?
-                    .into_inner(),
-            );
+            let request = proto::ListTicksRequest { page_token, ..request.clone() };
+            pages.push(self.history.list_ticks(Request::new(request)).await?.into_inner());
         }
         Ok(Answered::Ticks(request, pages))
     }
 }
 
 fn span_of(start: &Option<prost_types::Timestamp>, end: &Option<prost_types::Timestamp>) -> Span {
-    Span {
-        start: start.as_ref().map(unix_nano),
-        end: end.as_ref().map(unix_nano),
-    }
+    Span { start: start.as_ref().map(unix_nano), end: end.as_ref().map(unix_nano) }
 }
 
 /// What of a tick is compared.
@@ -240,15 +184,7 @@ fn facts_of(tick: &proto::Tick) -> Facts {
 
 fn facts(tick: &Logged) -> Facts {
     let (venue, symbol) = tick.name.clone();
-    (
-        tick.log_seq,
-        venue,
-        symbol,
-        tick.time,
-        tick.price,
-        tick.quantity,
-        tick.trade_id.clone(),
-    )
+    (tick.log_seq, venue, symbol, tick.time, tick.price, tick.quantity, tick.trade_id.clone())
 }
 
 impl Answered {
@@ -264,19 +200,12 @@ impl Answered {
     }
 }
 
-fn statistics(
-    log: &Log,
-    request: &proto::GetPriceStatisticsRequest,
-    answer: &proto::GetPriceStatisticsResponse,
-) {
+fn statistics(log: &Log, request: &proto::GetPriceStatisticsRequest, answer: &proto::GetPriceStatisticsResponse) {
     let span = span_of(&request.start_time, &request.end_time);
     let mut all = log.of(&request.venue, &request.symbol, position(&answer.as_of));
     all.retain(|tick| span.has(tick.time));
-    let expected = proto::GetPriceStatisticsResponse {
-        now: answer.now,
-        as_of: answer.as_of.clone(),
-        ..oracle::statistics(&all)
-    };
+    let expected =
+        proto::GetPriceStatisticsResponse { now: answer.now, as_of: answer.as_of.clone(), ..oracle::statistics(&all) };
     let told = proto::GetPriceStatisticsResponse {
         mean: answer.mean.as_deref().map(plain),
         vwap: answer.vwap.as_deref().map(plain),
@@ -288,29 +217,15 @@ fn statistics(
     assert_eq!(told, expected, "{request:?}");
 }
 
-fn average(
-    log: &Log,
-    request: &proto::GetAveragePriceRequest,
-    answer: &Result<proto::GetAveragePriceResponse, u64>,
-) {
+fn average(log: &Log, request: &proto::GetAveragePriceRequest, answer: &Result<proto::GetAveragePriceResponse, u64>) {
     let span = span_of(&request.start_time, &request.end_time);
-    let as_of = answer
-        .as_ref()
-        .map_or_else(|view| *view, |answer| position(&answer.as_of));
+    let as_of = answer.as_ref().map_or_else(|view| *view, |answer| position(&answer.as_of));
     let all = log.of(&request.venue, &request.symbol, as_of);
-    let inside: Vec<&Logged> = all
-        .iter()
-        .copied()
-        .filter(|tick| span.has(tick.time))
-        .collect();
+    let inside: Vec<&Logged> = all.iter().copied().filter(|tick| span.has(tick.time)).collect();
     let sums = oracle::statistics(&inside);
     let Ok(answer) = answer else {
         let volume = request.method() == proto::AverageMethod::Vwap;
-        let nothing = if volume {
-            sums.vwap.is_none()
-        } else {
-            inside.is_empty()
-        };
+        let nothing = if volume { sums.vwap.is_none() } else { inside.is_empty() };
         assert!(nothing, "there is something to average for {request:?}");
         return;
     };
@@ -324,79 +239,39 @@ fn average(
         proto::AverageMethod::Twap => weighted.as_ref().map(|weighted| weighted.average.clone()),
         _ => sums.mean.clone(),
     };
-    assert_eq!(
-        Some(plain(&answer.average_price)),
-        expected,
-        "{request:?}\n{answer:?}"
-    );
+    assert_eq!(Some(plain(&answer.average_price)), expected, "{request:?}\n{answer:?}");
     assert_eq!(answer.tick_count, sums.tick_count, "{request:?}");
     let told = [&answer.price_sum, &answer.volume, &answer.notional].map(|sum| plain(sum));
-    assert_eq!(
-        told,
-        [sums.price_sum, sums.volume, sums.notional],
-        "{request:?}"
-    );
-    assert_eq!(
-        answer.first_event_time,
-        sums.first.and_then(|first| first.event_time)
-    );
-    assert_eq!(
-        answer.last_event_time,
-        sums.last.and_then(|last| last.event_time)
-    );
+    assert_eq!(told, [sums.price_sum, sums.volume, sums.notional], "{request:?}");
+    assert_eq!(answer.first_event_time, sums.first.and_then(|first| first.event_time));
+    assert_eq!(answer.last_event_time, sums.last.and_then(|last| last.event_time));
     let weight = answer
         .time_weight
         .as_ref()
         .map(|span: &Span9| i128::from(span.seconds) * 1_000_000_000 + i128::from(span.nanos));
-    assert_eq!(
-        weight,
-        weighted.as_ref().map(|weighted| weighted.weight),
-        "{request:?}"
-    );
+    assert_eq!(weight, weighted.as_ref().map(|weighted| weighted.weight), "{request:?}");
     if let Some(weighted) = weighted {
-        assert_eq!(
-            plain(&answer.time_weighted_sum),
-            weighted.sum,
-            "{request:?}"
-        );
+        assert_eq!(plain(&answer.time_weighted_sum), weighted.sum, "{request:?}");
     }
 }
 
 fn ticks(log: &Log, request: &proto::ListTicksRequest, pages: &[proto::ListTicksResponse]) {
     let span = span_of(&request.start_time, &request.end_time);
     let as_of = &pages[0].as_of;
-    assert!(
-        pages.iter().all(|page| page.as_of == *as_of),
-        "all pages are answered at one position"
-    );
+    assert!(pages.iter().all(|page| page.as_of == *as_of), "all pages are answered at one position");
     let mut all = log.of(&request.venue, &request.symbol, position(as_of));
     all.retain(|tick| span.has(tick.time));
     if request.order() == proto::Order::Descending {
         all.reverse();
     }
-    let told: Vec<Facts> = pages
-        .iter()
-        .flat_map(|page| &page.ticks)
-        .map(facts_of)
-        .collect();
-    let complete = pages
-        .last()
-        .is_some_and(|page| page.next_page_token.is_empty());
+    let told: Vec<Facts> = pages.iter().flat_map(|page| &page.ticks).map(facts_of).collect();
+    let complete = pages.last().is_some_and(|page| page.next_page_token.is_empty());
     let most = if complete { all.len() } else { told.len() };
     let expected: Vec<Facts> = all.into_iter().take(most).map(facts).collect();
-    assert!(
-        told == expected,
-        "{request:?}: {} ticks told, {} expected",
-        told.len(),
-        expected.len()
-    );
+    assert!(told == expected, "{request:?}: {} ticks told, {} expected", told.len(), expected.len());
 }
 
-fn latest(
-    log: &Log,
-    request: &proto::ListLatestTicksRequest,
-    answer: &proto::ListLatestTicksResponse,
-) {
+fn latest(log: &Log, request: &proto::ListLatestTicksRequest, answer: &proto::ListLatestTicksResponse) {
     let as_of = position(&answer.as_of);
     let (mut expected, mut without): (Vec<Facts>, Vec<&proto::Selector>) = (Vec::new(), Vec::new());
     let mut told = std::collections::BTreeSet::new();
@@ -415,61 +290,17 @@ fn latest(
             without.push(selector);
         }
     }
-    let ticks = answer
-        .latest_ticks
-        .iter()
-        .map(|latest| latest.tick.as_ref().expect("a tick"));
-    assert_eq!(
-        ticks.map(facts_of).collect::<Vec<_>>(),
-        expected,
-        "{request:?}"
-    );
-    assert_eq!(
-        answer.selectors_without_data.iter().collect::<Vec<_>>(),
-        without,
-        "{request:?}"
-    );
+    let ticks = answer.latest_ticks.iter().map(|latest| latest.tick.as_ref().expect("a tick"));
+    assert_eq!(ticks.map(facts_of).collect::<Vec<_>>(), expected, "{request:?}");
+    assert_eq!(answer.selectors_without_data.iter().collect::<Vec<_>>(), without, "{request:?}");
 }
 
-fn instrument(
-    log: &Log,
-    request: &proto::GetInstrumentRequest,
-    answer: &proto::GetInstrumentResponse,
-) {
+fn instrument(log: &Log, request: &proto::GetInstrumentRequest, answer: &proto::GetInstrumentResponse) {
     let told = answer.instrument.as_ref().expect("an instrument");
     let all = log.of(&request.venue, &request.symbol, position(&answer.as_of));
     assert_eq!(told.tick_count, all.len() as u64, "{request:?}");
-    assert_eq!(
-        told.first_tick.as_ref().map(facts_of),
-        all.first().map(|tick| facts(tick)),
-        "{request:?}"
-    );
-    assert_eq!(
-        told.last_tick.as_ref().map(facts_of),
-        all.last().map(|tick| facts(tick)),
-        "{request:?}"
-    );
-    let decimals = |units: i128| {
-        text(units)
-            .split_once('.')
-            .map_or(0, |(_, fraction)| fraction.len() as u32)
-    };
-    let prices = all
-        .iter()
-        .map(|tick| decimals(tick.price))
-        .max()
-        .unwrap_or(0);
-    let quantities = all
-        .iter()
-        .filter_map(|tick| tick.quantity)
-        .map(decimals)
-        .max()
-        .unwrap_or(0);
-    assert_eq!(
-        (told.price_decimals, told.quantity_decimals),
-        (prices, quantities),
-        "{request:?}"
-    );
+    assert_eq!(told.first_tick.as_ref().map(facts_of), all.first().map(|tick| facts(tick)), "{request:?}");
+    assert_eq!(told.last_tick.as_ref().map(facts_of), all.last().map(|tick| facts(tick)), "{request:?}");
 }
 
 /// The mean of a few ticks by hand, so that the oracle itself is not taken on trust.

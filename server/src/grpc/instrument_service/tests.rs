@@ -1,0 +1,71 @@
+//! The calls as a client makes them.
+
+use std::sync::Arc;
+
+use tonic::{Code, Request};
+
+use super::InstrumentService;
+use crate::domain::{Cursor, Epoch};
+use crate::grpc::proto;
+use crate::grpc::proto::instrument_service_server::InstrumentService as _;
+use crate::query::tests::world::{World, tick};
+
+async fn service() -> InstrumentService {
+    let mut world = World::new(&[("B", "X"), ("A", "Y")], 0).await;
+    let ticks = [(7, "1.25", Some("10")), (5, "3", None), (6, "2.5", Some("0.125"))];
+    let ticks = ticks.map(|(time, price, quantity)| tick(0, time, price, quantity));
+    world.append(ticks.into()).await;
+    world.publish().await;
+    InstrumentService::new(Arc::new(world.stop()))
+}
+
+#[tokio::test]
+async fn an_instrument_is_given_with_its_ends_and_decimals() {
+    let service = service().await;
+    let request = |venue: &str, symbol: &str| {
+        Request::new(proto::GetInstrumentRequest {
+            venue: venue.into(),
+            symbol: symbol.into(),
+            min_cursor: Default::default(),
+        })
+    };
+    let found = service.get_instrument(request("B", "X")).await.unwrap().into_inner();
+    let position = Cursor { epoch: Epoch(77), position: 3 };
+    assert_eq!(found.as_of, bytes::Bytes::from(position));
+    let found = found.instrument.unwrap();
+    assert_eq!((found.instrument_id, found.venue.as_str(), found.symbol.as_str()), (1, "B", "X"));
+    assert_eq!((found.tick_count, found.price_decimals, found.quantity_decimals), (3, 2, 3));
+    let ends = [found.first_tick, found.last_tick].map(|tick| tick.unwrap().log_seq);
+    assert_eq!(ends, [2, 1]);
+
+    let empty = service.get_instrument(request("A", "Y")).await.unwrap().into_inner();
+    let empty = empty.instrument.unwrap();
+    assert_eq!((empty.tick_count, empty.first_tick, empty.last_tick), (0, None, None));
+    let cases = [
+        ("unknown", request("A", "X"), Code::NotFound),
+        ("no venue", request("", "X"), Code::InvalidArgument),
+        ("all symbols", request("A", "*"), Code::InvalidArgument),
+    ];
+    for (name, request, code) in cases {
+        let status = service.get_instrument(request).await.unwrap_err();
+        assert_eq!(status.code(), code, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn instruments_are_listed_in_pages() {
+    let service = service().await;
+    for symbol in ["", "*"] {
+        let mut request = proto::ListInstrumentsRequest { symbol: symbol.into(), page_size: 1, ..Default::default() };
+        let first = service.list_instruments(Request::new(request.clone())).await.unwrap();
+        let first = first.into_inner();
+        assert_eq!(first.instruments[0].symbol, "Y");
+        request.page_token = first.next_page_token;
+        let second = service.list_instruments(Request::new(request.clone())).await.unwrap();
+        let second = second.into_inner();
+        assert_eq!((second.instruments[0].symbol.as_str(), second.next_page_token.as_str()), ("X", ""));
+        request.venue = "A".into();
+        let other = service.list_instruments(Request::new(request)).await.unwrap_err();
+        assert_eq!(other.code(), Code::InvalidArgument);
+    }
+}
