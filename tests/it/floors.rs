@@ -35,10 +35,7 @@ fn imports_of_the_server_go_down_only() {
     for file in files {
         let source = fs::read_to_string(&file).expect("a source file is text");
         let name = file.strip_prefix(&root).expect("it was found there");
-        if name
-            .components()
-            .any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs")))
-        {
+        if name.components().any(|part| matches!(part.as_os_str().to_str(), Some("tests" | "tests.rs"))) {
             continue;
         }
         violations.extend(check(name, &source));

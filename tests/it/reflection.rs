@@ -25,10 +25,7 @@ const SYMBOLS: [&str; 5] = [
 fn assert_services(mut found: Vec<String>) {
     found.sort();
     for service in SERVICES {
-        assert!(
-            found.iter().any(|name| name == service),
-            "{service} is missing in {found:?}"
-        );
+        assert!(found.iter().any(|name| name == service), "{service} is missing in {found:?}");
     }
 }
 
@@ -58,50 +55,32 @@ macro_rules! reflection {
 
             let server = Server::start(Options::serve()).await;
             let mut client = ServerReflectionClient::new(server.channel().await);
-            let symbols =
-                SYMBOLS.map(|symbol| MessageRequest::FileContainingSymbol(symbol.to_owned()));
+            let symbols = SYMBOLS.map(|symbol| MessageRequest::FileContainingSymbol(symbol.to_owned()));
             let unknown = MessageRequest::FileContainingSymbol("tapefeed.v1.Nothing".to_owned());
             let asked: Vec<ServerReflectionRequest> = [MessageRequest::ListServices(String::new())]
                 .into_iter()
                 .chain(symbols)
                 .chain([unknown])
-                .map(|message| ServerReflectionRequest {
-                    host: String::new(),
-                    message_request: Some(message),
-                })
+                .map(|message| ServerReflectionRequest { host: String::new(), message_request: Some(message) })
                 .collect();
-            let stream = client
-                .server_reflection_info(tokio_stream::iter(asked))
-                .await;
+            let stream = client.server_reflection_info(tokio_stream::iter(asked)).await;
             let mut answers = stream.expect("reflection is served").into_inner();
             let mut next = async || {
-                let answer = answers
-                    .message()
-                    .await
-                    .expect("no error")
-                    .expect("an answer each");
+                let answer = answers.message().await.expect("no error").expect("an answer each");
                 answer.message_response.expect("an answer says something")
             };
 
             let MessageResponse::ListServicesResponse(list) = next().await else {
                 panic!("no list of services");
             };
-            assert_services(
-                list.service
-                    .into_iter()
-                    .map(|service| service.name)
-                    .collect(),
-            );
+            assert_services(list.service.into_iter().map(|service| service.name).collect());
             for symbol in SYMBOLS {
                 let MessageResponse::FileDescriptorResponse(files) = next().await else {
                     panic!("{symbol} does not resolve");
                 };
                 assert_defined(symbol, &files.file_descriptor_proto);
             }
-            let refused = answers
-                .message()
-                .await
-                .expect_err("there is no such symbol");
+            let refused = answers.message().await.expect_err("there is no such symbol");
             assert_eq!(refused.code(), tonic::Code::NotFound, "{refused:?}");
         }
     };
@@ -112,34 +91,17 @@ async fn health_tells_each_service_and_refuses_one_that_does_not_exist() {
     let server = Server::start(Options::serve()).await;
     let mut health = server.stubs().await.health;
     let mut check = async |service: &str| {
-        let request = tonic_health::pb::HealthCheckRequest {
-            service: service.to_owned(),
-        };
+        let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         let answer = health.check(request).await?;
         Ok::<_, tonic::Status>(answer.into_inner().status())
     };
-    for service in SERVICES
-        .iter()
-        .filter(|name| name.starts_with("tapefeed"))
-        .chain([&""])
-    {
+    for service in SERVICES.iter().filter(|name| name.starts_with("tapefeed")).chain([&""]) {
         let status = check(service).await.expect("a service of ours");
-        assert_eq!(
-            status,
-            tonic_health::pb::health_check_response::ServingStatus::Serving
-        );
+        assert_eq!(status, tonic_health::pb::health_check_response::ServingStatus::Serving);
     }
-    let refused = check("tapefeed.v1.Nothing")
-        .await
-        .expect_err("there is no such service");
+    let refused = check("tapefeed.v1.Nothing").await.expect_err("there is no such service");
     assert_eq!(refused.code(), tonic::Code::NotFound, "{refused:?}");
 }
 
-reflection!(
-    reflection_v1_resolves_the_contract_and_the_error_details,
-    v1
-);
-reflection!(
-    reflection_v1alpha_resolves_the_contract_and_the_error_details,
-    v1alpha
-);
+reflection!(reflection_v1_resolves_the_contract_and_the_error_details, v1);
+reflection!(reflection_v1alpha_resolves_the_contract_and_the_error_details, v1alpha);

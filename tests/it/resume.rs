@@ -40,18 +40,11 @@ async fn a_subscriber_that_is_cut_fifty_times_sees_exactly_the_log() {
     let followers = [
         tokio::spawn(cut_again_and_again(address, started.clone())),
         tokio::spawn(follow(address, "*", Duration::ZERO, started.clone())),
-        tokio::spawn(follow(
-            address,
-            "*",
-            Duration::from_millis(15),
-            started.clone(),
-        )),
+        tokio::spawn(follow(address, "*", Duration::from_millis(15), started.clone())),
         tokio::spawn(follow(address, "S3", Duration::ZERO, started)),
     ];
     for _ in 0..followers.len() {
-        within("a subscription", Duration::from_secs(30), starts.recv())
-            .await
-            .expect("an acknowledgement");
+        within("a subscription", Duration::from_secs(30), starts.recv()).await.expect("an acknowledgement");
     }
 
     let mut published = Vec::new();
@@ -59,20 +52,11 @@ async fn a_subscriber_that_is_cut_fifty_times_sees_exactly_the_log() {
     for first in (0..TICKS).step_by(BATCH as usize) {
         let ticks: Vec<_> = (first..first + BATCH).map(tick).collect();
         published.extend(ticks.iter().cloned());
-        let content = Content::Rows(proto::TickBatch {
-            ticks,
-            merged_counts: Vec::new(),
-        });
+        let content = Content::Rows(proto::TickBatch { ticks, merged_counts: Vec::new() });
         publisher.send(first / BATCH + 1, content).await;
         // Two batches outstanding, and a pace that leaves the cuts their time.
         if positions.len() as u64 + 2 <= first / BATCH {
-            positions.push(
-                publisher
-                    .ack()
-                    .await
-                    .expect("an acknowledgement")
-                    .expect("the stream is open"),
-            );
+            positions.push(publisher.ack().await.expect("an acknowledgement").expect("the stream is open"));
         }
         tokio::time::sleep(Duration::from_millis(4)).await;
     }
@@ -84,14 +68,9 @@ async fn a_subscriber_that_is_cut_fifty_times_sees_exactly_the_log() {
         ("of one symbol", Scope::Some, "S3"),
     ];
     for (follower, (name, scope, symbol)) in followers.into_iter().zip(expected) {
-        let record = within("the last tick", Duration::from_secs(120), follower)
-            .await
-            .expect("the subscriber ran");
-        let mine: Vec<_> = published
-            .iter()
-            .filter(|tick| symbol.is_empty() || tick.symbol == symbol)
-            .cloned()
-            .collect();
+        let record = within("the last tick", Duration::from_secs(120), follower).await.expect("the subscriber ran");
+        let mine: Vec<_> =
+            published.iter().filter(|tick| symbol.is_empty() || tick.symbol == symbol).cloned().collect();
         let findings = judge(&mine, &record.seen, scope);
         println!(
             "{name}: {} ticks, {} cuts, {} of them before the last tick, {findings:?}",
@@ -103,11 +82,7 @@ async fn a_subscriber_that_is_cut_fifty_times_sees_exactly_the_log() {
         assert_eq!(record.ticks(), mine.len(), "{name}");
         if name == "cut" {
             assert_eq!(record.cuts, CUTS);
-            assert!(
-                record.cuts_before_the_end >= 45,
-                "only {} cuts before the end",
-                record.cuts_before_the_end
-            );
+            assert!(record.cuts_before_the_end >= 45, "only {} cuts before the end", record.cuts_before_the_end);
         }
     }
 }
@@ -117,11 +92,7 @@ fn tick(number: u64) -> proto::Tick {
         venue: "XTST".to_owned(),
         symbol: format!("S{}", number % 7),
         event_time: Some(timestamp(now_unix_nano())),
-        price: Some(decimal(&format!(
-            "{}.{:02}",
-            100 + number % 13,
-            number % 100
-        ))),
+        price: Some(decimal(&format!("{}.{:02}", 100 + number % 13, number % 100))),
         quantity: Some(decimal("2.5")),
         trade_id: number.to_string(),
         ..proto::Tick::default()
@@ -141,10 +112,7 @@ struct Record {
 
 impl Record {
     fn ticks(&self) -> usize {
-        self.seen
-            .iter()
-            .filter(|seen| matches!(seen, Seen::Tick(_)))
-            .count()
+        self.seen.iter().filter(|seen| matches!(seen, Seen::Tick(_))).count()
     }
 
     fn note(&mut self, response: proto::SubscribeTicksResponse) {
@@ -158,9 +126,7 @@ impl Record {
                 self.position = self.position.max(progress.log_seq);
                 self.seen.push(Seen::Complete(progress.log_seq));
             }
-            Some(Event::StreamGap(gap)) => {
-                self.seen.push(Seen::Gap(gap.from_log_seq, gap.to_log_seq))
-            }
+            Some(Event::StreamGap(gap)) => self.seen.push(Seen::Gap(gap.from_log_seq, gap.to_log_seq)),
             _ => (),
         }
     }
@@ -170,43 +136,21 @@ type Started = tokio::sync::mpsc::Sender<()>;
 
 fn request(symbol: &str, cursor: &[u8]) -> proto::SubscribeTicksRequest {
     proto::SubscribeTicksRequest {
-        selectors: vec![proto::Selector {
-            venue: String::new(),
-            symbol: symbol.to_owned(),
-        }],
+        selectors: vec![proto::Selector { venue: String::new(), symbol: symbol.to_owned() }],
         start: (!cursor.is_empty()).then(|| Start::Cursor(cursor.to_vec().into())),
-        heartbeat_interval: Some(prost_types::Duration {
-            seconds: 1,
-            nanos: 0,
-        }),
+        heartbeat_interval: Some(prost_types::Duration { seconds: 1, nanos: 0 }),
         ..proto::SubscribeTicksRequest::default()
     }
 }
 
 /// Follows over one connection until the last tick.
-async fn follow(
-    address: SocketAddr,
-    symbol: &'static str,
-    pause: Duration,
-    started: Started,
-) -> Record {
+async fn follow(address: SocketAddr, symbol: &'static str, pause: Duration, started: Started) -> Record {
     let mut record = Record::default();
-    let channel = Endpoint::from_shared(format!("http://{address}"))
-        .expect("an address")
-        .connect()
-        .await;
+    let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect().await;
     let mut live = LiveServiceClient::new(channel.expect("the server accepts"));
-    let mut events = live
-        .subscribe_ticks(request(symbol, &[]))
-        .await
-        .expect("a subscription")
-        .into_inner();
+    let mut events = live.subscribe_ticks(request(symbol, &[])).await.expect("a subscription").into_inner();
     while record.position < TICKS {
-        let response = events
-            .message()
-            .await
-            .expect("nobody cuts this one")
-            .expect("a subscription has no end");
+        let response = events.message().await.expect("nobody cuts this one").expect("a subscription has no end");
         if matches!(response.event, Some(Event::Ack(_))) {
             started.send(()).await.expect("the test waits");
         }
@@ -221,29 +165,16 @@ async fn cut_again_and_again(address: SocketAddr, started: Started) -> Record {
     let mut random = SmallRng::seed_from_u64(50);
     let mut record = Record::default();
     while record.position < TICKS {
-        let budget = if record.cuts < CUTS {
-            random.random_range(CUT_AFTER)
-        } else {
-            usize::MAX
-        };
+        let budget = if record.cuts < CUTS { random.random_range(CUT_AFTER) } else { usize::MAX };
         let proxy = cut_after(address, budget).await;
         let outcome: Result<(), tonic::Status> = async {
             let endpoint = Endpoint::from_shared(format!("http://{proxy}")).expect("an address");
-            let channel = endpoint
-                .connect()
-                .await
-                .map_err(|error| tonic::Status::unavailable(error.to_string()))?;
+            let channel = endpoint.connect().await.map_err(|error| tonic::Status::unavailable(error.to_string()))?;
             let mut live = LiveServiceClient::new(channel);
-            let mut events = live
-                .subscribe_ticks(request("*", &record.cursor))
-                .await?
-                .into_inner();
+            let mut events = live.subscribe_ticks(request("*", &record.cursor)).await?.into_inner();
             while record.position < TICKS {
                 let response = events.message().await?.expect("a subscription has no end");
-                if matches!(response.event, Some(Event::Ack(_)))
-                    && record.cuts == 0
-                    && record.seen.is_empty()
-                {
+                if matches!(response.event, Some(Event::Ack(_))) && record.cuts == 0 && record.seen.is_empty() {
                     let _ = started.try_send(());
                 }
                 record.note(response);
@@ -265,9 +196,7 @@ async fn cut_after(server: SocketAddr, budget: usize) -> SocketAddr {
     let address = listener.local_addr().expect("it is bound");
     tokio::spawn(async move {
         let (client, _) = listener.accept().await.expect("the subscriber connects");
-        let upstream = TcpStream::connect(server)
-            .await
-            .expect("the server accepts");
+        let upstream = TcpStream::connect(server).await.expect("the server accepts");
         let (mut from_client, mut to_client) = client.into_split();
         let (mut from_server, mut to_server) = upstream.into_split();
         let up = tokio::spawn(async move {
