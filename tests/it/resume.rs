@@ -92,7 +92,7 @@ fn tick(number: u64) -> proto::Tick {
         venue: "XTST".to_owned(),
         symbol: format!("S{}", number % 7),
         event_time: Some(timestamp(now_unix_nano())),
-        price: Some(decimal(&format!("{}.{:02}", 100 + number % 13, number % 100))),
+        price: Some(decimal(&format!("{}.{}7", 100 + number % 13, number % 10))),
         quantity: Some(decimal("2.5")),
         trade_id: number.to_string(),
         ..proto::Tick::default()
