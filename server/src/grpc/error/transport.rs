@@ -4,6 +4,7 @@ use tonic::{Code, Status};
 
 use super::Refusal;
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
+use crate::grpc::proto::ErrorReason;
 
 impl Refusal {
     /// Names a status that the transport made, and whose words only the transport knows.
@@ -21,6 +22,8 @@ impl Refusal {
                 Refusal::limit_exceeded("response_bytes", MAX_RESPONSE_BYTES as u64, None)
             }
             Code::InvalidArgument => Refusal::message_malformed(message),
+            // Health and reflection say so of a service or symbol that the caller made up.
+            Code::NotFound => Refusal::new(code, ErrorReason::FieldInvalid, message),
             // tonic answers INTERNAL where the caller's bytes are at fault.
             Code::Internal if is_decode_problem(message) => Refusal::message_malformed(
                 "it is cut off, or not the message that the method takes, or its text is not UTF-8",
