@@ -5,6 +5,7 @@ mod bad_input;
 mod failpoints;
 mod first_minute;
 mod floors;
+mod import;
 mod live;
 mod publish;
 mod raw;

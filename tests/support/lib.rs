@@ -8,6 +8,7 @@ pub mod checker;
 pub mod cli;
 pub mod cut;
 pub mod exact;
+pub mod file;
 pub mod guard;
 pub mod http;
 pub mod import;
