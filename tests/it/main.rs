@@ -4,6 +4,7 @@ mod bad_input;
 mod failpoints;
 mod first_minute;
 mod floors;
+mod live;
 mod publish;
 mod raw;
 mod readme;

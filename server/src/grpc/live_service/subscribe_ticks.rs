@@ -50,7 +50,7 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
         start,
         encoding,
         delivery,
-        min_interval: _,
+        min_interval,
         include_backfill,
         heartbeat_interval,
         flush_window,
@@ -85,16 +85,16 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
     let selectors = name::selectors(&mut violations, &selectors);
     let heartbeat = heartbeat_interval.and_then(|span| violations.take("heartbeat_interval", time::span(span)));
     let flush_window = flush_window.and_then(|span| violations.take("flush_window", time::span(span)));
+    if min_interval.is_some() {
+        violations.add("min_interval", "counts between conflation rounds, and a LOSSLESS stream has none: leave it out");
+    }
     violations.check()?;
     let selectors = selectors.unwrap_or_default();
     Ok(Subscription {
         selectors: selectors.into_iter().map(|(venue, symbol)| Selector { venue, symbol }).collect(),
         start,
         include_backfill,
-        heartbeat: match heartbeat {
-            Some(span) if !span.is_zero() => span.clamp(*HEARTBEATS.start(), *HEARTBEATS.end()),
-            _ => DEFAULT_HEARTBEAT,
-        },
+        heartbeat: heartbeat.unwrap_or(DEFAULT_HEARTBEAT).clamp(*HEARTBEATS.start(), *HEARTBEATS.end()),
         flush_window: flush_window.unwrap_or(Duration::ZERO).min(MAX_FLUSH_WINDOW),
     })
 }
@@ -117,7 +117,8 @@ impl Encoder {
                     server_name: self.server_name.to_string(),
                     epoch: cursor.epoch.0,
                     head_log_seq: head,
-                    oldest_log_seq: oldest,
+                    // The store names the position that will be the first; the contract has 0 until there is one.
+                    oldest_log_seq: if head == 0 { 0 } else { oldest },
                     heartbeat_interval: Some(time::wire_span(heartbeat)),
                     flush_window: Some(time::wire_span(flush_window)),
                     delivery: proto::Delivery::Lossless as i32,
