@@ -27,10 +27,7 @@ fn request(symbol: &str, start: Option<Start>) -> proto::SubscribeTicksRequest {
     proto::SubscribeTicksRequest {
         selectors: vec![selector(symbol)],
         start,
-        heartbeat_interval: Some(Span {
-            seconds: 1,
-            nanos: 0,
-        }),
+        heartbeat_interval: Some(Span { seconds: 1, nanos: 0 }),
         ..proto::SubscribeTicksRequest::default()
     }
 }
@@ -42,27 +39,17 @@ fn after(cursor: &[u8]) -> Option<Start> {
 impl Subscription {
     async fn open(stubs: &Stubs, request: proto::SubscribeTicksRequest) -> Result<Self, Status> {
         let mut live = stubs.live.clone();
-        let mut stream = within("a subscription", MESSAGE, live.subscribe_ticks(request))
-            .await?
-            .into_inner();
+        let mut stream = within("a subscription", MESSAGE, live.subscribe_ticks(request)).await?.into_inner();
         let first = within("the acknowledgement", MESSAGE, stream.message()).await?;
         let first = first.expect("a subscription does not end with OK");
-        let Some(Event::Ack(ack)) = first.event else {
-            panic!("the first event is {:?}", first.event)
-        };
+        let Some(Event::Ack(ack)) = first.event else { panic!("the first event is {:?}", first.event) };
         let cursor = first.cursor.to_vec();
-        Ok(Self {
-            stream,
-            ack,
-            cursor,
-        })
+        Ok(Self { stream, ack, cursor })
     }
 
     async fn event(&mut self) -> Event {
         let message = within("a message", MESSAGE, self.stream.message()).await;
-        let message = message
-            .expect("the stream is open")
-            .expect("a subscription does not end with OK");
+        let message = message.expect("the stream is open").expect("a subscription does not end with OK");
         assert!(!message.cursor.is_empty() && message.cursor.len() <= 20);
         self.cursor = message.cursor.to_vec();
         message.event.expect("every message has an event")
@@ -92,10 +79,7 @@ impl Subscription {
 
 fn trades(symbol: &str, ids: std::ops::Range<usize>) -> Vec<proto::Tick> {
     let now = now_unix_nano();
-    let trade = |id: usize| proto::Tick {
-        trade_id: id.to_string(),
-        ..tick("XTST", symbol, now, "10.5")
-    };
+    let trade = |id: usize| proto::Tick { trade_id: id.to_string(), ..tick("XTST", symbol, now, "10.5") };
     ids.map(trade).collect()
 }
 
@@ -115,53 +99,32 @@ async fn the_acknowledgement_comes_first_and_at_once() {
     let begin = Instant::now();
     let mut wish = request("*", None);
     wish.selectors.push(selector("NONE"));
-    wish.flush_window = Some(Span {
-        seconds: 3,
-        nanos: 0,
-    });
+    wish.flush_window = Some(Span { seconds: 3, nanos: 0 });
     let empty = Subscription::open(&stubs, wish).await.expect("granted");
-    assert!(
-        begin.elapsed() < Duration::from_secs(5),
-        "nothing to wait for"
-    );
+    assert!(begin.elapsed() < Duration::from_secs(5), "nothing to wait for");
     let ack = &empty.ack;
     assert!(!ack.stream_id.is_empty() && ack.stream_id.len() <= 64);
     assert!(!ack.server_name.is_empty() && ack.server_name.len() <= 64);
-    assert_eq!(
-        (ack.head_log_seq, ack.oldest_log_seq),
-        (0, 0),
-        "the log is empty"
-    );
+    assert_eq!((ack.head_log_seq, ack.oldest_log_seq), (0, 0), "the log is empty");
     assert_ne!(ack.epoch, 0);
     assert_eq!(ack.heartbeat_interval.map(|span| span.seconds), Some(1));
-    let longest = Span {
-        seconds: 0,
-        nanos: 10_000_000,
-    };
+    let longest = Span { seconds: 0, nanos: 10_000_000 };
     assert_eq!(ack.flush_window, Some(longest), "longer counts as 10 ms");
     assert_eq!(ack.delivery(), proto::Delivery::Lossless);
     assert_eq!(ack.encoding(), proto::Encoding::Rows);
     assert_eq!(ack.selector_results.len(), 2);
     for (result, symbol) in ack.selector_results.iter().zip(["*", "NONE"]) {
         assert_eq!(result.selector, Some(selector(symbol)));
-        assert_eq!(
-            (result.matched_count, result.status()),
-            (0, proto::SelectorStatus::Unknown)
-        );
+        assert_eq!((result.matched_count, result.status()), (0, proto::SelectorStatus::Unknown));
     }
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     publisher.rows(trades("A", 1..4)).await.expect("stored");
-    let filled = Subscription::open(&stubs, request("A", None))
-        .await
-        .expect("granted");
+    let filled = Subscription::open(&stubs, request("A", None)).await.expect("granted");
     let ack = &filled.ack;
     assert_eq!((ack.head_log_seq, ack.oldest_log_seq), (3, 1));
     assert_eq!(ack.epoch, empty.ack.epoch);
     let result = &ack.selector_results[0];
-    assert_eq!(
-        (result.matched_count, result.status()),
-        (1, proto::SelectorStatus::Matched)
-    );
+    assert_eq!((result.matched_count, result.status()), (1, proto::SelectorStatus::Matched));
 }
 
 #[tokio::test]
@@ -186,37 +149,22 @@ async fn every_start_begins_exactly_where_it_says() {
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let first = publisher.rows(trades("A", 1..6)).await.expect("stored");
     publisher.rows(trades("B", 6..11)).await.expect("stored");
-    let mut live = Subscription::open(&stubs, request("*", None))
-        .await
-        .expect("granted");
+    let mut live = Subscription::open(&stubs, request("*", None)).await.expect("granted");
     let epoch = live.ack.epoch;
     let position = |log_seq| Some(Start::Position(proto::StartPosition { epoch, log_seq }));
-    let mut from_cursor = Subscription::open(&stubs, request("*", after(&first.cursor)))
-        .await
-        .expect("granted");
-    let mut from_middle = Subscription::open(&stubs, request("*", position(3)))
-        .await
-        .expect("granted");
-    let mut from_zero = Subscription::open(&stubs, request("*", position(0)))
-        .await
-        .expect("granted");
+    let mut from_cursor = Subscription::open(&stubs, request("*", after(&first.cursor))).await.expect("granted");
+    let mut from_middle = Subscription::open(&stubs, request("*", position(3))).await.expect("granted");
+    let mut from_zero = Subscription::open(&stubs, request("*", position(0))).await.expect("granted");
     publisher.rows(trades("A", 11..14)).await.expect("stored");
     assert_eq!(ids(&live.ticks(3).await), [11, 12, 13]);
-    for (stream, first) in [
-        (&mut from_cursor, 6),
-        (&mut from_middle, 4),
-        (&mut from_zero, 1),
-    ] {
+    for (stream, first) in [(&mut from_cursor, 6), (&mut from_middle, 4), (&mut from_zero, 1)] {
         let mut came = Vec::new();
         let mut boundary = None;
         while came.len() < 14 - first {
             match stream.event().await {
                 Event::Rows(rows) => came.extend(rows.ticks),
                 Event::ReplayCompleted(replay) => {
-                    assert!(
-                        boundary.replace((replay.log_seq, came.len())).is_none(),
-                        "once"
-                    );
+                    assert!(boundary.replace((replay.log_seq, came.len())).is_none(), "once");
                 }
                 Event::Progress(_) => (),
                 other => panic!("{other:?}"),
@@ -229,9 +177,7 @@ async fn every_start_begins_exactly_where_it_says() {
     }
     // A cursor inside a batch: every message's cursor is a resume point.
     let again = after(&from_cursor.cursor);
-    let mut resumed = Subscription::open(&stubs, request("*", again))
-        .await
-        .expect("granted");
+    let mut resumed = Subscription::open(&stubs, request("*", again)).await.expect("granted");
     publisher.rows(trades("B", 14..15)).await.expect("stored");
     assert_eq!(ids(&resumed.ticks(1).await), [14]);
 }
@@ -240,21 +186,14 @@ async fn every_start_begins_exactly_where_it_says() {
 async fn progress_comes_on_time_and_says_what_is_complete() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
-    let mut all = Subscription::open(&stubs, request("*", None))
-        .await
-        .expect("granted");
-    let mut none = Subscription::open(&stubs, request("OTHER", None))
-        .await
-        .expect("granted");
+    let mut all = Subscription::open(&stubs, request("*", None)).await.expect("granted");
+    let mut none = Subscription::open(&stubs, request("OTHER", None)).await.expect("granted");
     let begin = Instant::now();
     for _ in 0..3 {
         assert_eq!(all.progress().await.log_seq, 0);
     }
     let took = begin.elapsed();
-    assert!(
-        took > Duration::from_secs(2) && took < Duration::from_secs(15),
-        "{took:?}"
-    );
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(15), "{took:?}");
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     publisher.rows(trades("A", 1..8)).await.expect("stored");
     // A subscription that wants none of it still moves on.
@@ -267,15 +206,10 @@ async fn progress_comes_on_time_and_says_what_is_complete() {
     };
     let told = progress.server_time.expect("always set");
     let ahead = tapefeed_tests::values::unix_nano(&told) - now_unix_nano();
-    assert!(
-        ahead.abs() < 60_000_000_000,
-        "the server's clock is {ahead} ns off"
-    );
+    assert!(ahead.abs() < 60_000_000_000, "the server's clock is {ahead} ns off");
     // Its cursor resumes after everything that it says is complete.
     let again = after(&none.cursor);
-    let mut resumed = Subscription::open(&stubs, request("*", again))
-        .await
-        .expect("granted");
+    let mut resumed = Subscription::open(&stubs, request("*", again)).await.expect("granted");
     publisher.rows(trades("A", 8..9)).await.expect("stored");
     assert_eq!(ids(&resumed.ticks(1).await), [8]);
 }
@@ -284,22 +218,15 @@ async fn progress_comes_on_time_and_says_what_is_complete() {
 async fn instruments_created_later_join_a_running_stream() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
-    let mut exact = Subscription::open(&stubs, request("LATER", None))
-        .await
-        .expect("granted");
-    let mut all = Subscription::open(&stubs, request("*", None))
-        .await
-        .expect("granted");
+    let mut exact = Subscription::open(&stubs, request("LATER", None)).await.expect("granted");
+    let mut all = Subscription::open(&stubs, request("*", None)).await.expect("granted");
     let mut on_venue = request("*", None);
     on_venue.selectors[0].venue = "XTST".to_owned();
     let mut on_venue = Subscription::open(&stubs, on_venue).await.expect("granted");
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let mut batch = trades("OTHER", 0..1);
     batch.extend(trades("LATER", 1..3));
-    batch.push(proto::Tick {
-        venue: "XALT".to_owned(),
-        ..trades("LATER", 3..4).remove(0)
-    });
+    batch.push(proto::Tick { venue: "XALT".to_owned(), ..trades("LATER", 3..4).remove(0) });
     publisher.rows(batch).await.expect("stored");
     assert_eq!(ids(&exact.ticks(3).await), [1, 2, 3]);
     assert_eq!(ids(&on_venue.ticks(3).await), [0, 1, 2]);
@@ -307,10 +234,7 @@ async fn instruments_created_later_join_a_running_stream() {
     assert_eq!(ids(&told), [0, 1, 2, 3]);
     for tick in &told {
         assert!(tick.instrument_id > 0 && tick.receive_time.is_some());
-        assert_eq!(
-            (tick.origin(), tick.action()),
-            (proto::Origin::Live, proto::Action::New)
-        );
+        assert_eq!((tick.origin(), tick.action()), (proto::Origin::Live, proto::Action::New));
     }
 }
 
@@ -319,9 +243,7 @@ async fn a_cursor_resumes_after_a_kill_of_the_server() {
     let mut server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
-    let mut stream = Subscription::open(&stubs, request("*", None))
-        .await
-        .expect("granted");
+    let mut stream = Subscription::open(&stubs, request("*", None)).await.expect("granted");
     publisher.rows(trades("A", 1..4)).await.expect("stored");
     assert_eq!(stream.ticks(3).await.len(), 3);
     publisher.rows(trades("A", 4..6)).await.expect("stored");
@@ -330,17 +252,12 @@ async fn a_cursor_resumes_after_a_kill_of_the_server() {
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let again = after(&stream.cursor);
-    let mut resumed = Subscription::open(&stubs, request("*", again))
-        .await
-        .expect("granted");
+    let mut resumed = Subscription::open(&stubs, request("*", again)).await.expect("granted");
     publisher.rows(trades("A", 6..8)).await.expect("stored");
     let told = resumed.ticks(4).await;
     assert_eq!(ids(&told), [4, 5, 6, 7]);
     assert_eq!(positions(&told), [4, 5, 6, 7]);
-    assert_eq!(
-        resumed.ack.epoch, stream.ack.epoch,
-        "nothing was lost, so the log keeps its name"
-    );
+    assert_eq!(resumed.ack.epoch, stream.ack.epoch, "nothing was lost, so the log keeps its name");
 }
 
 #[tokio::test]
@@ -350,25 +267,17 @@ async fn a_reader_that_lags_goes_on_from_the_log_and_misses_nothing() {
     const BATCH: usize = 15_000;
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
-    let mut slow = Subscription::open(&server.stubs().await, request("*", None))
-        .await
-        .expect("granted");
+    let mut slow = Subscription::open(&server.stubs().await, request("*", None)).await.expect("granted");
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     for batch in 0..BATCHES {
-        publisher
-            .rows(trades("A", batch * BATCH..(batch + 1) * BATCH))
-            .await
-            .expect("stored");
+        publisher.rows(trades("A", batch * BATCH..(batch + 1) * BATCH)).await.expect("stored");
     }
     let (mut next, mut notices) = (0, Vec::new());
     while next < BATCHES * BATCH {
         match slow.event().await {
             Event::Rows(rows) => {
                 for tick in rows.ticks {
-                    assert_eq!(
-                        (tick.log_seq, tick.trade_id),
-                        (next as u64 + 1, next.to_string())
-                    );
+                    assert_eq!((tick.log_seq, tick.trade_id), (next as u64 + 1, next.to_string()));
                     next += 1;
                 }
             }
@@ -378,12 +287,7 @@ async fn a_reader_that_lags_goes_on_from_the_log_and_misses_nothing() {
         }
     }
     println!("{next} ticks, all of them; catching up began and ended: {notices:?}");
-    assert!(
-        notices
-            .iter()
-            .enumerate()
-            .all(|(index, began)| *began == (index % 2 == 0))
-    );
+    assert!(notices.iter().enumerate().all(|(index, began)| *began == (index % 2 == 0)));
     assert!(!notices.is_empty(), "the reader was behind and was told so");
 }
 
@@ -393,9 +297,7 @@ async fn positions_that_cannot_be_resumed_are_refused_with_the_reason() {
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let ack = publisher.rows(trades("A", 1..4)).await.expect("stored");
-    let granted = Subscription::open(&stubs, request("*", after(&ack.cursor)))
-        .await
-        .expect("granted");
+    let granted = Subscription::open(&stubs, request("*", after(&ack.cursor))).await.expect("granted");
     let epoch = granted.ack.epoch;
     let mut flipped = ack.cursor.to_vec();
     flipped[12] ^= 1;
@@ -407,11 +309,7 @@ async fn positions_that_cannot_be_resumed_are_refused_with_the_reason() {
     let other = Server::start(Options::serve()).await;
     let foreign = other.stubs().await;
     let mut elsewhere = Publisher::claim(&foreign, "feed").await.expect("granted");
-    let of_other = elsewhere
-        .rows(trades("A", 1..4))
-        .await
-        .expect("stored")
-        .cursor;
+    let of_other = elsewhere.rows(trades("A", 1..4)).await.expect("stored").cursor;
     let ahead = proto::StartPosition { epoch, log_seq: 4 };
     for start in [after(&of_other), Some(Start::Position(ahead))] {
         let refused = Subscription::open(&stubs, request("*", start)).await;
@@ -424,35 +322,21 @@ async fn positions_that_cannot_be_resumed_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_cursor_older_than_the_replay_window_has_expired() {
-    let options = Options::serve()
-        .argument("--log-retention=1s")
-        .argument("--compact-age=100ms");
+    let options = Options::serve().argument("--log-retention=1s").argument("--compact-age=100ms");
     let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let old = publisher.rows(trades("A", 1..4)).await.expect("stored");
     publisher.rows(trades("A", 4..7)).await.expect("stored");
     // The sweep comes once a minute.
-    let status = eventually(
-        "the old cursor expires",
-        Duration::from_secs(150),
-        || async {
-            tokio::time::sleep(Duration::from_secs(1)).await;
-            Subscription::open(&stubs, request("*", after(&old.cursor)))
-                .await
-                .err()
-        },
-    )
+    let status = eventually("the old cursor expires", Duration::from_secs(150), || async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Subscription::open(&stubs, request("*", after(&old.cursor))).await.err()
+    })
     .await;
     let refusal = Refusal::of(&status);
-    refusal.assert(
-        Code::OutOfRange,
-        "CURSOR_EXPIRED",
-        &["oldest_cursor", "oldest_log_seq"],
-    );
-    let oldest: u64 = refusal.metadata["oldest_log_seq"]
-        .parse()
-        .expect("a position");
+    refusal.assert(Code::OutOfRange, "CURSOR_EXPIRED", &["oldest_cursor", "oldest_log_seq"]);
+    let oldest: u64 = refusal.metadata["oldest_log_seq"].parse().expect("a position");
     assert!(oldest > 4, "{oldest}");
     // History is not forgotten with the log.
     let request = proto::GetInstrumentRequest {
@@ -460,17 +344,8 @@ async fn a_cursor_older_than_the_replay_window_has_expired() {
         symbol: "A".to_owned(),
         ..proto::GetInstrumentRequest::default()
     };
-    let known = stubs
-        .instruments
-        .clone()
-        .get_instrument(request)
-        .await
-        .expect("known")
-        .into_inner();
-    assert_eq!(
-        known.instrument.map(|instrument| instrument.tick_count),
-        Some(6)
-    );
+    let known = stubs.instruments.clone().get_instrument(request).await.expect("known").into_inner();
+    assert_eq!(known.instrument.map(|instrument| instrument.tick_count), Some(6));
 }
 
 #[tokio::test]
@@ -491,19 +366,10 @@ async fn wishes_that_contradict_themselves_are_refused() {
             wish
         })
         .collect();
-    wishes.push(proto::SubscribeTicksRequest {
-        heartbeat_interval: span(-1),
-        ..request("*", None)
-    });
-    wishes.push(proto::SubscribeTicksRequest {
-        flush_window: span(-1),
-        ..request("*", None)
-    });
+    wishes.push(proto::SubscribeTicksRequest { heartbeat_interval: span(-1), ..request("*", None) });
+    wishes.push(proto::SubscribeTicksRequest { flush_window: span(-1), ..request("*", None) });
     // Only conflated streams have rounds.
-    wishes.push(proto::SubscribeTicksRequest {
-        min_interval: span(1),
-        ..request("*", None)
-    });
+    wishes.push(proto::SubscribeTicksRequest { min_interval: span(1), ..request("*", None) });
     for wish in wishes {
         let refused = Subscription::open(&stubs, wish.clone()).await;
         let refusal = Refusal::of(&refused.err().unwrap_or_else(|| panic!("granted: {wish:?}")));

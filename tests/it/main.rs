@@ -1,5 +1,6 @@
 //! The behaviour of Tapefeed, feature by feature, against the real binaries.
 
+mod acknowledged;
 mod bad_input;
 mod failpoints;
 mod first_minute;

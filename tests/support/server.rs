@@ -38,12 +38,21 @@ pub struct Options {
     pub store: Option<PathBuf>,
     /// Where to listen. `None`: a free port.
     pub listen: Option<SocketAddr>,
+    /// A program with arguments that starts the server in its own place, such as `strace -D`. Default empty.
+    pub under: Vec<String>,
 }
 
 impl Options {
     /// `tapefeed-server serve`.
     pub fn serve() -> Self {
-        Self { command: "serve", arguments: Vec::new(), environment: Vec::new(), store: None, listen: None }
+        Self {
+            command: "serve",
+            arguments: Vec::new(),
+            environment: Vec::new(),
+            store: None,
+            listen: None,
+            under: Vec::new(),
+        }
     }
 
     /// `tapefeed-server demo`.
@@ -66,6 +75,12 @@ impl Options {
     /// Listens there.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.listen = Some(address);
+        self
+    }
+
+    /// Starts the server by this program, which must become the server.
+    pub fn under<A: Into<String>>(mut self, program: impl IntoIterator<Item = A>) -> Self {
+        self.under = program.into_iter().map(Into::into).collect();
         self
     }
 
@@ -169,7 +184,12 @@ impl Server {
     /// Starts the process, and waits for nothing.
     pub fn spawn(&mut self) {
         assert!(self.running.is_none(), "the server still runs");
-        let mut command = process::command(&process::binary("tapefeed-server"), self.folder.path());
+        let binary = process::binary("tapefeed-server");
+        let program = self.options.under.first().map_or(binary.as_path(), Path::new);
+        let mut command = process::command(program, self.folder.path());
+        if let Some(arguments) = self.options.under.get(1..) {
+            command.args(arguments).arg(&binary);
+        }
         command.arg(self.options.command).arg("--listen").arg(self.address.to_string());
         if let Some(store) = &self.options.store {
             command.arg("--store").arg(format!("sqlite://{}", store.display()));
@@ -262,7 +282,8 @@ impl Server {
         Stubs::over(self.channel().await)
     }
 
-    fn endpoint(&self) -> Endpoint {
+    /// How to connect to it.
+    pub fn endpoint(&self) -> Endpoint {
         Endpoint::from_shared(self.url()).expect("an address is a valid URL").connect_timeout(Duration::from_secs(5))
     }
 }

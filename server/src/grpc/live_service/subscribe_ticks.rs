@@ -86,7 +86,8 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
     let heartbeat = heartbeat_interval.and_then(|span| violations.take("heartbeat_interval", time::span(span)));
     let flush_window = flush_window.and_then(|span| violations.take("flush_window", time::span(span)));
     if min_interval.is_some() {
-        violations.add("min_interval", "counts between conflation rounds, and a LOSSLESS stream has none: leave it out");
+        violations
+            .add("min_interval", "counts between conflation rounds, and a LOSSLESS stream has none: leave it out");
     }
     violations.check()?;
     let selectors = selectors.unwrap_or_default();

@@ -17,6 +17,7 @@ use super::rows::{self, to_sql};
 use super::writer::Writer;
 use super::{JOBS_WAITING, SqliteStore};
 use crate::domain::{Clock, Epoch, UnixNanos};
+use crate::store::RunState;
 use crate::store::faults::Faults;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
@@ -264,6 +265,7 @@ async fn prepare(
     }
     start_log(&mut connection, options.epoch, options.clock.now()).await?;
     check_head(&mut connection).await?;
+    end_leases(&mut connection).await?;
     Ok(connection)
 }
 
@@ -295,6 +297,16 @@ async fn start_log(connection: &mut SqliteConnection, epoch: Epoch, now: UnixNan
         .bind(to_sql(epoch.0)) // $1 epoch
         .bind(now.nanos()); // $2 start_time
     start.execute(connection).await?;
+    Ok(())
+}
+
+/// Ends the leases of earlier servers: the lock on the file says that all of them are gone, so whoever uploads a file
+/// again need not wait until its lease has run out.
+async fn end_leases(connection: &mut SqliteConnection) -> Result<(), Unprepared> {
+    sqlx::query("UPDATE runs SET lease_until = 0 WHERE state = $1 AND lease_until > 0")
+        .bind(RunState::Running as i64) // $1 state
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use sqlx::Connection as _;
 
 use super::*;
-use crate::store::StoreError;
+use crate::store::{Lease, NewRun, RunClaim, RunId, RunOwner, RunRequest, StoreError};
 
 #[tokio::test]
 async fn second_server_is_refused_and_told_what_to_do() {
@@ -70,6 +70,39 @@ async fn store_dropped_without_close_opens_again_with_everything() {
         store.append(group(2, "bytes")).await.unwrap();
         drop(store);
     }
+}
+
+#[tokio::test]
+async fn leases_end_with_the_server_that_gave_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let begin = |owner| {
+        let now = Still.now();
+        let run = NewRun {
+            id: RunId::new("r").unwrap(),
+            identity: [1; 32],
+            content: [2; 32],
+            parser_version: 1,
+            options: Vec::new(),
+            file_name: "trades.csv".to_owned(),
+            size_bytes: 1,
+            total_lines: 1,
+            trace_id: String::new(),
+            again: false,
+        };
+        let lease = Lease { owner: RunOwner(owner), now, until: now.saturating_add(Duration::from_secs(15)) };
+        RunRequest { run, lease }
+    };
+    let store = open(&path).await.unwrap();
+    assert!(matches!(store.begin_run(begin(1)).await.unwrap(), RunClaim::Yours(_)));
+    assert!(matches!(store.begin_run(begin(2)).await.unwrap(), RunClaim::Leased(_)));
+    drop(store);
+    // As after a kill: nobody ended the run, and its lease has time left.
+    let store = open_soon(&path).await;
+    let RunClaim::Yours(run) = store.begin_run(begin(3)).await.unwrap() else { panic!("it is still leased") };
+    assert_eq!(run.owner, RunOwner(3));
+    let lost = begin(1).lease;
+    assert!(!store.renew_lease(&run.run.id, lost).await.unwrap(), "the owner before is fenced");
 }
 
 #[tokio::test]
