@@ -5,13 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flate2::Compression;
-use flate2::write::GzEncoder;
+use flate2::write::{DeflateEncoder, GzEncoder};
 use futures_util::Stream;
 use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::import_file_request::Message as Said;
 use tokio_stream::StreamExt as _;
 use tonic::Status;
-use zip::write::SimpleFileOptions;
 
 use crate::stubs::Stubs;
 use crate::wait::within;
@@ -66,12 +65,50 @@ pub fn gzip(file: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes everything")
 }
 
-/// Files in a zip, by name.
+/// Files in a zip, by name, deflated.
 pub fn zip(files: &[(&str, &[u8])]) -> Vec<u8> {
-    let mut writer = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let mut archive = Vec::new();
+    let mut table = Vec::new();
     for (name, file) in files {
-        writer.start_file(*name, SimpleFileOptions::default()).expect("memory takes everything");
-        writer.write_all(file).expect("memory takes everything");
+        let mut encoder = DeflateEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(file).expect("memory takes everything");
+        let packed = encoder.finish().expect("memory takes everything");
+        let mut crc = flate2::Crc::new();
+        crc.update(file);
+
+        // What an entry and its line in the table of contents have in common: version 2.0, no flags, deflate, no time,
+        // checksum, sizes, the length of the name, and nothing extra.
+        let mut common = vec![20, 0, 0, 0, 8, 0, 0, 0, 0, 0];
+        for number in [crc.sum(), length(&packed), length(file)] {
+            common.extend(number.to_le_bytes());
+        }
+        common.extend(u16::try_from(name.len()).expect("a short name").to_le_bytes());
+        common.extend([0, 0]);
+
+        let offset = length(&archive);
+        table.extend(b"PK\x01\x02\x14\x00");
+        table.extend(&common);
+        // No comment, the first disk, no attributes.
+        table.extend([0; 10]);
+        table.extend(offset.to_le_bytes());
+        table.extend(name.as_bytes());
+
+        archive.extend(b"PK\x03\x04");
+        archive.extend(&common);
+        archive.extend(name.as_bytes());
+        archive.extend(packed);
     }
-    writer.finish().expect("memory takes everything").into_inner()
+    let count = u16::try_from(files.len()).expect("few files").to_le_bytes();
+    let offset = length(&archive);
+    archive.extend(&table);
+    archive.extend(b"PK\x05\x06\x00\x00\x00\x00");
+    archive.extend([count, count].concat());
+    archive.extend(length(&table).to_le_bytes());
+    archive.extend(offset.to_le_bytes());
+    archive.extend([0, 0]);
+    archive
+}
+
+fn length(bytes: &[u8]) -> u32 {
+    u32::try_from(bytes.len()).expect("a file of a test is below 4 GiB")
 }
