@@ -1,6 +1,7 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_stream::Stream;
@@ -104,6 +105,7 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
 struct Encoder {
     registry: Arc<Registry>,
     server_name: Arc<str>,
+    stream_id: String,
     /// As the request had them.
     selectors: Vec<proto::Selector>,
 }
@@ -114,7 +116,7 @@ impl Encoder {
         let (cursor, event) = match event {
             Event::Ack { cursor, head, oldest, heartbeat, flush_window, matched } => {
                 let ack = proto::SubscriptionAck {
-                    stream_id: format!("{:016x}", rand::random::<u64>()),
+                    stream_id: self.stream_id.clone(),
                     server_name: self.server_name.to_string(),
                     epoch: cursor.epoch.0,
                     head_log_seq: head,
