@@ -26,7 +26,12 @@ pub(super) async fn subscribe_ticks(
     let selectors = request.selectors.clone();
     let subscription = parse(request)?;
     let session = service.live.subscribe(subscription).await?;
-    let encoder = Encoder { registry: service.registry.clone(), server_name: service.server_name.clone(), selectors };
+    let encoder = Encoder {
+        registry: service.registry.clone(),
+        server_name: service.server_name.clone(),
+        stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
+        selectors,
+    };
     Ok(responses(session, encoder))
 }
 
