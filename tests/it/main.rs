@@ -7,6 +7,7 @@ mod first_minute;
 mod floors;
 mod import;
 mod import_kills;
+mod kills;
 mod live;
 mod publish;
 mod raw;

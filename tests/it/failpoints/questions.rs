@@ -301,6 +301,10 @@ fn instrument(log: &Log, request: &proto::GetInstrumentRequest, answer: &proto::
     assert_eq!(told.tick_count, all.len() as u64, "{request:?}");
     assert_eq!(told.first_tick.as_ref().map(facts_of), all.first().map(|tick| facts(tick)), "{request:?}");
     assert_eq!(told.last_tick.as_ref().map(facts_of), all.last().map(|tick| facts(tick)), "{request:?}");
+    let decimals = |units: i128| text(units).split_once('.').map_or(0, |(_, fraction)| fraction.len() as u32);
+    let prices = all.iter().map(|tick| decimals(tick.price)).max().unwrap_or(0);
+    let quantities = all.iter().filter_map(|tick| tick.quantity).map(decimals).max().unwrap_or(0);
+    assert_eq!((told.price_decimals, told.quantity_decimals), (prices, quantities), "{request:?}");
 }
 
 /// The mean of a few ticks by hand, so that the oracle itself is not taken on trust.

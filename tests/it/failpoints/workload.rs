@@ -220,3 +220,61 @@ impl Producer {
 fn text(mantissa: i64, decimals: u32) -> String {
     tapefeed_tests::exact::text_at(i128::from(mantissa), decimals)
 }
+
+/// A ledger of one producer with two acknowledged batches and one that is not, and the log that holds the first two.
+#[cfg(test)]
+fn example() -> (Ledger, Log) {
+    let shared = Shared::default();
+    let mut producer = Producer::new(0, 1, shared.clone());
+    for _ in 0..3 {
+        producer.batch(vec![(busy(0), DAY), (thin(1), DAY), (busy(1), DAY)]);
+    }
+    drop(producer);
+    let mut ledger = Arc::into_inner(shared).expect("the producer is gone").into_inner().expect("nobody panicked");
+    let mut log = Log::default();
+    for (index, tick) in ledger.sent.values().take(2).flatten().enumerate() {
+        log.ticks.push(Logged { log_seq: index as u64 + 1, ..tick.clone() });
+    }
+    ledger.acknowledged = BTreeMap::from([((0, 1), (3, false)), ((0, 2), (6, false))]);
+    (ledger, log)
+}
+
+#[test]
+fn the_ledger_accepts_a_log_with_or_without_what_was_not_acknowledged() {
+    let (ledger, mut log) = example();
+    assert_eq!(ledger.check(&log), (2, 0));
+    for (index, tick) in ledger.sent[&(0, 3)].iter().enumerate() {
+        log.ticks.push(Logged { log_seq: index as u64 + 7, ..tick.clone() });
+    }
+    assert_eq!(ledger.check(&log), (3, 1));
+}
+
+#[test]
+fn the_ledger_finds_planted_sins() {
+    type Sin = fn(&mut Log);
+    let sins: &[(&str, Sin)] = &[
+        ("acknowledged and is lost", |log| log.ticks.truncate(3)),
+        ("is torn", |log| log.ticks.truncate(5)),
+        ("stored as it was sent", |log| log.ticks[1].price += 1),
+        ("stored as it was sent", |log| log.ticks.swap(0, 1)),
+        ("stored twice", |log| {
+            let again = log.ticks[3..].to_vec();
+            log.ticks.extend(again);
+        }),
+        ("does not follow", |log| {
+            log.ticks.rotate_left(3);
+        }),
+        ("its cursor says", |log| {
+            for tick in &mut log.ticks {
+                tick.log_seq += 1;
+            }
+        }),
+    ];
+    for (finding, sin) in sins {
+        let (ledger, mut log) = example();
+        sin(&mut log);
+        let caught = std::panic::catch_unwind(|| ledger.check(&log)).expect_err(finding);
+        let told = caught.downcast_ref::<String>().expect("a message");
+        assert!(told.contains(finding), "{told}");
+    }
+}
