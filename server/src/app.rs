@@ -8,6 +8,7 @@ mod monitor;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
 use rand::rngs::SmallRng;
@@ -218,7 +219,7 @@ impl App {
             health: health.clone(),
             readiness,
         };
-        let calls = grpc::stack(services(&replica, ingest, address), health_server, ends)?;
+        let calls = grpc::stack(services(&replica, ingest, address, random.random()), health_server, ends)?;
         let router = http::router(address, ready, grpc::is_call, calls);
 
         let monitor = monitor.start(shutdown.asked.clone()).await;
@@ -252,13 +253,14 @@ impl App {
 }
 
 /// The services of the contract. Calls that none of them takes are answered with NOT_SERVED.
-fn services(replica: &Replica, ingest: IngestService, address: SocketAddr) -> Routes {
+fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, stream_seed: u64) -> Routes {
     let instruments = InstrumentService::new(replica.query.clone());
     let history = HistoryService::new(replica.query.clone());
     let live = LiveService {
         live: replica.live.clone(),
         registry: replica.registry.clone(),
         server_name: address.to_string().into(),
+        next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
     Routes::default()
         .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES))

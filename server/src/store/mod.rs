@@ -21,6 +21,7 @@ pub use run::{
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -222,19 +223,24 @@ pub enum Appended {
     Refused(Vec<Verdict>),
 }
 
-/// A producer's name: 1 to 64 bytes of the alphabet of symbols.
+/// A producer's name: 1 to 64 bytes of `A-Z a-z 0-9 _ -`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ProducerId(Symbol);
+pub struct ProducerId(Arc<str>);
+
+/// A producer id with other characters, or too long.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be 1 to 64 characters of A-Z a-z 0-9 _ -")]
+pub struct ProducerIdInvalid;
 
 impl ProducerId {
     /// Checks length and alphabet.
-    pub fn new(text: &str) -> Result<ProducerId, crate::domain::NameInvalid> {
-        Symbol::new(text).map(ProducerId)
+    pub fn new(text: &str) -> Result<ProducerId, ProducerIdInvalid> {
+        if run::is_plain_name(text) { Ok(ProducerId(text.into())) } else { Err(ProducerIdInvalid) }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
-        self.0.as_str()
+        &self.0
     }
 }
 

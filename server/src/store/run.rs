@@ -16,18 +16,19 @@ pub struct RunIdInvalid;
 impl RunId {
     /// Checks length and alphabet.
     pub fn new(text: &str) -> Result<RunId, RunIdInvalid> {
-        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
-        if (1..=64).contains(&text.len()) && text.bytes().all(allowed) {
-            Ok(RunId(text.into()))
-        } else {
-            Err(RunIdInvalid)
-        }
+        if is_plain_name(text) { Ok(RunId(text.into())) } else { Err(RunIdInvalid) }
     }
 
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// The names that clients make: 1 to 64 bytes of `A-Z a-z 0-9 _ -`.
+pub(super) fn is_plain_name(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    (1..=64).contains(&text.len()) && text.bytes().all(allowed)
 }
 
 /// Who works on a run: a random number of the process and the attempt.

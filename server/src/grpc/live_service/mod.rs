@@ -12,6 +12,7 @@ use super::proto;
 use crate::live::Live;
 use crate::tape::Registry;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 /// The service over one replica's hub.
 #[derive(Clone, Debug)]
@@ -22,6 +23,8 @@ pub struct LiveService {
     pub registry: Arc<Registry>,
     /// What this server calls itself in acknowledgements.
     pub server_name: Arc<str>,
+    /// The id of the next stream. Starts at a random number, so that two starts of a server do not share ids.
+    pub next_stream: Arc<AtomicU64>,
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

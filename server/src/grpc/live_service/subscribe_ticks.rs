@@ -1,6 +1,7 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_stream::Stream;
@@ -25,7 +26,12 @@ pub(super) async fn subscribe_ticks(
     let selectors = request.selectors.clone();
     let subscription = parse(request)?;
     let session = service.live.subscribe(subscription).await?;
-    let encoder = Encoder { registry: service.registry.clone(), server_name: service.server_name.clone(), selectors };
+    let encoder = Encoder {
+        registry: service.registry.clone(),
+        server_name: service.server_name.clone(),
+        stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
+        selectors,
+    };
     Ok(responses(session, encoder))
 }
 
@@ -104,6 +110,7 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
 struct Encoder {
     registry: Arc<Registry>,
     server_name: Arc<str>,
+    stream_id: String,
     /// As the request had them.
     selectors: Vec<proto::Selector>,
 }
@@ -114,7 +121,7 @@ impl Encoder {
         let (cursor, event) = match event {
             Event::Ack { cursor, head, oldest, heartbeat, flush_window, matched } => {
                 let ack = proto::SubscriptionAck {
-                    stream_id: format!("{:016x}", rand::random::<u64>()),
+                    stream_id: self.stream_id.clone(),
                     server_name: self.server_name.to_string(),
                     epoch: cursor.epoch.0,
                     head_log_seq: head,
