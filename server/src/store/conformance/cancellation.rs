@@ -69,7 +69,7 @@ async fn cancelled_appends(fixture: Fixture) {
     let (head, segments) = whole_log(&*store).await;
     assert_eq!(head.position, TASKS * BATCHES * 2);
     for task in 0..TASKS {
-        let name = format!("ProducerId(p{task})");
+        let name = format!("ProducerId(\"p{task}\")");
         let bytes = |segment: &Segment| String::from_utf8(segment.bytes.to_vec()).unwrap();
         let stored: Vec<String> = segments.iter().map(bytes).filter(|bytes| bytes.contains(&name)).collect();
         assert_eq!(stored.len() as u64, BATCHES);
