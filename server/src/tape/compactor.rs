@@ -26,6 +26,9 @@ const COMMIT_INSTRUMENTS: usize = 512;
 /// Late chunks that one instrument and day may have before they are merged into one.
 const LATE_CHUNKS: usize = 8;
 
+/// Ticks of one late chunk at most. A day with more has several.
+pub(super) const LATE_CHUNK_TICKS: usize = 1 << 18;
+
 /// When what is compacted. The defaults are the design's.
 #[derive(Clone, Copy, Debug)]
 pub struct Policy {
@@ -210,13 +213,13 @@ impl Compactor {
         let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
-                    let days = cut_days(instrument, &holding, take);
-                    days.into_iter().map(|(day, cut)| (instrument, day, cut)).collect()
+                    let days = cut_days(instrument, &holding, take)?;
+                    Ok(days.into_iter().map(|(day, cut)| (instrument, day, cut)).collect())
                 })
-                .collect()
+                .collect::<Result<_, StoreError>>()
         })
         .await
-        .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+        .map_err(|error| StoreError::Unavailable(error.to_string()))??;
         let mut change = ManifestChange { expected_version: view.manifest_version(), ..ManifestChange::default() };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
         let mut cuts = Vec::new();
@@ -258,9 +261,9 @@ impl Compactor {
             late.extend(merge::read(&*self.store, instrument, &dropped).await?);
             late.sort_unstable_by_key(Tick::key);
         }
-        let ranges = chunk::cuts(&late, late.len());
-        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, true, &late[range])).collect();
-        Ok((chunks, dropped))
+        let ranges = chunk::cuts(&late, LATE_CHUNK_TICKS);
+        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, true, &late[range]));
+        Ok((chunks.collect::<Result<_, _>>()?, dropped))
     }
 
     /// Merges one closed day that needs it, in bounded steps. True when a commit was made.
@@ -292,10 +295,10 @@ impl Compactor {
                 }
                 let added = tokio::task::spawn_blocking(move || {
                     let chunk = |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
-                    added.into_iter().map(chunk).collect()
+                    added.into_iter().map(chunk).collect::<Result<_, _>>()
                 })
                 .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))?;
+                .map_err(|error| StoreError::Unavailable(error.to_string()))??;
                 let change = ManifestChange {
                     expected_version: view.manifest_version(),
                     added,
@@ -375,7 +378,7 @@ struct DayCut {
 }
 
 /// Cuts the first hot ticks of an instrument, in the order of the log, by day.
-fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> BTreeMap<u32, DayCut> {
+fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> Result<BTreeMap<u32, DayCut>, StoreError> {
     let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
     for tick in holding.hot_ticks().take(take) {
         days.entry(tick.event_time.day()).or_default().push(tick.clone());
@@ -387,18 +390,25 @@ fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> BTreeMa
         let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
         let ordinary = ticks.split_off(late);
         let ranges = chunk::cuts(&ordinary, CHUNK_TICKS);
-        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range])).collect();
-        (day, DayCut { chunks, late: ticks, last_seq })
+        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range]));
+        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: ticks, last_seq }))
     };
     days.into_iter().map(cut).collect()
 }
 
-fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> NewChunk {
+fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> Result<NewChunk, StoreError> {
     let mut statistics = Statistics::default();
     for tick in ticks {
         statistics.push(tick);
     }
     let bytes = chunk::encode(ticks);
+    // The chunk takes the place of what it was made from, so it is read once before: a defect of the codec must stop
+    // the compaction, not lose ticks.
+    let corrupt = |problem: String| StoreError::Corrupt { table: "chunks", row: "not stored yet".into(), problem };
+    let read = chunk::decode(&bytes, instrument).map_err(|problem| corrupt(problem.to_string()))?;
+    if !read.ticks().eq(ticks.iter().cloned()) {
+        return Err(corrupt("it reads back as other ticks".into()));
+    }
     let (first, last) = (ticks.first().expect("a cut is never empty"), ticks.last().expect("a cut is never empty"));
     let row = ChunkRow {
         id: ChunkId(0),
@@ -413,5 +423,5 @@ fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> 
         byte_count: bytes.len() as u32,
         statistics: statistics.encode().into(),
     };
-    NewChunk { row, bytes: bytes.into() }
+    Ok(NewChunk { row, bytes: bytes.into() })
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::compactor::LATE_CHUNK_TICKS;
 use super::{ChunkHeader, Holding};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{InstrumentId, Tick};
@@ -71,7 +72,7 @@ pub(super) async fn step(
     for range in chunk::cuts(&ticks, CHUNK_TICKS) {
         added.push((false, ticks[range].to_vec()));
     }
-    for range in chunk::cuts(&rest, rest.len()) {
+    for range in chunk::cuts(&rest, LATE_CHUNK_TICKS) {
         added.push((true, rest[range].to_vec()));
     }
     // Small neighbours that share no exponent stay apart: rewriting them again would gain nothing.

@@ -209,6 +209,11 @@ impl Producer {
                     Err(_) if dead() => return Err(Stopped::Dead),
                     // The outcome is unknown, or an earlier one is: the same batches are sent again.
                     Err(IngestError::Unavailable | IngestError::OutOfOrder { .. }) => break,
+                    // Compaction is being made to fail, and the writer outruns it: wait for it.
+                    Err(IngestError::QueueFull { .. }) => {
+                        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                        break;
+                    }
                     Err(error) => panic!("batch {number} of {:?}: {error}", self.id),
                 }
             }

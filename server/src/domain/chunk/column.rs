@@ -6,7 +6,7 @@
 
 use pco::errors::PcoResult;
 use pco::wrapped::{FileCompressor, FileDecompressor};
-use pco::{ChunkConfig, DeltaSpec, ModeSpec};
+use pco::{ChunkConfig, DeltaSpec, ModeSpec, PagingSpec};
 
 use super::ChunkCorrupt;
 use crate::domain::varint::{self, Reader};
@@ -86,7 +86,9 @@ fn put_varints(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
 
 /// The numbers by pco, after pco's header, which names the version of its format.
 fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
-    let config = ChunkConfig::default().with_compression_level(PCO_LEVEL);
+    // One page, however long: pco would begin a second one after 2^18 numbers, and only the first is written.
+    let paging = PagingSpec::Exact(vec![values.len()]);
+    let config = ChunkConfig::default().with_compression_level(PCO_LEVEL).with_paging_spec(paging);
     let config = match shape {
         Shape::Steps => config.with_delta_spec(DeltaSpec::TryConsecutive(1)).with_mode_spec(ModeSpec::Classic),
         Shape::Walk => config.with_delta_spec(DeltaSpec::TryConsecutive(1)),

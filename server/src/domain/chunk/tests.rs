@@ -173,3 +173,12 @@ fn columns_that_repeat_each_other_are_stored_once() {
     assert!(live <= 25_000, "{live} bytes");
     assert!(stamped <= 12_000, "{stamped} bytes");
 }
+
+/// A day with very many late ticks merges them into one chunk, longer than pco's default page.
+#[test]
+fn a_chunk_longer_than_a_page_of_pco_survives() {
+    let ticks = history((1 << 18) + 5);
+    let bytes = encode(&ticks);
+    let chunk = decode(&bytes, ticks[0].instrument).unwrap();
+    assert!(chunk.ticks().eq(ticks));
+}
