@@ -23,7 +23,7 @@ pub struct Violation {
 ///
 /// Values pass through [`Violations::take`], so that one look finds all that is wrong:
 ///
-/// ```ignore
+/// ```text
 /// let symbol = violations.take("symbol", Symbol::new(&request.symbol));
 /// let limit = violations.take("page_size", page::size(request.page_size));
 /// let (Some(symbol), Some(limit)) = (symbol, limit) else {
