@@ -4,7 +4,7 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
-mod oracle;
+pub(crate) mod oracle;
 mod questions;
 mod replica;
 mod stumbling;

@@ -12,29 +12,31 @@ use tapefeed_proto::v1::publish_ticks_response::Message as Answer;
 
 /// The calls that have to be recorded: all that write to files and sockets, and those that sync.
 pub const CALLS: &str =
-    "write,pwrite64,writev,pwritev,pwritev2,sendmsg,sendmmsg,sendto,fsync,fdatasync,sync_file_range";
+    "write,pwrite64,writev,pwritev,pwritev2,ftruncate,sendmsg,sendmmsg,sendto,fsync,fdatasync,sync_file_range";
 
 /// One finished call.
 #[derive(Clone, Debug)]
-struct Call {
-    name: String,
+pub(crate) struct Call {
+    pub(crate) name: String,
     /// What the descriptor stands for: a path, or the two ends of a connection.
-    file: String,
+    pub(crate) file: String,
     /// What was written, as far as it was recorded.
-    bytes: Vec<u8>,
-    result: i64,
+    pub(crate) bytes: Vec<u8>,
+    /// The last argument, if it is a number: where a `pwrite64` goes, how long an `ftruncate` leaves a file.
+    pub(crate) last: Option<u64>,
+    pub(crate) result: i64,
     /// The line on which it began.
-    begin: usize,
+    pub(crate) begin: usize,
     /// The line on which it had returned.
-    end: usize,
+    pub(crate) end: usize,
 }
 
 /// An acknowledgement on its way out.
 #[derive(Clone, Copy, Debug)]
-struct Sent {
-    batch_seq: u64,
+pub(crate) struct Sent {
+    pub(crate) batch_seq: u64,
     /// The line on which the call that carries its first byte began.
-    begin: usize,
+    pub(crate) begin: usize,
 }
 
 /// What a trace shows.
@@ -89,7 +91,7 @@ pub fn check(trace: &str, log: &str) -> Finding {
 }
 
 /// All finished calls that concern a descriptor.
-fn read(trace: &str) -> Vec<Call> {
+pub(crate) fn read(trace: &str) -> Vec<Call> {
     let mut calls = Vec::new();
     let mut open: HashMap<&str, (usize, &str)> = HashMap::new();
     for (number, line) in trace.lines().enumerate() {
@@ -129,7 +131,8 @@ fn call(text: &str, begin: usize, end: usize) -> Option<Call> {
     let end_of_file = [">, ", ">)"].into_iter().filter_map(|mark| rest.find(mark)).min()?;
     let (file, arguments) = rest.split_at(end_of_file);
     let bytes = strings(arguments);
-    Some(Call { name: name.to_owned(), file: file.to_owned(), bytes, result, begin, end })
+    let last = arguments.rsplit_once(", ").and_then(|(_, last)| last.trim_end().strip_suffix(')')?.parse().ok());
+    Some(Call { name: name.to_owned(), file: file.to_owned(), bytes, last, result, begin, end })
 }
 
 /// The bytes of all quoted strings.
@@ -188,7 +191,7 @@ fn unescape<'a>(text: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
 }
 
 /// The acknowledgements in all that was sent: connections are put together, HTTP/2 and gRPC taken apart.
-fn acknowledgements(calls: &[Call], problems: &mut Vec<String>) -> Vec<Sent> {
+pub(crate) fn acknowledgements(calls: &[Call], problems: &mut Vec<String>) -> Vec<Sent> {
     let mut connections: BTreeMap<&str, Vec<(u8, usize)>> = BTreeMap::new();
     for call in calls.iter().filter(|call| call.file.starts_with("TCP") && call.result > 0) {
         let sent = call.result as usize;

@@ -17,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::Error;
 use crate::backoff::{Backoff, Delays};
+use crate::connector::{self, Connector};
 
 /// The deadline of a unary call, retries included, unless the builder says otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
@@ -72,6 +73,7 @@ pub struct Client {
 struct Shared {
     address: String,
     endpoint: Endpoint,
+    connector: Option<Connector>,
     /// The connection of unary calls, and of small streams that are always read.
     calls: Channel,
     deadline: Duration,
@@ -85,6 +87,7 @@ pub struct ClientBuilder {
     deadline: Duration,
     user_agent: String,
     stream_delays: Delays,
+    connector: Option<Connector>,
 }
 
 // === impl ClientBuilder ===
@@ -109,6 +112,13 @@ impl ClientBuilder {
         self
     }
 
+    /// Opens every connection in this way instead of over the network: for simulated networks, proxies and sockets of
+    /// other kinds.
+    pub fn connector(mut self, connector: Connector) -> ClientBuilder {
+        self.connector = Some(connector);
+        self
+    }
+
     /// Makes the client, which connects at its first call. Must be called inside a tokio runtime.
     ///
     /// # Errors
@@ -116,7 +126,7 @@ impl ClientBuilder {
     /// [`Error::Invalid`] if the address is not a `http://host:port`.
     pub fn lazy(self) -> Result<Client, Error> {
         let endpoint = self.endpoint()?;
-        let calls = endpoint.connect_lazy();
+        let calls = connector::open_lazy(&endpoint, self.connector.as_ref());
         Ok(self.client(endpoint, calls))
     }
 
@@ -127,8 +137,8 @@ impl ClientBuilder {
     /// [`Error::Invalid`] if the address is not a `http://host:port`, [`Error::Transport`] if nothing answers there.
     pub async fn connect(self) -> Result<Client, Error> {
         let endpoint = self.endpoint()?;
-        let calls =
-            endpoint.connect().await.map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
+        let calls = connector::open(&endpoint, self.connector.as_ref()).await;
+        let calls = calls.map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
         Ok(self.client(endpoint, calls))
     }
 
@@ -137,6 +147,7 @@ impl ClientBuilder {
             shared: Arc::new(Shared {
                 address: self.address,
                 endpoint,
+                connector: self.connector,
                 calls,
                 deadline: self.deadline,
                 stream_delays: self.stream_delays,
@@ -179,6 +190,7 @@ impl Client {
             deadline: DEFAULT_DEADLINE,
             user_agent: concat!("tapefeed-client/", env!("CARGO_PKG_VERSION")).to_owned(),
             stream_delays: STREAM_DELAYS,
+            connector: None,
         }
     }
 
@@ -216,7 +228,7 @@ impl Client {
 
     /// A new connection for one attempt of one stream. It connects at the first call.
     pub(crate) fn stream_channel(&self) -> Channel {
-        self.shared.endpoint.connect_lazy()
+        connector::open_lazy(&self.shared.endpoint, self.shared.connector.as_ref())
     }
 
     /// The connection of unary calls.
@@ -343,6 +355,23 @@ mod tests {
         let error = error.unwrap_err();
         assert_eq!(error.reason(), ErrorReason::DeadlineExceeded, "{error:?}");
         assert!(begun.elapsed() < Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn every_connection_goes_through_the_connector_that_was_given() {
+        let address = serve_history(history([Err(Status::not_found("nothing"))])).await;
+        let server = address.trim_start_matches("http://").to_owned();
+        let opened = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = opened.clone();
+        let connector = Connector::new(move |uri| {
+            assert_eq!(uri.host(), Some("elsewhere"));
+            counted.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            tokio::net::TcpStream::connect(server.clone())
+        });
+        let client = builder("http://elsewhere:1").connector(connector).lazy().unwrap();
+        let error = client.list_ticks(Query::symbol("A")).await.unwrap_err();
+        assert!(!matches!(error, Error::Transport(_)), "{error:?}");
+        assert_eq!(opened.load(std::sync::atomic::Ordering::SeqCst), 1);
     }
 
     #[tokio::test]

@@ -38,6 +38,7 @@
 mod backoff;
 mod client;
 mod columns;
+mod connector;
 mod cursor;
 mod decimal;
 mod error;
@@ -58,6 +59,7 @@ pub use tapefeed_proto::v1::ErrorReason;
 pub use tonic::Code;
 
 pub use client::{Client, ClientBuilder};
+pub use connector::Connector;
 pub use cursor::{Cursor, CursorInvalid};
 pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
