@@ -150,15 +150,16 @@ impl Compactor {
         let now = self.clock.now();
         self.marks.push_back((view.position(), now));
         let aged = self.aged_position(&view, now).await?;
+        // Before the cuts: under steady load there is always something to cut, and retention must not wait for quiet.
+        if now >= self.swept.saturating_add(self.policy.sweep_interval) {
+            self.swept = now;
+            self.sweep(now).await?;
+        }
         if self.cut_hot(&view, aged, now).await? {
             return Ok(true);
         }
         if self.tidy(&view, now).await? {
             return Ok(true);
-        }
-        if now >= self.swept.saturating_add(self.policy.sweep_interval) {
-            self.swept = now;
-            self.sweep(now).await?;
         }
         Ok(false)
     }
