@@ -63,7 +63,7 @@ struct Slow;
 impl Fault for Slow {
     async fn hit(&self, point: &'static str) -> FaultAction {
         match point {
-            faults::APPEND_BEFORE => FaultAction::Delay(Duration::from_millis(10)),
+            faults::APPEND_BEFORE => FaultAction::Delay(Duration::from_millis(50)),
             _ => FaultAction::Continue,
         }
     }
