@@ -11,6 +11,7 @@ pub mod cursor;
 pub mod decimal;
 pub mod instrument;
 pub mod name;
+pub mod published;
 pub mod ratio;
 #[cfg(test)]
 mod samples;
@@ -30,6 +31,7 @@ pub use cursor::{Cursor, CursorInvalid, Epoch};
 pub use decimal::{Decimal, DecimalInvalid};
 pub use instrument::{Instrument, InstrumentId};
 pub use name::{NameInvalid, Symbol, Venue};
+pub use published::{InstrumentDetails, Published, PublishedBar, PublishedBarKey};
 pub use tick::{Batch, Control, Entry, NewTick, Origin, Side, Tick, TradeId, TradeIdInvalid};
 pub use time::{TimeInvalid, TimeRange, UnixNanos};
 pub use wide::I256;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::domain::{Batch, Clock, Cursor, Epoch};
+use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
 use crate::tape::{Registry, View};
 
@@ -43,6 +43,8 @@ pub enum Sender {
         batch: u64,
         /// What the batch adds to the run's counts.
         progress: RunProgress,
+        /// What the batch publishes beside ticks; instruments by their index in the batch's table.
+        published: Published<u32>,
     },
 }
 

@@ -63,9 +63,14 @@ impl Command {
                 digest: self.submission.batch.digest(),
                 entry_count,
             },
-            Sender::Run { run, owner, batch, progress } => {
-                Mark::Run { run: run.clone(), owner: *owner, batch: *batch, progress: progress.clone(), entry_count }
-            }
+            Sender::Run { run, owner, batch, progress, published } => Mark::Run {
+                run: run.clone(),
+                owner: *owner,
+                batch: *batch,
+                progress: progress.clone(),
+                published: published.named(|instrument| self.instruments[*instrument as usize]),
+                entry_count,
+            },
         }
     }
 }

@@ -107,7 +107,7 @@ pub(super) fn judge(group: &Group, position: u64, standing: &mut Standing) -> Ve
                     _ => Verdict::Unknown,
                 }
             }
-            Mark::Run { run, owner, batch, progress, entry_count } => {
+            Mark::Run { run, owner, batch, progress, published: _, entry_count } => {
                 last_seq += u64::from(*entry_count);
                 let stored_seq = if *entry_count == 0 { None } else { Some(last_seq) };
                 match &mut standing.run {
@@ -135,7 +135,8 @@ fn judge_run(run: &mut Run, owner: RunOwner, batch: u64, progress: &RunProgress,
     run.last_batch = batch;
     run.progress.lines += progress.lines;
     run.progress.ticks += progress.ticks;
-    run.progress.ignored += progress.ignored;
+    run.progress.published += progress.published;
+    run.progress.ignored.add(&progress.ignored);
     run.progress.rejected += progress.rejected;
     run.last_seq = last_seq.unwrap_or(run.last_seq);
     Verdict::New

@@ -17,7 +17,7 @@ mod sqlite;
 
 pub use memory::MemoryStore;
 pub use run::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
@@ -27,7 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
+use crate::domain::{Epoch, Instrument, InstrumentId, Published, Symbol, UnixNanos, Venue};
 
 /// Links a segment to everything before it: the first 16 bytes of SHA-256 over the predecessor's chain, the epoch,
 /// the position and the segment's columns and bytes. See [`crate::domain::segment::chain`].
@@ -177,6 +177,8 @@ pub enum Mark {
         batch: u64,
         /// What the batch adds to the run's counts.
         progress: RunProgress,
+        /// What the batch publishes beside ticks, stored with its mark.
+        published: Published<InstrumentId>,
         /// How many of the group's entries are the batch's.
         entry_count: u32,
     },

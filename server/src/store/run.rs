@@ -1,5 +1,6 @@
 //! Ingestion runs: what a file import did, under a lease.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::domain::UnixNanos;
@@ -127,12 +128,42 @@ pub struct RunProgress {
     pub lines: u64,
     /// Ticks stored.
     pub ticks: u64,
-    /// Lines left out because their type is not a tick.
-    pub ignored: u64,
+    /// Lines that published something else than a tick.
+    pub published: u64,
+    /// Lines left out because their type is not a tick, by that type.
+    pub ignored: Ignored,
     /// Lines rejected, all of them.
     pub rejected: u64,
     /// The rejected lines, as many as are kept.
     pub rejects: Vec<Reject>,
+}
+
+/// How many lines were left out, by their type: a parser's own short word for it, such as `bookTicker`.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Ignored(pub BTreeMap<Arc<str>, u64>);
+
+impl Ignored {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// Counts a line.
+    pub fn count(&mut self, kind: &str) {
+        match self.0.get_mut(kind) {
+            Some(count) => *count += 1,
+            None => {
+                self.0.insert(kind.into(), 1);
+            }
+        }
+    }
+
+    /// Adds what others have counted.
+    pub fn add(&mut self, other: &Ignored) {
+        for (kind, count) in &other.0 {
+            *self.0.entry(kind.clone()).or_default() += count;
+        }
+    }
 }
 
 /// A line that was rejected.

@@ -57,7 +57,7 @@ impl CsvTrades {
     /// Reads one line.
     pub(super) fn line(&mut self, line: &[u8], batch: &mut BatchBuilder) -> Line {
         if line.iter().all(u8::is_ascii_whitespace) {
-            return Line::Ignored;
+            return Line::Ignored("blank");
         }
         if let Err(problem) = self.record.split(line, self.delimiter) {
             return Line::Rejected(problem.to_owned());
@@ -268,7 +268,7 @@ mod tests {
     fn read(parser: &mut CsvTrades, line: &[u8]) -> (Line, Option<NewTick>) {
         let mut builder = BatchBuilder::default();
         let outcome = parser.line(line, &mut builder);
-        (outcome, builder.take().ticks.pop())
+        (outcome, builder.take().0.ticks.pop())
     }
 
     #[test]
@@ -277,7 +277,7 @@ mod tests {
         let mut parser = open(HEADER);
         let line = b"BINANCE,BTCUSDT,37,1723161255342,1723161254087896568,61837.63000000,0.02,sell";
         assert_eq!(parser.line(line, &mut builder), Line::Tick);
-        let batch = builder.take();
+        let (batch, _) = builder.take();
         assert_eq!(batch.instruments, [(Venue::new("BINANCE").unwrap(), Symbol::new("BTCUSDT").unwrap())]);
         assert_eq!(
             batch.ticks,
@@ -309,8 +309,8 @@ mod tests {
         assert_eq!((sparse.quantity, sparse.side, sparse.trade_id), (None, Side::Unspecified, TradeId::None));
         let quoted = read(&mut parser, b"V,S,\"a \"\"b\"\", c\",1000,,1.5,,").1.unwrap();
         assert_eq!(quoted.trade_id.to_string(), "a \"b\", c");
-        assert_eq!(read(&mut parser, b"").0, Line::Ignored);
-        assert_eq!(read(&mut parser, b" \t").0, Line::Ignored);
+        assert_eq!(read(&mut parser, b"").0, Line::Ignored("blank"));
+        assert_eq!(read(&mut parser, b" \t").0, Line::Ignored("blank"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::csv::CsvTrades;
 use super::error::ImportError;
 use super::options::{FileFormat, ImportOptions};
-use crate::domain::{Batch, NameInvalid, Symbol, Venue};
+use crate::domain::{Batch, NameInvalid, Published, Symbol, Venue};
 
 /// A reader of one format, set up for one file.
 #[derive(Clone, Debug)]
@@ -19,8 +19,10 @@ pub enum Parser {
 pub(super) enum Line {
     /// It is a tick of the batch now.
     Tick,
-    /// It holds no trade.
-    Ignored,
+    /// It is something published of the batch now, and no tick.
+    Published,
+    /// It holds no trade, but something of this kind.
+    Ignored(&'static str),
     /// It has a defect, told in words.
     Rejected(String),
 }
@@ -66,6 +68,8 @@ pub(super) enum NameProblem {
 #[derive(Debug, Default)]
 pub(super) struct BatchBuilder {
     pub(super) batch: Batch,
+    /// What the lines publish beside ticks.
+    pub(super) published: Published<u32>,
     /// Index by venue, a zero byte, and symbol: valid names hold no zero byte.
     known: HashMap<Box<[u8]>, u32>,
     key: Vec<u8>,
@@ -104,11 +108,11 @@ impl BatchBuilder {
         Ok(index)
     }
 
-    /// The batch so far; the builder begins anew.
-    pub(super) fn take(&mut self) -> Batch {
+    /// The batch so far, and what it publishes; the builder begins anew.
+    pub(super) fn take(&mut self) -> (Batch, Published<u32>) {
         self.known.clear();
         self.last = None;
-        std::mem::take(&mut self.batch)
+        (std::mem::take(&mut self.batch), std::mem::take(&mut self.published))
     }
 }
 

@@ -6,7 +6,7 @@ use super::limits::SHOWN_REJECTS;
 use super::options::ImportOptions;
 use super::registry::{Entry, Phase};
 use crate::domain::{Cursor, Epoch, UnixNanos};
-use crate::store::{Reject, Run, RunError, RunId, RunState};
+use crate::store::{Ignored, Reject, Run, RunError, RunId, RunState};
 
 /// The state of a run, stored or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,8 +62,10 @@ pub struct RunStatus {
     pub ticks: u64,
     /// Lines rejected.
     pub rejected: u64,
-    /// Lines without a trade.
-    pub ignored: u64,
+    /// Lines that published something else than a tick.
+    pub published: u64,
+    /// Lines left out, by kind.
+    pub ignored: Ignored,
     /// Why it failed.
     pub error: Option<RunError>,
     /// When it began.
@@ -116,6 +118,7 @@ impl RunStatus {
             total_lines: Some(run.total_lines),
             ticks: progress.ticks,
             rejected: progress.rejected,
+            published: progress.published,
             ignored: progress.ignored,
             error,
             create_time,
@@ -151,7 +154,8 @@ impl RunStatus {
             total_lines: None,
             ticks: 0,
             rejected: 0,
-            ignored: 0,
+            published: 0,
+            ignored: Ignored::default(),
             error,
             create_time: entry.create_time,
             start_time: None,

@@ -16,7 +16,7 @@ use super::error::ImportError;
 use super::format::{BatchBuilder, Line, Parser};
 use super::limits::{BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE};
 use super::spool::SpoolFile;
-use crate::domain::Batch;
+use crate::domain::{Batch, Published};
 use crate::ingest::{IngestError, Receipt, Sender, Submission};
 use crate::store::{Lease, Reject, Run, RunId, RunOwner, RunProgress, RunState};
 
@@ -38,6 +38,7 @@ pub(super) struct Source {
 struct Parsed {
     number: u64,
     batch: Batch,
+    published: Published<u32>,
     progress: RunProgress,
 }
 
@@ -76,7 +77,8 @@ impl Source {
                 progress.lines += 1;
                 match self.parser.line(lines.text(), &mut builder) {
                     Line::Tick => progress.ticks += 1,
-                    Line::Ignored => progress.ignored += 1,
+                    Line::Published => progress.published += 1,
+                    Line::Ignored(kind) => progress.ignored.count(kind),
                     Line::Rejected(reason) => {
                         progress.rejected += 1;
                         rejected += 1;
@@ -97,7 +99,8 @@ impl Source {
             if progress.lines == 0 {
                 return Ok(());
             }
-            let parsed = Parsed { number, batch: builder.take(), progress };
+            let (batch, published) = builder.take();
+            let parsed = Parsed { number, batch, published, progress };
             if out.blocking_send(parsed).is_err() {
                 return Ok(());
             }
@@ -277,8 +280,8 @@ impl Work<'_> {
         if self.inner.stop.is_cancelled() {
             return Err(IngestError::ShuttingDown.into());
         }
-        let Parsed { number, batch, progress } = parsed;
-        let sender = Sender::Run { run: self.run.clone(), owner: self.owner, batch: number, progress };
+        let Parsed { number, batch, published, progress } = parsed;
+        let sender = Sender::Run { run: self.run.clone(), owner: self.owner, batch: number, progress, published };
         let submission = Submission { batch, sender, backfill: true };
         waiting.push_back(self.inner.ingest.submit(submission).await?);
         Ok(())

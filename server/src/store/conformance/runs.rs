@@ -1,8 +1,9 @@
 //! Ingestion runs.
 
 use super::*;
+use crate::domain::Published;
 use crate::store::{
-    Appended, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
+    Appended, Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
     Verdict,
 };
 
@@ -61,11 +62,12 @@ fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> 
     let progress = RunProgress {
         lines: ticks + rejects.len() as u64 + 1,
         ticks,
-        ignored: 1,
+        published: 0,
+        ignored: Ignored([("quote".into(), 1)].into()),
         rejected: rejects.len() as u64,
         rejects: rejects.iter().map(reject).collect(),
     };
-    Mark::Run { run: run_id(name), owner: RunOwner(owner), batch, progress, entry_count: ticks as u32 }
+    Mark::Run { run: run_id(name), owner: RunOwner(owner), batch, progress, published: Published::default(), entry_count: ticks as u32 }
 }
 
 async fn verdict(store: &dyn Store, mark: Mark) -> Verdict {
@@ -224,7 +226,8 @@ async fn progress(fixture: Fixture) {
     assert_eq!(committed(store.append(two).await.unwrap()), 11);
     let store = fixture.reopen(store).await;
     let run = store.run(&run_id("r")).await.unwrap().unwrap();
-    let expected = RunProgress { lines: 13, ticks: 8, ignored: 2, rejected: 3, rejects: Vec::new() };
+    let ignored = Ignored([("quote".into(), 2)].into());
+    let expected = RunProgress { lines: 13, ticks: 8, published: 0, ignored, rejected: 3, rejects: Vec::new() };
     assert_eq!((run.last_batch, run.last_seq, run.progress), (2, 18, expected));
     let rejects = store.rejects(&run_id("r"), 100).await.unwrap();
     assert_eq!(rejects.iter().map(|reject| reject.line).collect::<Vec<_>>(), [2, 4, 9]);

@@ -1,5 +1,7 @@
 //! Ingestion runs, their leases and rejects.
 
+use std::collections::BTreeMap;
+
 use sqlx::SqliteConnection;
 
 use super::failure::Failure;
@@ -9,7 +11,7 @@ use super::writer::Writer;
 use crate::domain::UnixNanos;
 use crate::store::marks::{self, Begin};
 use crate::store::{
-    Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
 };
 
 impl Writer {
@@ -95,7 +97,8 @@ struct RunRow {
     last_batch: i64,
     lines: i64,
     ticks: i64,
-    ignored: i64,
+    published: i64,
+    ignored_kinds: String,
     rejected: i64,
     last_seq: i64,
     error_reason: Option<String>,
@@ -109,6 +112,7 @@ impl RunRow {
         let row = self.number;
         let time = |nanos| -> Result<UnixNanos, Failure> { rows::time_from_sql(nanos, "runs", row) };
         let invalid_id = |_| rows::damaged("runs", row.to_string(), "id is no run id");
+        let damaged_kinds = || rows::damaged("runs", row.to_string(), "ignored_kinds is no JSON object of counts");
         let state = state_from_sql(self.state);
         Ok(Run {
             run: NewRun {
@@ -130,7 +134,8 @@ impl RunRow {
             progress: RunProgress {
                 lines: from_sql(self.lines),
                 ticks: from_sql(self.ticks),
-                ignored: from_sql(self.ignored),
+                published: from_sql(self.published),
+                ignored: ignored_from_sql(&self.ignored_kinds).ok_or_else(damaged_kinds)?,
                 rejected: from_sql(self.rejected),
                 rejects: Vec::new(),
             },
@@ -140,6 +145,17 @@ impl RunRow {
             finish_time: self.finish_time.map(time).transpose()?,
         })
     }
+}
+
+/// Reads `{"kind": count}`.
+fn ignored_from_sql(json: &str) -> Option<Ignored> {
+    let kinds: BTreeMap<String, u64> = serde_json::from_str(json).ok()?;
+    Some(Ignored(kinds.into_iter().map(|(kind, count)| (kind.into(), count)).collect()))
+}
+
+fn ignored_to_sql(ignored: &Ignored) -> String {
+    let kinds: BTreeMap<&str, u64> = ignored.0.iter().map(|(kind, count)| (&**kind, *count)).collect();
+    serde_json::to_string(&kinds).expect("a map of text to numbers is JSON")
 }
 
 fn state_from_sql(state: i64) -> Option<RunState> {
@@ -310,7 +326,8 @@ async fn cancel(connection: &mut SqliteConnection, run: &RunId, now: UnixNanos) 
 
 const STORE_PROGRESS: &str = "
     UPDATE runs
-    SET last_batch = $3, lines = $4, ticks = $5, ignored = $6, rejected = $7, last_seq = $8
+    SET last_batch = $3, lines = $4, ticks = $5, ignored = $6, rejected = $7, last_seq = $8, published = $9,
+        ignored_kinds = $10
     WHERE id = $1 AND owner = $2 AND state = 1 AND last_batch < $3
     RETURNING 1";
 
@@ -322,9 +339,11 @@ pub(super) async fn store_progress(connection: &mut SqliteConnection, run: &Run)
         .bind(to_sql(run.last_batch)) // $3 last_batch
         .bind(to_sql(run.progress.lines)) // $4 lines
         .bind(to_sql(run.progress.ticks)) // $5 ticks
-        .bind(to_sql(run.progress.ignored)) // $6 ignored
+        .bind(to_sql(run.progress.ignored.total())) // $6 ignored
         .bind(to_sql(run.progress.rejected)) // $7 rejected
         .bind(to_sql(run.last_seq)) // $8 last_seq
+        .bind(to_sql(run.progress.published)) // $9 published
+        .bind(ignored_to_sql(&run.progress.ignored)) // $10 ignored_kinds
         .fetch_all(connection)
         .await?;
     if stored.is_empty() { Err(written_by_another()) } else { Ok(()) }

@@ -9,7 +9,7 @@ async fn a_file_becomes_ticks_in_its_order() {
     let run = imported.run;
     assert!(!imported.duplicate);
     assert_eq!((run.state, run.lines, run.total_lines, run.ticks), (State::Succeeded, 25_000, Some(25_000), 25_000));
-    assert_eq!((run.rejected, run.ignored, run.last_batch), (0, 0, 3));
+    assert_eq!((run.rejected, run.ignored.total(), run.last_batch), (0, 0, 3));
     assert_eq!(run.cursor.map(|cursor| cursor.position), Some(25_000));
     assert_eq!(run.options.time_unit, Some(TimeUnit::Milliseconds));
     assert_eq!(run.options.columns[&Field::Side], "buyer_is_maker");
@@ -26,7 +26,7 @@ async fn bad_lines_are_rejected_with_number_reason_and_text() {
     let bench = Bench::new(Limits::default()).await;
     let file = b"venue,symbol,time_s,price\r\nV,S,1,1.5\r\nV,S,1,NaN\r\n\r\nV,caf\xE9,1,2\r\nV,S,1,2".to_vec();
     let run = bench.import(start("run-1"), &file).await.unwrap().run;
-    assert_eq!((run.lines, run.ticks, run.rejected, run.ignored), (5, 2, 2, 1));
+    assert_eq!((run.lines, run.ticks, run.rejected, run.ignored.total()), (5, 2, 2, 1));
     let rejects: Vec<_> = run.first_rejects.iter().map(|reject| (reject.line, reject.text.as_str())).collect();
     assert_eq!(rejects, [(3, "V,S,1,NaN"), (5, "V,caf\\xE9,1,2")]);
     assert!(run.first_rejects[0].reason.starts_with("price: not a decimal number"));
