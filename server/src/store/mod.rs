@@ -11,11 +11,13 @@ mod conformance;
 pub mod faults;
 mod marks;
 mod memory;
+mod postgres;
 mod retention;
 mod run;
 mod sqlite;
 
 pub use memory::MemoryStore;
+pub use postgres::{PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{
     Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
 };
