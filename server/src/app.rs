@@ -39,7 +39,9 @@ use crate::ingest::import::{self, Imports, ImportsConfig};
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
-use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::store::{
+    OpenError, PostgresOpenError, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
+};
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
 use monitor::Monitor;
@@ -62,6 +64,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database does not open.
+    #[error(transparent)]
+    OpenPostgres(#[from] PostgresOpenError),
     /// The store opens, but cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -156,10 +161,7 @@ impl App {
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
 
-        let sqlite = open_store(&config.store, clock.clone(), &mut random).await?;
-        let bytes = sqlite.size_on_disk().await.unwrap_or(0);
-        let place = sqlite.path().display().to_string();
-        let store: Arc<dyn Store> = sqlite;
+        let Opened { store, place, bytes } = open_store(&config.store, clock.clone(), &mut random).await?;
         let bus: Arc<dyn Bus> = match config.bus {
             BusUrl::Local => Arc::new(LocalBus::new()),
         };
@@ -176,7 +178,7 @@ impl App {
         let summary =
             StoreSummary { place, bytes, entries: replica.hub.head().position, instruments: replica.registry.len() };
 
-        let spool_folder = spool_folder(&config.store)?;
+        let spool_folder = spool_folder(config)?;
         let imports = Imports::new(ImportsConfig {
             ingest: replica.ingest.clone(),
             store: store.clone(),
@@ -280,12 +282,18 @@ fn policy(config: &ServeConfig) -> Policy {
     }
 }
 
-/// Where uploads wait for their end: a folder beside the store, so that a full disk is the operator's own.
-fn spool_folder(store: &StoreUrl) -> Result<PathBuf, StartError> {
-    let StoreUrl::Sqlite(path) = store;
-    let mut folder = path.clone().into_os_string();
-    folder.push(".spool");
-    let folder = PathBuf::from(folder);
+/// Where uploads wait for their end: a folder beside the store, so that a full disk is the operator's own. A store on
+/// another machine has none. Files in it have no names, so that servers may share it.
+fn spool_folder(config: &ServeConfig) -> Result<PathBuf, StartError> {
+    let folder = match (&config.spool, &config.store) {
+        (Some(folder), _) => folder.clone(),
+        (None, StoreUrl::Sqlite(path)) => {
+            let mut folder = path.clone().into_os_string();
+            folder.push(".spool");
+            PathBuf::from(folder)
+        }
+        (None, StoreUrl::Postgres(_)) => std::env::temp_dir(),
+    };
     match std::fs::create_dir_all(&folder) {
         Ok(()) => Ok(folder),
         Err(problem) => Err(StartError::Spool { folder, problem }),
@@ -300,14 +308,30 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
-async fn open_store(
-    url: &StoreUrl,
-    clock: Arc<dyn Clock>,
-    random: &mut SmallRng,
-) -> Result<Arc<SqliteStore>, StartError> {
-    let StoreUrl::Sqlite(path) = url;
-    let options = SqliteOptions { clock, epoch: new_epoch(random), faults: Faults::default() };
-    Ok(SqliteStore::open(path, options).await?)
+/// A store that is open, and what people want to know about it.
+struct Opened {
+    store: Arc<dyn Store>,
+    place: String,
+    bytes: u64,
+}
+
+async fn open_store(url: &StoreUrl, clock: Arc<dyn Clock>, random: &mut SmallRng) -> Result<Opened, StartError> {
+    let epoch = new_epoch(random);
+    match url {
+        StoreUrl::Sqlite(path) => {
+            let options = SqliteOptions { clock, epoch, faults: Faults::default() };
+            let store = SqliteStore::open(path, options).await?;
+            let (place, bytes) = (store.path().display().to_string(), store.size_on_disk().await.unwrap_or(0));
+            Ok(Opened { store, place, bytes })
+        }
+        StoreUrl::Postgres(url) => {
+            // Replicas have clocks of their own; what the store stamps comes from the one that they share.
+            let options = PostgresOptions { clock: None, epoch, seed: random.random(), faults: Faults::default() };
+            let store = PostgresStore::open(url, options).await?;
+            let (place, bytes) = (store.place().to_owned(), store.size_on_disk().await.unwrap_or(0));
+            Ok(Opened { store, place, bytes })
+        }
+    }
 }
 
 /// A name for a log that no other log has.
@@ -315,14 +339,16 @@ fn new_epoch(random: &mut SmallRng) -> Epoch {
     Epoch(random.random_range(1..=u64::MAX))
 }
 
-/// Begins a new epoch in a store that no server has open; the log's new name and its last position.
+/// Begins a new epoch in a store; the log's new name and its last position. An embedded store must have no server, the
+/// servers of a shared one notice.
 pub async fn renew_epoch(url: &StoreUrl, outside: &Outside) -> Result<(Epoch, u64), StartError> {
-    let StoreUrl::Sqlite(path) = url;
-    if !path.exists() {
+    if let StoreUrl::Sqlite(path) = url
+        && !path.exists()
+    {
         return Err(StartError::NoStore(path.display().to_string()));
     }
     let mut random = SmallRng::seed_from_u64(outside.seed);
-    let store = open_store(url, outside.clock.clone(), &mut random).await?;
+    let Opened { store, .. } = open_store(url, outside.clock.clone(), &mut random).await?;
     let renewed = store.renew_epoch(new_epoch(&mut random)).await;
     store.close().await;
     let head = renewed?;

@@ -6,6 +6,7 @@
 mod file;
 mod units;
 
+use crate::store::PostgresUrl;
 use crate::tape::compactor::Policy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -93,8 +94,9 @@ enum EpochCommand {
 
 #[derive(Debug, Args)]
 struct StoreOption {
-    /// Where ticks are kept. [default: sqlite://./tapefeed.db]
-    #[arg(long, value_name = "URL", env = "TAPEFEED_STORE")]
+    /// Where ticks are kept: a file, or postgres://user@host/database. [default: sqlite://./tapefeed.db]
+    // The help does not show the variable's value: it may hold a password.
+    #[arg(long, value_name = "URL", env = "TAPEFEED_STORE", hide_env_values = true)]
     store: Option<StoreUrl>,
 }
 
@@ -131,6 +133,10 @@ struct ServeOptions {
     /// A past day is tidied up this long after its last compaction. [default: 10m]
     #[arg(long, value_name = "TIME", env = "TAPEFEED_MERGE_DELAY")]
     merge_delay: Option<Span>,
+    /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the
+    /// system's temporary folder]
+    #[arg(long, value_name = "PATH", env = "TAPEFEED_SPOOL")]
+    spool: Option<PathBuf>,
     #[command(flatten)]
     common: CommonOptions,
 }
@@ -173,6 +179,8 @@ pub struct ServeConfig {
     pub compact_age: Duration,
     /// How long after its last compaction a past day is tidied up.
     pub merge_delay: Duration,
+    /// The folder in which uploads wait; `None` for the store's usual one.
+    pub spool: Option<PathBuf>,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
     /// What is logged.
@@ -193,6 +201,8 @@ pub struct Demo {
 pub enum StoreUrl {
     /// An embedded file.
     Sqlite(PathBuf),
+    /// A database that several servers may share. Never shows its password.
+    Postgres(PostgresUrl),
 }
 
 /// How commits are announced.
@@ -292,6 +302,7 @@ impl ServeOptions {
             history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
+            spool: self.spool.or(file.spool),
             demo,
             log: self.common.log.or(file.log).unwrap_or_else(|| LOG.into()),
         }
@@ -305,10 +316,10 @@ impl FromStr for StoreUrl {
         let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
         match path {
             Some(path) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
-            _ if text.starts_with("postgres") => {
-                Err("a Postgres store is not in this version: use sqlite://<path>".into())
-            }
-            _ => Err("write sqlite://<path>, as in sqlite://./tapefeed.db".into()),
+            // What is refused here is repeated to the user, so a URL with a password is not: opening it says more.
+            _ => PostgresUrl::new(text).map(StoreUrl::Postgres).ok_or_else(|| {
+                "write sqlite://<path>, as in sqlite://./tapefeed.db, or postgres://<user>@<host>/<database>".into()
+            }),
         }
     }
 }

@@ -56,7 +56,6 @@ fn wrong_options_say_what_to_write() {
     for (arguments, told) in [
         (["--listen", "0.0.0.0:50051"], "neither TLS nor authentication"),
         (["--listen", "localhost"], "127.0.0.1:50051"),
-        (["--store", "postgres://localhost/db"], "not in this version"),
         (["--store", "tapefeed.db"], "sqlite://"),
         (["--bus", "redis://localhost"], "not in this version"),
         (["--log-retention", "a day"], "24h"),
@@ -73,4 +72,18 @@ fn an_epoch_is_renewed_in_the_store_of_serve() {
     let config = CommandLine::try_parse_from(line).unwrap().resolve().unwrap();
     let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: "info".into() };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn the_password_of_a_store_is_never_shown() {
+    let url = "postgres://me:secret@db.example/tape";
+    let serve = read(&["serve", "--store", url]).unwrap();
+    let StoreUrl::Postgres(postgres) = &serve.store else { panic!("{:?}", serve.store) };
+    assert_eq!(postgres.to_string(), "postgres://me@db.example:5432/tape");
+    assert!(!format!("{serve:?}").contains("secret"));
+    // What is wrong with it is found when it is opened, because a refused option is repeated.
+    for url in ["postgres://me:secret@db.example:port/tape", "postgresq://me:secret@db.example/tape"] {
+        let serve = read(&["serve", "--store", url]).unwrap();
+        assert!(!format!("{serve:?}").contains("secret"));
+    }
 }

@@ -4,6 +4,7 @@
 //! and leaves nothing half open. A connection whose work failed is thrown away. Each piece of work has a deadline here,
 //! beside the database's own, because a network that swallows packets tells nobody.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -49,13 +50,19 @@ const SESSION: &str = "
     SET tcp_keepalives_count = 3";
 
 /// How to reach the database, and whether that makes sense now. Shared by all connections of a store.
-#[derive(Debug)]
 pub(super) struct Database {
     options: PgConnectOptions,
     /// Raised when a connection is lost: older ones are not used again.
     generation: AtomicU64,
     /// Locked for a look or a change.
     reconnect: Mutex<Reconnect>,
+}
+
+/// The driver's options would show the password.
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("generation", &self.generation).finish_non_exhaustive()
+    }
 }
 
 /// When the next connection may be tried.

@@ -40,13 +40,15 @@ impl PostgresUrl {
     /// Takes a text that begins like the URL of a Postgres database. The rest is looked at when it is opened, because
     /// the command line and the option file repeat whatever is refused while they are read, passwords too.
     pub fn new(text: &str) -> Option<PostgresUrl> {
-        let is_postgres = text.starts_with("postgres://") || text.starts_with("postgresql://");
-        is_postgres.then(|| PostgresUrl(text.to_owned()))
+        text.starts_with("postgres").then(|| PostgresUrl(text.to_owned()))
     }
 
     /// How to connect.
     pub(super) fn connect_options(&self) -> Result<PgConnectOptions, PostgresUrlInvalid> {
         let (place, query) = self.0.split_once('?').unwrap_or((&self.0, ""));
+        if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
+            return Err(PostgresUrlInvalid("its scheme is another".to_owned()));
+        }
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let name = pair.split('=').next().unwrap_or_default();
             // An unknown one would be ignored, and the driver would log its value.
@@ -106,6 +108,7 @@ mod tests {
             ("postgres://me:secret@%2Frun%2Fpostgresql:5432/tape", "postgres://me@/tape?host=/run/postgresql&port=5432"),
             ("postgres://me:secret@host:port/tape", "postgres://"),
             ("postgres://me:pass@host:1/tape?secret=1", "postgres://"),
+            ("postgresq://me:secret@host:1/tape", "postgres://"),
         ] {
             let url = PostgresUrl::new(text).unwrap();
             assert_eq!(url.to_string(), shown);
@@ -116,7 +119,9 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_url_is_told_without_its_password() {
-        for text in ["postgres://me:secret@host:port/tape", "postgres://me:p@host:1/tape?sslmod=secret"] {
+        for text in
+            ["postgres://me:secret@host:port/tape", "postgres://me:p@host:1/tape?sslmod=secret", "postgres:/me:secret@host"]
+        {
             let error = PostgresUrl::new(text).unwrap().connect_options().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         }

@@ -1,7 +1,9 @@
 //! Which databases are opened, and what is said about the others.
 
+use std::time::Duration;
+
 use super::*;
-use crate::store::Store as _;
+use crate::store::{Store as _, StoreError};
 
 #[tokio::test]
 async fn a_server_that_could_lose_what_it_acknowledged_is_refused() {
@@ -21,15 +23,22 @@ async fn durability_that_is_switched_off_later_stops_appends() {
     let database = server.make_database().await;
     let store = open(&server.url_of(&database, "")).await.unwrap();
     store.append(group(1, "durable")).await.unwrap();
-    let mut admin = server.connect(None).await;
-    execute(&mut admin, &format!("ALTER DATABASE {database} SET synchronous_commit = off")).await;
-    store.close().await;
-    // As a connection that is made again would find it: the checks of the opening are over.
-    let refused = open(&server.url_of(&database, "")).await.unwrap_err();
-    assert!(matches!(refused, PostgresOpenError::NotDurable { .. }), "{refused}");
-    let mut other = server.connect(Some(&database)).await;
-    let appended = sqlx::query("SELECT check_durability()").execute(&mut other).await;
-    assert_eq!(super::super::failure::code(&appended.unwrap_err()).as_deref(), Some("55000"));
+    let mut admin = server.connect(Some(&database)).await;
+    for (value, stored) in [("off", false), ("on", true)] {
+        execute(&mut admin, &format!("ALTER DATABASE {database} SET synchronous_commit = {value}")).await;
+        // Sessions that are there keep their setting.
+        execute(&mut admin, super::troubles::END_OTHERS).await;
+        let appended = loop {
+            match store.append(group(1, "durable?")).await {
+                Err(StoreError::Unavailable(problem)) if !problem.contains("would lose") => {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                appended => break appended,
+            }
+        };
+        assert_eq!(appended.is_ok(), stored, "{value}: {appended:?}");
+    }
+    assert_eq!(store.head().await.unwrap().position, 2);
     server.drop_databases().await;
 }
 

@@ -6,7 +6,8 @@ use super::*;
 use crate::store::faults::{self, Fault, FaultAction};
 use crate::store::{Appended, Store, StoreError, Verdict};
 
-const END_OTHERS: &str = "
+/// Ends the sessions of the database's other users.
+pub(super) const END_OTHERS: &str = "
     SELECT pg_terminate_backend(pid)
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()";
@@ -101,10 +102,10 @@ async fn an_append_that_takes_too_long_is_ended_by_the_database_and_stores_nothi
 }
 
 #[tokio::test]
-async fn sessions_have_limits_of_their_own() {
+async fn sessions_have_limits_of_their_own_and_show_no_password() {
     let Some(server) = TestServer::find() else { return };
     let database = server.make_database().await;
-    let store = open(&server.url_of(&database, "")).await.unwrap();
+    let store = open(&server.url_of(&database, "password=secret")).await.unwrap();
     let settings = "
         SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout') || ' '
             || current_setting('idle_in_transaction_session_timeout') || ' ' || current_setting('application_name')";
@@ -115,6 +116,6 @@ async fn sessions_have_limits_of_their_own() {
         .unwrap();
     assert_eq!(settings, "5s 2s 10s tapefeed-server");
     assert!(store.size_on_disk().await.unwrap() > 1_000_000);
-    assert!(!format!("{store:?}").contains("password"));
+    assert!(!format!("{store:?}").contains("secret"));
     server.drop_databases().await;
 }
