@@ -141,7 +141,18 @@ async fn follow(endpoint: Endpoint, first: proto::StartPosition, end: Arc<Atomic
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_twenty_times_loses_tears_and_doubles_nothing() {
-    let mut server = Server::start(Options::serve()).await;
+    killed(Options::serve(), kill_server).await;
+}
+
+/// Kills the server and starts it again.
+pub(crate) async fn kill_server(server: &mut Server) {
+    server.kill9().await;
+    server.restart().await;
+}
+
+/// Kills something again and again under load, over any store. Killing ends when everything serves again.
+pub(crate) async fn killed(options: Options, mut kill: impl AsyncFnMut(&mut Server)) {
+    let mut server = Server::start(options).await;
     let endpoint = server.endpoint();
     let window = proto::SubscribeTicksRequest { selectors: vec![selector("*")], ..Default::default() };
     let mut probe = server.stubs().await.live.subscribe_ticks(window).await.expect("granted").into_inner();
@@ -156,15 +167,14 @@ async fn a_server_killed_twenty_times_loses_tears_and_doubles_nothing() {
         .collect();
     let mut random = SmallRng::seed_from_u64(20);
     let mut slowest = Duration::ZERO;
-    for kill in 0..KILLS {
+    for number in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(random.random_range(50..600))).await;
-        server.kill9().await;
         let begin = Instant::now();
-        server.restart().await;
+        kill(&mut server).await;
         slowest = slowest.max(begin.elapsed());
         // Every life has to have done something before it ends.
         let before = acknowledged.load(Ordering::Relaxed);
-        while acknowledged.load(Ordering::Relaxed) == before && kill + 1 < KILLS {
+        while acknowledged.load(Ordering::Relaxed) == before && number + 1 < KILLS {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }

@@ -9,6 +9,7 @@ mod import;
 mod import_kills;
 mod kills;
 mod live;
+mod postgres;
 mod publish;
 mod raw;
 mod readme;

@@ -40,8 +40,7 @@ pub(super) async fn commit(
 ) -> Result<ManifestCommit, Failure> {
     faults.hit(faults::MANIFEST_BEFORE).await?;
     let armed = stumble::arm(connection, &faults, &INSIDE).await?;
-    let Outcome { outcome, current_version, current_epoch, not_live } =
-        call(connection, &change, epoch, terms).await?;
+    let Outcome { outcome, current_version, current_epoch, not_live } = call(connection, &change, epoch, terms).await?;
     if armed {
         stumble::disarm(connection, &INSIDE).await?;
     }
@@ -67,11 +66,8 @@ async fn call(
     for chunk in &change.added {
         added.push(&chunk.row, &chunk.bytes);
     }
-    let (instruments, positions): (Vec<i64>, Vec<i64>) = change
-        .compacted
-        .iter()
-        .map(|(instrument, position)| (i64::from(instrument.0), to_sql(*position)))
-        .unzip();
+    let (instruments, positions): (Vec<i64>, Vec<i64>) =
+        change.compacted.iter().map(|(instrument, position)| (i64::from(instrument.0), to_sql(*position))).unzip();
     let outcome: Outcome = sqlx::query_as(COMMIT)
         .bind(terms.check_identity) // $1 whether the database's identity is checked
         .bind(terms.new_epoch) // $2 name of an epoch that would begin

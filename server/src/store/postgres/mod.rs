@@ -87,8 +87,7 @@ impl Store for PostgresStore {
     #[instrument(name = "db.log_head.read", skip_all)]
     async fn head(&self) -> Result<LogHead, StoreError> {
         let check_identity = self.terms.check_identity;
-        let (head, moved) =
-            self.looks.run(move |connection| Box::pin(log::head(connection, check_identity))).await?;
+        let (head, moved) = self.looks.run(move |connection| Box::pin(log::head(connection, check_identity))).await?;
         if !moved {
             return Ok(head);
         }

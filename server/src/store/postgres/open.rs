@@ -179,9 +179,8 @@ impl Unready {
                 let code = failure::code(&error);
                 let problem = error.to_string();
                 // 28: not let in; 3D: no such database; 57P: starting or stopping; 53300: too many connections.
-                let unreachable = code.is_none_or(|code| {
-                    ["28", "3D", "57P", "53300"].iter().any(|class| code.starts_with(class))
-                });
+                let unreachable =
+                    code.is_none_or(|code| ["28", "3D", "57P", "53300"].iter().any(|class| code.starts_with(class)));
                 if unreachable {
                     PostgresOpenError::Unreachable { database, problem }
                 } else {

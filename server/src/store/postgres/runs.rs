@@ -49,10 +49,10 @@ impl RunRow {
         let invalid_id = |_| rows::damaged("runs", row.to_string(), "id is no run id");
         let damaged_kinds = || rows::damaged("runs", row.to_string(), "ignored_kinds is no JSON object of counts");
         let state = state_from_sql(self.state);
-        let error = self.error_reason.zip(self.error_message).map(|(reason, message)| RunError {
-            reason: text_from_sql(&reason),
-            message: text_from_sql(&message),
-        });
+        let error = self
+            .error_reason
+            .zip(self.error_message)
+            .map(|(reason, message)| RunError { reason: text_from_sql(&reason), message: text_from_sql(&message) });
         Ok(Run {
             run: NewRun {
                 id: RunId::new(&self.id).map_err(invalid_id)?,

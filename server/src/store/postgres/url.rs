@@ -105,7 +105,10 @@ mod tests {
                 "postgres://me:secret@localhost:1/tape?statement_cache_capacity=0&sslmode=disable",
                 "postgres://me@localhost:1/tape",
             ),
-            ("postgres://me:secret@%2Frun%2Fpostgresql:5432/tape", "postgres://me@/tape?host=/run/postgresql&port=5432"),
+            (
+                "postgres://me:secret@%2Frun%2Fpostgresql:5432/tape",
+                "postgres://me@/tape?host=/run/postgresql&port=5432",
+            ),
             ("postgres://me:secret@host:port/tape", "postgres://"),
             ("postgres://me:pass@host:1/tape?secret=1", "postgres://"),
             ("postgresq://me:secret@host:1/tape", "postgres://"),
@@ -119,9 +122,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_a_url_is_told_without_its_password() {
-        for text in
-            ["postgres://me:secret@host:port/tape", "postgres://me:p@host:1/tape?sslmod=secret", "postgres:/me:secret@host"]
-        {
+        for text in [
+            "postgres://me:secret@host:port/tape",
+            "postgres://me:p@host:1/tape?sslmod=secret",
+            "postgres:/me:secret@host",
+        ] {
             let error = PostgresUrl::new(text).unwrap().connect_options().unwrap_err();
             assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         }

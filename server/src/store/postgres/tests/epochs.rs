@@ -54,7 +54,8 @@ async fn a_promotion_is_noticed_without_writes_and_at_the_next_opening() {
     assert_eq!(store.head().await.unwrap().epoch, epoch);
     store.close().await;
     execute(&mut other, RESTORED).await;
-    let store = PostgresStore::open(&server.url_of(&database, ""), PostgresOptions { seed: 8, ..options() }).await.unwrap();
+    let store =
+        PostgresStore::open(&server.url_of(&database, ""), PostgresOptions { seed: 8, ..options() }).await.unwrap();
     assert_ne!(store.head().await.unwrap().epoch, epoch);
     assert_eq!(store.epochs().await.unwrap().len(), 3);
     server.drop_databases().await;
@@ -93,7 +94,8 @@ async fn where_the_identity_is_hidden_the_store_works_without_it() {
     // Told later, it is taken down and begins no epoch; hidden again, what is known is not compared.
     execute(&mut admin, &format!("GRANT EXECUTE ON FUNCTION pg_control_system() TO {user}")).await;
     open(&url).await.unwrap().close().await;
-    let known: bool = sqlx::query_scalar("SELECT timeline IS NOT NULL FROM log_head").fetch_one(&mut admin).await.unwrap();
+    let known: bool =
+        sqlx::query_scalar("SELECT timeline IS NOT NULL FROM log_head").fetch_one(&mut admin).await.unwrap();
     assert!(known);
     execute(&mut admin, &format!("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM {user}")).await;
     execute(&mut admin, PROMOTED).await;

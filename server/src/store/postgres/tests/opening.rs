@@ -134,7 +134,8 @@ async fn a_store_works_without_named_statements() {
         assert_eq!(store.head().await.unwrap().position, number);
     }
     let mut other = server.connect(Some(&database)).await;
-    let named: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut other).await.unwrap();
+    let named: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut other).await.unwrap();
     assert!(named <= 1, "only this question");
     server.drop_databases().await;
 }
