@@ -35,6 +35,8 @@ const RESTART: Duration = Duration::from_secs(5);
 struct Sent {
     batches: BTreeMap<u64, Vec<proto::Tick>>,
     acknowledged: Vec<u64>,
+    /// The cursor of the last acknowledgement.
+    cursor: bytes::Bytes,
 }
 
 /// A connection, as soon as there is one.
@@ -71,7 +73,11 @@ async fn publish(endpoint: Endpoint, number: usize, acknowledged: Arc<AtomicU64>
             }
             let Some(next) = pending.front() else { return sent };
             match publisher.ack().await {
-                Ok(ack) => assert_eq!(ack.expect("we did not close").batch_seq, *next),
+                Ok(ack) => {
+                    let ack = ack.expect("we did not close");
+                    assert_eq!(ack.batch_seq, *next);
+                    sent.cursor = ack.cursor;
+                }
                 Err(status) => break status,
             }
             acknowledged.fetch_add(sent.batches[next].len() as u64, Ordering::Relaxed);
@@ -186,7 +192,13 @@ pub(crate) async fn killed(options: Options, mut kill: impl AsyncFnMut(&mut Serv
     for producer in producers {
         sent.push(producer.await.expect("a producer"));
     }
-    let log = log(&server.stubs().await).await;
+    let stubs = server.stubs().await;
+    for sent in &sent {
+        // What was acknowledged is asked for by its cursor: an answer need not show it before.
+        let request = proto::ListInstrumentsRequest { min_cursor: sent.cursor.clone(), ..Default::default() };
+        stubs.instruments.clone().list_instruments(request).await.expect("the cursor is reached");
+    }
+    let log = log(&stubs).await;
     end.store(log.len() as u64, Ordering::Release);
     let seen = follower.await.expect("the subscriber");
     let indeterminate = check(&log, &sent);

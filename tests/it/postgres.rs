@@ -135,8 +135,11 @@ async fn a_database_that_cannot_be_opened_is_told_without_its_password() {
     let Some(database) = Database::start() else { return };
     let url = database.url().replace("postgres@", "postgres:secret@");
     let server = Server::start(Options::serve().database(&url)).await;
-    for output in [refused.output, server.output()] {
+    let banner = eventually("the banner", HEALTH, async || {
+        let output = server.output();
+        output.contains("postgres://postgres@127.0.0.1").then_some(output)
+    });
+    for output in [refused.output, banner.await] {
         assert!(!output.contains("secret"), "{output}");
     }
-    assert!(server.output().contains("postgres://postgres@127.0.0.1"), "{}", server.output());
 }
