@@ -181,7 +181,7 @@ impl Inner {
         if let Some(stored) = self.store.run(&self.stored_name(run)).await? {
             let rejects = match stored.progress.rejected {
                 0 => Vec::new(),
-                _ => self.store.rejects(&stored.run.id, SHOWN_REJECTS).await?,
+                _ => self.store.rejects(&stored.run.id, 0, SHOWN_REJECTS).await?,
             };
             let epoch = self.store.head().await?.epoch;
             let max_rejects = entry.map(|entry| entry.start.max_rejects);
