@@ -1,9 +1,10 @@
-//! HistoryService: questions about stored ticks. One file for each call; what the answers mean stands in
+//! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean stands in
 //! [`crate::query`].
 
 mod get_average_price;
 mod get_price_statistics;
 mod list_latest_ticks;
+mod list_published_bars;
 mod list_ticks;
 
 use std::sync::Arc;
@@ -74,6 +75,15 @@ impl proto::history_service_server::HistoryService for HistoryService {
 
     async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
         Err(Refusal::not_served("ListBars").into())
+    }
+
+    async fn list_published_bars(
+        &self,
+        request: Request<proto::ListPublishedBarsRequest>,
+    ) -> Result<Response<proto::ListPublishedBarsResponse>, Status> {
+        let request = request.into_inner();
+        let response = list_published_bars::list_published_bars(&self.query, request).await?;
+        Ok(Response::new(response))
     }
 
     async fn list_moving_averages(

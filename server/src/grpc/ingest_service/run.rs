@@ -13,7 +13,7 @@ use crate::ingest::import::{
     DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart, RunStatus, State,
     TimeUnit,
 };
-use crate::store::{Reject, RunError, RunId};
+use crate::store::{Ignored, Reject, RunError, RunId};
 
 /// Longest file name in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -181,7 +181,7 @@ impl From<RunStatus> for proto::IngestionRun {
             total_lines,
             ticks,
             rejected,
-            published: _,
+            published,
             ignored,
             error,
             create_time,
@@ -218,6 +218,8 @@ impl From<RunStatus> for proto::IngestionRun {
             cursor: cursor.map(Into::into).unwrap_or_default(),
             last_batch_seq: last_batch,
             first_rejects: first_rejects.into_iter().map(wire_reject).collect(),
+            ignored_lines: wire_ignored(&ignored),
+            published_count: published,
         }
     }
 }
@@ -248,6 +250,10 @@ fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -
 fn wire_error(error: RunError) -> proto::IngestionError {
     let RunError { reason, message } = error;
     proto::IngestionError { reason: reason_named(&reason).into(), message }
+}
+
+fn wire_ignored(Ignored(kinds): &Ignored) -> Vec<proto::IgnoredLines> {
+    kinds.iter().map(|(kind, count)| proto::IgnoredLines { kind: kind.to_string(), count: *count }).collect()
 }
 
 pub(super) fn wire_reject(reject: Reject) -> proto::RejectedLine {

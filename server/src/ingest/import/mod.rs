@@ -15,6 +15,7 @@ mod limits;
 mod list;
 mod options;
 mod registry;
+mod rejects;
 mod spool;
 mod status;
 mod upload;
@@ -38,6 +39,7 @@ pub use field::Field;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
+pub use rejects::RejectPage;
 pub use status::{RunStatus, State};
 pub use upload::{Imported, Upload};
 
