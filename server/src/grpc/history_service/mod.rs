@@ -115,3 +115,6 @@ fn rows(query: &Query, ticks: &[Tick]) -> Result<Vec<proto::Tick>, Refusal> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod published_tests;
