@@ -5,6 +5,77 @@
 ALTER TABLE runs ADD COLUMN published BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE runs ADD COLUMN ignored_kinds JSONB NOT NULL DEFAULT '{}';
 
+-- Why a line was refused, for programs: the name of an ErrorReason of the contract without its prefix.
+ALTER TABLE run_rejects ADD COLUMN code TEXT NOT NULL DEFAULT 'FIELD_INVALID';
+
+-- Days of instruments as their venues published them; one row for each key, a later import replaces it. Nothing is
+-- computed from them, and they have no place in the log. Codes are the venue's own. Text is escaped like that of runs.
+CREATE TABLE published_bars (
+    instrument_id     BIGINT  NOT NULL,                            -- instruments.id
+    day               BIGINT  NOT NULL CHECK (day >= 0),           -- of the session, in days since 1970:
+                                                                   -- date '1970-01-01' + day::INTEGER
+    market            BIGINT  NOT NULL CHECK (market >= 0),        -- code of the market
+    term              BIGINT  NOT NULL CHECK (term >= 0),          -- of a forward, in days; 0 if there is none
+    open              NUMERIC NOT NULL,                            -- first price; all prices are for one unit
+    high              NUMERIC NOT NULL,                            -- highest price
+    low               NUMERIC NOT NULL,                            -- lowest price
+    average           NUMERIC NOT NULL,                            -- average price, as the venue rounds it
+    close             NUMERIC NOT NULL,                            -- last price
+    bid               NUMERIC NOT NULL,                            -- best bid at the end; 0 may mean none
+    ask               NUMERIC NOT NULL,                            -- best ask at the end; 0 may mean none
+    trade_count       BIGINT  NOT NULL,                            -- how many trades, as far as the venue's field reaches
+    quantity          NUMERIC NOT NULL,                            -- units traded
+    value             NUMERIC NOT NULL,                            -- paid for them, in the instrument's currency
+    strike            NUMERIC NOT NULL,                            -- of an option, in currency; 0 if there is none
+    strike_points     NUMERIC NOT NULL,                            -- of an option, in points; 0 if there is none
+    expiry_day        BIGINT  NOT NULL CHECK (expiry_day >= 0),    -- in days since 1970; 9999-12-31 if nothing expires
+    quote_factor      BIGINT  NOT NULL CHECK (quote_factor >= 0),  -- units that a published price was for
+    board             TEXT    NOT NULL,                            -- code of the board or lot
+    strike_correction TEXT    NOT NULL,                            -- code of the correction of strikes; may be empty
+    distribution      TEXT    NOT NULL,                            -- number of the distribution; may be empty
+    PRIMARY KEY (instrument_id, day, market, term)
+);
+
+-- What venues say about instruments: one row an instrument, of the newest day; of the same day, what was imported last.
+CREATE TABLE instrument_details (
+    instrument_id BIGINT NOT NULL PRIMARY KEY,          -- instruments.id
+    day           BIGINT NOT NULL CHECK (day >= 0),     -- on which it was published, in days since 1970
+    isin          TEXT   NOT NULL,                      -- or the venue's own code in its place; may be empty, as all below
+    issuer        TEXT   NOT NULL,                      -- short name
+    share_class   TEXT   NOT NULL,                      -- and its marks
+    currency      TEXT   NOT NULL                       -- as the venue writes it
+);
+
+-- Stores bars and details: arrays of objects with the columns' names, no two of one key.
+CREATE FUNCTION store_published(_bars JSON, _details JSON) RETURNS VOID
+LANGUAGE sql
+AS $$
+    INSERT INTO published_bars (
+            instrument_id, day, market, term,
+            open, high, low, average, close, bid, ask, trade_count, quantity, value,
+            strike, strike_points, expiry_day, quote_factor, board, strike_correction, distribution
+        )
+        SELECT
+            instrument_id, day, market, term,
+            open, high, low, average, close, bid, ask, trade_count, quantity, value,
+            strike, strike_points, expiry_day, quote_factor, board, strike_correction, distribution
+        FROM json_populate_recordset(NULL::published_bars, _bars)
+        ON CONFLICT (instrument_id, day, market, term) DO UPDATE SET
+            open = excluded.open, high = excluded.high, low = excluded.low, average = excluded.average,
+            close = excluded.close, bid = excluded.bid, ask = excluded.ask, trade_count = excluded.trade_count,
+            quantity = excluded.quantity, value = excluded.value, strike = excluded.strike,
+            strike_points = excluded.strike_points, expiry_day = excluded.expiry_day,
+            quote_factor = excluded.quote_factor, board = excluded.board,
+            strike_correction = excluded.strike_correction, distribution = excluded.distribution;
+    INSERT INTO instrument_details (instrument_id, day, isin, issuer, share_class, currency)
+        SELECT instrument_id, day, isin, issuer, share_class, currency
+        FROM json_populate_recordset(NULL::instrument_details, _details)
+        ON CONFLICT (instrument_id) DO UPDATE SET
+            day = excluded.day, isin = excluded.isin, issuer = excluded.issuer,
+            share_class = excluded.share_class, currency = excluded.currency
+            WHERE instrument_details.day <= excluded.day;
+$$;
+
 -- Appends a group: judges every mark as `store/marks.rs` does, and stores all of it or nothing. One call is one
 -- transaction and one round trip. In this order: head, producers and run, segment.
 CREATE FUNCTION append_group(
@@ -31,8 +102,11 @@ CREATE FUNCTION append_group(
     _ignored_kinds   TEXT[],
     _ignored_counts  BIGINT[],
     _reject_lines    BIGINT[],
+    _reject_codes    TEXT[],
     _reject_reasons  TEXT[],
     _reject_texts    TEXT[],
+    _bars            TEXT,       -- what the run publishes, for store_published; NULL for nothing
+    _details         TEXT,
     OUT outcome      INTEGER,    -- 0 committed, 1 refused, 2 another epoch
     OUT log_epoch    BIGINT,
     OUT group_first  BIGINT,     -- position of the group's first entry
@@ -187,10 +261,14 @@ BEGIN
                     )
                 WHERE runs.number = known.number;
         END IF;
-        INSERT INTO run_rejects (run, line, reason, text)
-            SELECT known.number, line, reason, text
-            FROM unnest(_reject_lines, _reject_reasons, _reject_texts) AS rejected (line, reason, text)
+        INSERT INTO run_rejects (run, line, code, reason, text)
+            SELECT known.number, line, code, reason, text
+            FROM unnest(_reject_lines, _reject_codes, _reject_reasons, _reject_texts)
+                AS rejected (line, code, reason, text)
             ON CONFLICT DO NOTHING;
+        IF _bars IS NOT NULL THEN
+            PERFORM store_published(_bars::JSON, _details::JSON);
+        END IF;
     END IF;
     IF _entry_count > 0 THEN
         INSERT INTO segments

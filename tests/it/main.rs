@@ -11,6 +11,7 @@ mod kills;
 mod live;
 mod postgres;
 mod publish;
+mod published;
 mod raw;
 mod readme;
 mod recipes;

@@ -1,21 +1,24 @@
 //! Appending a group: one call of `append_group`, which judges and stores it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
 
 use super::failure::Failure;
+use super::published;
 use super::rows::{self, from_sql, text_to_sql, to_sql, to_sql_at_most};
 use super::stumble;
 use super::terms::Terms;
 use crate::domain::Epoch;
 use crate::store::faults::{self, Faults};
+use crate::store::published::{last_bars, newest_details};
 use crate::store::{Appended, Group, Mark, RunId, RunProgress, StoreError, Verdict};
 
 const APPEND: &str = "
     SELECT outcome, log_epoch, group_first, group_time, group_chain, verdicts, verdict_seqs
     FROM append_group(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+        $26, $27, $28
     )";
 
 /// The places inside the function.
@@ -79,8 +82,11 @@ async fn call(connection: &mut PgConnection, group: &Group, terms: Terms) -> Res
         .bind(run.ignored_kinds) // $21 kinds of lines left out
         .bind(run.ignored_counts) // $22 how many of each
         .bind(run.reject_lines) // $23 numbers of the rejected lines that are kept
-        .bind(run.reject_reasons) // $24 why
-        .bind(run.reject_texts) // $25 their text
+        .bind(run.reject_codes) // $24 why, for programs
+        .bind(run.reject_reasons) // $25 why, in words
+        .bind(run.reject_texts) // $26 their text
+        .bind(run.bars) // $27 published bars as JSON: [{column: value}], or NULL
+        .bind(run.details) // $28 details as JSON: [{column: value}], or NULL
         .fetch_one(connection)
         .await?;
     Ok(outcome)
@@ -150,15 +156,27 @@ struct RunAddition<'g> {
     ignored_kinds: Vec<String>,
     ignored_counts: Vec<i64>,
     reject_lines: Vec<i64>,
+    reject_codes: Vec<&'g str>,
     reject_reasons: Vec<String>,
     reject_texts: Vec<String>,
+    bars: Option<String>,
+    details: Option<String>,
 }
 
 impl<'g> RunAddition<'g> {
     fn of(group: &'g Group) -> RunAddition<'g> {
         let mut addition = RunAddition { id: run_of(group).map(RunId::as_str), ..RunAddition::default() };
+        let mut bars = BTreeMap::new();
+        let mut details = BTreeMap::new();
         for mark in &group.marks {
-            let Mark::Run { progress, .. } = mark else { continue };
+            let Mark::Run { progress, published, .. } = mark else { continue };
+            bars.extend(last_bars(published));
+            for (instrument, of_batch) in newest_details(published) {
+                let known = details.entry(instrument).or_insert(of_batch);
+                if known.day <= of_batch.day {
+                    *known = of_batch;
+                }
+            }
             let RunProgress { lines, ticks, published, ignored, rejected, rejects } = progress;
             addition.progress.lines += lines;
             addition.progress.ticks += ticks;
@@ -167,9 +185,14 @@ impl<'g> RunAddition<'g> {
             addition.progress.ignored.add(ignored);
             for reject in rejects {
                 addition.reject_lines.push(to_sql(reject.line));
+                addition.reject_codes.push(&reject.code);
                 addition.reject_reasons.push(text_to_sql(&reject.reason));
                 addition.reject_texts.push(text_to_sql(&reject.text));
             }
+        }
+        if !(bars.is_empty() && details.is_empty()) {
+            addition.bars = Some(published::bars_to_json(bars));
+            addition.details = Some(published::details_to_json(details));
         }
         for (kind, count) in &addition.progress.ignored.0 {
             addition.ignored_kinds.push(text_to_sql(kind));

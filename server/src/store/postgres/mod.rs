@@ -2,7 +2,8 @@
 //!
 //! Every write is one call of a function of the database (`migrations/postgres`), committed by itself: a server that
 //! freezes holds no lock. Everything runs in tasks of their own on connections by use ([`connections`]). The statements
-//! stand beside what they serve: [`append`], [`log`], [`manifest`], [`registry`], [`runs`], [`sweep`], [`epochs`].
+//! stand beside what they serve: [`append`], [`log`], [`manifest`], [`published`], [`registry`], [`runs`],
+//! [`sweep`], [`epochs`].
 //!
 //! The database's own identity and timeline belong to the log's epoch: whichever transaction first finds another one
 //! begins a new epoch before it does anything else (`lock_head` in the migrations).
@@ -14,6 +15,7 @@ mod failure;
 mod log;
 mod manifest;
 mod open;
+mod published;
 mod registry;
 mod rows;
 mod runs;
@@ -24,6 +26,7 @@ mod terms;
 pub(super) mod tests;
 mod url;
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -39,7 +42,7 @@ use super::{
     ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
     Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue};
 use connections::Connections;
 use terms::TermsSource;
 
@@ -222,9 +225,29 @@ impl Store for PostgresStore {
     }
 
     #[instrument(name = "db.run_rejects.list", skip_all)]
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let run = run.clone();
-        self.reads.run(move |connection| Box::pin(runs::rejects(connection, run, limit))).await
+        self.reads.run(move |connection| Box::pin(runs::rejects(connection, run, after_line, limit))).await
+    }
+
+    #[instrument(name = "db.published_bars.list", skip_all)]
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        self.reads.run(move |connection| Box::pin(published::bars(connection, instrument, days, after, limit))).await
+    }
+
+    #[instrument(name = "db.instrument_details.read", skip_all, fields(instruments = instruments.len()))]
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        let instruments = instruments.to_vec();
+        self.reads.run(move |connection| Box::pin(published::details(connection, instruments))).await
     }
 
     #[instrument(name = "db.epochs.list", skip_all)]

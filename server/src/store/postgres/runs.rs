@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::{FromRow as _, PgConnection, Row as _};
 
 use super::failure::Failure;
-use super::rows::{self, from_sql, text_from_sql, text_to_sql, to_sql};
+use super::rows::{self, from_sql, text_from_sql, text_to_sql, to_sql, to_sql_at_most};
 use super::terms::Terms;
 use crate::domain::UnixNanos;
 use crate::store::{
@@ -241,20 +241,27 @@ pub(super) async fn list(
 }
 
 const REJECTS: &str = "
-    SELECT line, reason, text
+    SELECT line, code, reason, text
     FROM run_rejects
-    WHERE run = (SELECT number FROM runs WHERE id = $1)
+    WHERE run = (SELECT number FROM runs WHERE id = $1) AND line > $2
     ORDER BY line
-    LIMIT $2";
+    LIMIT $3";
 
-pub(super) async fn rejects(connection: &mut PgConnection, run: RunId, limit: usize) -> Result<Vec<Reject>, Failure> {
-    let found: Vec<(i64, String, String)> = sqlx::query_as(REJECTS)
+pub(super) async fn rejects(
+    connection: &mut PgConnection,
+    run: RunId,
+    after_line: u64,
+    limit: usize,
+) -> Result<Vec<Reject>, Failure> {
+    let found: Vec<(i64, String, String, String)> = sqlx::query_as(REJECTS)
         .bind(run.as_str()) // $1 id
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX)) // $2 at most
+        .bind(to_sql_at_most(after_line)) // $2 line
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX)) // $3 at most
         .fetch_all(connection)
         .await?;
-    let reject = |(line, reason, text): (i64, String, String)| Reject {
+    let reject = |(line, code, reason, text): (i64, String, String, String)| Reject {
         line: from_sql(line),
+        code: code.into(),
         reason: text_from_sql(&reason),
         text: text_from_sql(&text),
     };
