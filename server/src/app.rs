@@ -282,18 +282,9 @@ fn policy(config: &ServeConfig) -> Policy {
     }
 }
 
-/// Where uploads wait for their end: a folder beside the store, so that a full disk is the operator's own. A store on
-/// another machine has none. Files in it have no names, so that servers may share it.
+/// Where uploads wait for their end. Files in it have no names, so that servers may share it.
 fn spool_folder(config: &ServeConfig) -> Result<PathBuf, StartError> {
-    let folder = match (&config.spool, &config.store) {
-        (Some(folder), _) => folder.clone(),
-        (None, StoreUrl::Sqlite(path)) => {
-            let mut folder = path.clone().into_os_string();
-            folder.push(".spool");
-            PathBuf::from(folder)
-        }
-        (None, StoreUrl::Postgres(_)) => std::env::temp_dir(),
-    };
+    let folder = config.spool.clone();
     match std::fs::create_dir_all(&folder) {
         Ok(()) => Ok(folder),
         Err(problem) => Err(StartError::Spool { folder, problem }),

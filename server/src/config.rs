@@ -179,8 +179,8 @@ pub struct ServeConfig {
     pub compact_age: Duration,
     /// How long after its last compaction a past day is tidied up.
     pub merge_delay: Duration,
-    /// The folder in which uploads wait; `None` for the store's usual one.
-    pub spool: Option<PathBuf>,
+    /// The folder in which uploads wait.
+    pub spool: PathBuf,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
     /// What is logged.
@@ -292,7 +292,6 @@ impl ServeOptions {
         let demo_history = demo.map(|_| Span(DEMO_HISTORY));
         ServeConfig {
             listen: self.listen.or(file.listen).map_or(LISTEN, |listen| listen.0),
-            store,
             bus: self.bus.or(file.bus).unwrap_or(BusUrl::Local),
             log_retention: self.log_retention.or(file.log_retention).map_or(LOG_RETENTION, |span| span.0),
             log_retention_bytes: self
@@ -302,9 +301,25 @@ impl ServeOptions {
             history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
-            spool: self.spool.or(file.spool),
+            spool: self.spool.or(file.spool).unwrap_or_else(|| store.spool()),
+            store,
             demo,
             log: self.common.log.or(file.log).unwrap_or_else(|| LOG.into()),
+        }
+    }
+}
+
+impl StoreUrl {
+    /// Where uploads wait: a folder beside the store, so that a full disk is the operator's own. A store on another
+    /// machine has none.
+    fn spool(&self) -> PathBuf {
+        match self {
+            StoreUrl::Sqlite(path) => {
+                let mut folder = path.clone().into_os_string();
+                folder.push(".spool");
+                folder.into()
+            }
+            StoreUrl::Postgres(_) => std::env::temp_dir(),
         }
     }
 }

@@ -45,7 +45,7 @@ impl Fixture {
             history_retention: None,
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
-            spool: None,
+            spool: folder.path().join("spool"),
             demo: None,
             log: "info".into(),
         };
