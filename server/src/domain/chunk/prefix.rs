@@ -43,8 +43,7 @@ pub fn prefix(bytes: &[u8], until: UnixNanos) -> Result<Prefix, ChunkCorrupt> {
     let prices = column::take_first(&mut reader, count, before)?;
     let quantities = first_quantities(&mut reader, count, before)?;
     let quantities = quantities.as_deref();
-    if !codec::inside_door(&prices, price_exponent)
-        || !codec::inside_door(quantities.unwrap_or(&[]), quantity_exponent)
+    if !codec::inside_door(&prices, price_exponent) || !codec::inside_door(quantities.unwrap_or(&[]), quantity_exponent)
     {
         return Err(codec::OUTSIDE_DOOR);
     }
@@ -83,7 +82,8 @@ fn skip_receive_times(
         RECEIVED_ALONE => column::skip(reader, count),
         RECEIVED_BY_LAG => {
             let mut ahead = reader.clone();
-            if share_a_time(first_times) > 0 && column::skip_measured(&mut ahead)? && column::skip_measured(&mut ahead)? {
+            if share_a_time(first_times) > 0 && column::skip_measured(&mut ahead)? && column::skip_measured(&mut ahead)?
+            {
                 *reader = ahead;
                 return Ok(());
             }
