@@ -10,8 +10,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 
-use crate::domain::InstrumentId;
-use crate::domain::chunk::{self, Chunk, ChunkCorrupt};
+use crate::domain::chunk::{self, Chunk, ChunkCorrupt, Prefix};
+use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::{ChunkId, Store, StoreError};
 
 /// Chunks that one read of the store asks for at most: about 1.3 MB of bytes in flight for a call.
@@ -94,6 +94,19 @@ impl ChunkCache {
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// What chunks hold before instants, in the order asked. Nothing is kept decoded for it.
+    pub async fn prefixes(&self, asked: &[(ChunkId, UnixNanos)]) -> Result<Vec<Prefix>, ChunkError> {
+        let ids: Vec<ChunkId> = asked.iter().map(|(id, _)| *id).collect();
+        let mut prefixes = Vec::with_capacity(asked.len());
+        for (part, ids) in asked.chunks(MOST_CHUNKS_A_READ).zip(ids.chunks(MOST_CHUNKS_A_READ)) {
+            let read = self.bytes(ids).await?;
+            for (&(id, until), bytes) in part.iter().zip(read) {
+                prefixes.push(chunk::prefix(&bytes, until).map_err(|error| corrupt(id, &error))?);
+            }
+        }
+        Ok(prefixes)
     }
 
     /// The bytes of chunks, in the order asked.

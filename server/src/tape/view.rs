@@ -3,9 +3,12 @@
 //! A [`View`] never changes; the next one shares what did not change with it. Per instrument it has a [`Holding`]:
 //! chunk headers for what is compacted, and hot ticks for what is not.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
-use crate::domain::statistics::Statistics;
+use super::Chunks;
+use crate::domain::statistics::{Statistics, Totals};
+use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
 use crate::store::ChunkId;
 
@@ -52,11 +55,11 @@ impl ChunkHeader {
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
     /// Ordinary chunks: disjoint and ascending by (event_time, log_seq).
-    pub chunks: Arc<Vec<Arc<ChunkHeader>>>,
+    pub chunks: Arc<Chunks>,
     /// Late chunks: each ascending inside, overlapping the ordinary ones and each other.
     pub late: Arc<Vec<Arc<ChunkHeader>>>,
     /// Ticks that are not in chunks: blocks in the order of the log, each ascending by `log_seq`.
-    pub hot: Vec<Arc<Vec<Tick>>>,
+    pub hot: Vec<Arc<HotBlock>>,
     /// The newest hot tick by (event_time, log_seq).
     pub hot_latest: Option<Arc<Tick>>,
     /// Everything of the instrument up to this position is in chunks.
@@ -83,7 +86,7 @@ impl Holding {
         if self.hot_latest.as_ref().is_none_or(|latest| latest.key() < newest.key()) {
             self.hot_latest = Some(Arc::new(newest.clone()));
         }
-        self.hot.push(Arc::new(ticks));
+        self.hot.push(Arc::new(HotBlock::new(ticks)));
         while let [.., older, newer] = self.hot.as_slice() {
             if older.len() > 2 * newer.len() {
                 break;
@@ -92,7 +95,7 @@ impl Holding {
             merged.extend_from_slice(older);
             merged.extend_from_slice(newer);
             self.hot.truncate(self.hot.len() - 2);
-            self.hot.push(Arc::new(merged));
+            self.hot.push(Arc::new(HotBlock::new(merged)));
         }
     }
 
@@ -103,9 +106,57 @@ impl Holding {
         if let Some(first) = self.hot.first_mut()
             && first.first().is_some_and(|tick| tick.log_seq <= compacted)
         {
-            *first = Arc::new(first.iter().filter(|tick| tick.log_seq > compacted).cloned().collect());
+            let rest = first.iter().filter(|tick| tick.log_seq > compacted).cloned().collect();
+            *first = Arc::new(HotBlock::new(rest));
         }
         self.hot_latest = self.hot_ticks().max_by_key(|tick| tick.key()).map(|tick| Arc::new(tick.clone()));
+    }
+}
+
+/// Ticks that are not in chunks: consecutive ones of an instrument in the order of the log, at least one.
+#[derive(Debug)]
+pub struct HotBlock {
+    ticks: Vec<Tick>,
+    /// The keys of the first and the last tick in the order of history.
+    first: (UnixNanos, u64),
+    last: (UnixNanos, u64),
+    /// Added up when a query first needs it.
+    totals: OnceLock<Totals>,
+}
+
+impl HotBlock {
+    fn new(ticks: Vec<Tick>) -> HotBlock {
+        let keys = || ticks.iter().map(Tick::key);
+        let first = keys().min().unwrap_or((UnixNanos::MAX, u64::MAX));
+        let last = keys().max().unwrap_or((UnixNanos::MIN, 0));
+        HotBlock { ticks, first, last, totals: OnceLock::new() }
+    }
+
+    /// The key of its first tick in the order of history.
+    pub fn first_key(&self) -> (UnixNanos, u64) {
+        self.first
+    }
+
+    /// The key of its last tick in the order of history.
+    pub fn last_key(&self) -> (UnixNanos, u64) {
+        self.last
+    }
+
+    /// The totals of all its ticks.
+    pub fn totals(&self) -> &Totals {
+        self.totals.get_or_init(|| {
+            let mut tally = Tally::default();
+            self.ticks.iter().for_each(|tick| tally.add(tick));
+            tally.totals()
+        })
+    }
+}
+
+impl Deref for HotBlock {
+    type Target = [Tick];
+
+    fn deref(&self) -> &[Tick] {
+        &self.ticks
     }
 }
 
