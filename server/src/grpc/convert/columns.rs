@@ -182,7 +182,7 @@ fn read(
         entry.batch_index = Some(instrument);
         ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
     }
-    Batch { instruments: instruments.into_list(), ticks }
+    Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() }
 }
 
 /// A quantity of a mantissa that is not negative, but may be too large.
