@@ -15,7 +15,7 @@ pub mod view;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
-pub use view::{ChunkHeader, Holding, View};
+pub use view::{ChunkHeader, Holding, NewestTicks, View};
 
 #[cfg(test)]
 mod tests;

@@ -5,9 +5,19 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::domain::statistics::Statistics;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
-use crate::store::ChunkId;
+use crate::store::{ChunkId, StoreError};
+
+/// Reads the newest ticks of a view. Queries do, whose floor holds the chunks; streams need them, and the two do not
+/// know each other.
+#[async_trait]
+pub trait NewestTicks: Send + Sync + std::fmt::Debug {
+    /// The newest tick by (event_time, log_seq) of each instrument that has one, in the order asked.
+    async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError>;
+}
 
 /// What is known of a chunk without reading its bytes.
 #[derive(Debug)]
