@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::domain::Clock;
 use crate::ingest::Ingest;
 use crate::ingest::writer::Writer;
-use crate::live::Live;
+use crate::live::{Live, MOST_INSTRUMENTS};
 use crate::query::{CHUNK_CACHE_BYTES, Query};
 use crate::store::{Store, StoreError};
 use crate::tape::builder::Builder;
@@ -95,7 +95,17 @@ impl Replica {
         };
         let (ingest, writer) = writer.start(registry.clone(), views.clone(), hot_tick_limit, stop_writing.clone());
         let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), CHUNK_CACHE_BYTES);
-        let live = Live::new(hub.clone(), store.clone(), registry.clone(), clock, draining.clone());
+        let query = Arc::new(query);
+        let live = Live {
+            hub: hub.clone(),
+            store: store.clone(),
+            registry: registry.clone(),
+            views: views.clone(),
+            newest: query.clone(),
+            clock,
+            draining: draining.clone(),
+            most_instruments: MOST_INSTRUMENTS,
+        };
         let tasks = vec![
             tokio::spawn(feeder.run(stop.clone())),
             tokio::spawn(builder.run(stop.clone())),
@@ -107,7 +117,7 @@ impl Replica {
             hub,
             views,
             ingest,
-            query: Arc::new(query),
+            query,
             live,
             draining,
             stop_writing,

@@ -54,6 +54,7 @@ impl Block {
 
     /// About how much memory it holds, in bytes.
     pub fn memory(&self) -> usize {
-        std::mem::size_of::<Block>() + self.entries.ticks.len() * TICK_BYTES + self.entries.controls.len() * 128
+        let controls = self.entries.controls.iter().map(|(_, control)| control.memory()).sum::<usize>();
+        std::mem::size_of::<Block>() + self.entries.ticks.len() * TICK_BYTES + controls
     }
 }

@@ -17,6 +17,7 @@ pub mod ratio;
 mod samples;
 mod scale;
 pub mod segment;
+pub mod source;
 pub mod statistics;
 pub mod tally;
 pub mod tick;

@@ -51,7 +51,7 @@ pub enum Sender {
 /// A batch on its way to the log.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The ticks; empty only for a run's batch whose lines were all rejected or ignored.
+    /// Its entries; none only for a run's batch whose lines were all rejected or ignored.
     pub batch: Batch,
     /// Who sends it.
     pub sender: Sender,
@@ -147,7 +147,7 @@ impl Ingest {
             return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
-        let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
+        let bytes = submission.batch.memory();
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();

@@ -17,7 +17,11 @@ pub use chunks::Chunks;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
+<<<<<<< HEAD
 pub use view::{ChunkHeader, Holding, HotBlock, View};
+=======
+pub use view::{ChunkHeader, Holding, NewestTicks, View};
+>>>>>>> live
 
 #[cfg(test)]
 mod tests;

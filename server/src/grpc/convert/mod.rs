@@ -13,6 +13,7 @@ pub mod name;
 pub mod page;
 pub mod range;
 pub mod rows;
+pub mod source;
 pub mod subject;
 pub mod sums;
 pub mod tick;

@@ -1,6 +1,10 @@
 //! `tapefeed.v1.LiveService`: what happens from now on.
 
+mod encoder;
+mod get_replay_window;
 mod subscribe_ticks;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
 
@@ -53,6 +57,6 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         _: Request<proto::GetReplayWindowRequest>,
     ) -> Result<Response<proto::GetReplayWindowResponse>, Status> {
-        Err(Refusal::not_served("GetReplayWindow").into())
+        Ok(Response::new(get_replay_window::get_replay_window(self).await?))
     }
 }

@@ -33,11 +33,11 @@ use tracing::{Instrument as _, instrument};
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
     ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
     Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use readers::Readers;
 use writer::Writer;
 
@@ -135,6 +135,11 @@ impl Store for SqliteStore {
     #[instrument(name = "db.log.read", skip_all)]
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
         self.readers.read(move |connection| Box::pin(log::page(connection, after, max_bytes))).await
+    }
+
+    #[instrument(name = "db.log.seek", skip_all)]
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.readers.read(move |connection| Box::pin(log::position_at(connection, append_time))).await
     }
 
     #[instrument(name = "db.manifest.read", skip_all)]
