@@ -32,8 +32,11 @@ impl Load {
         requests.send(claim).await?;
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
         let mut responses = client.publish_ticks(stream).await?.into_inner();
-        responses.message().await?.ok_or("no grant")?;
-        Ok(Load { requests, responses, tape: Tape::new(100, 1e6), batch_seq: 0 })
+        let granted = responses.message().await?.and_then(|response| response.message);
+        let Some(publish_ticks_response::Message::Grant(grant)) = granted else {
+            return Err("a grant was expected".into());
+        };
+        Ok(Load { requests, responses, tape: Tape::new(100, 1e6), batch_seq: grant.last_batch_seq })
     }
 
     /// Publishes a batch, and returns when it is on disk: after how long, and the position of its last tick.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
 use crate::bus::{Announcement, Bus};
+use crate::domain::block::Encodings;
 use crate::domain::segment::{self, Entries};
 use crate::domain::{Block, Clock, Control, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
@@ -240,7 +241,8 @@ impl Writer {
             for (log_seq, _) in &mut entries.controls {
                 *log_seq += first_seq;
             }
-            let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
+            let (epoch, encodings) = (self.epoch, Encodings::default());
+            let block = Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, encodings };
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,

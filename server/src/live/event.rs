@@ -1,10 +1,11 @@
 //! What a subscriber is told.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::matcher::Outcome;
-use crate::domain::{Control, Cursor, Epoch, Instrument, Tick, UnixNanos};
+use crate::domain::{Block, Control, Cursor, Epoch, Instrument, Tick, UnixNanos};
 
 /// One event, and where to go on after it.
 #[derive(Clone, Debug)]
@@ -22,7 +23,9 @@ pub enum Event {
     Ack(Ack),
     /// Names of instruments, in streams that ask for them: before their first ticks.
     Definitions(Vec<Arc<Instrument>>),
-    /// Ticks: in the order of the log, or of a snapshot or a round.
+    /// Ticks of a block, in the order of the log.
+    Run(Run),
+    /// Ticks of a snapshot or a round.
     Ticks(Ticks),
     /// A feed said something about itself.
     Source {
@@ -94,6 +97,38 @@ pub struct Ack {
     pub outcomes: Vec<Outcome>,
 }
 
+/// Ticks of one block. Each is a place to go on from.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// The block, shared by all its readers.
+    pub block: Arc<Block>,
+    /// Which of its ticks; at least one.
+    pub picks: Picks,
+}
+
+/// Which ticks of a block.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Picks {
+    /// All, and the block has no other entries: what everybody gets who reads everything.
+    All,
+    /// Neighbours, by their indexes.
+    Range(Range<usize>),
+    /// Some, by their indexes, ascending.
+    Some(Vec<u32>),
+}
+
+impl Run {
+    /// The ticks.
+    pub fn ticks(&self) -> Vec<&Tick> {
+        let ticks = &self.block.entries.ticks;
+        match &self.picks {
+            Picks::All => ticks.iter().collect(),
+            Picks::Range(range) => ticks[range.clone()].iter().collect(),
+            Picks::Some(indexes) => indexes.iter().map(|&index| &ticks[index as usize]).collect(),
+        }
+    }
+}
+
 /// Ticks of one message or more.
 #[derive(Clone, Debug)]
 pub struct Ticks {
@@ -101,15 +136,6 @@ pub struct Ticks {
     pub ticks: Vec<Tick>,
     /// For how many ticks each stands, itself included; empty in a lossless stream.
     pub merged: Vec<u32>,
-    /// Where to go on after some of them, if they do not fit one message.
-    pub inside: Inside,
-}
-
-/// The cursor between ticks of one event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inside {
-    /// Each tick is a place to go on from.
-    AtEachTick,
-    /// Only what came before them is.
-    Before(Option<Cursor>),
+    /// Where to go on after some of them, if they do not fit one message: only what came before them is complete.
+    pub before: Option<Cursor>,
 }

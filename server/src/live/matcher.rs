@@ -1,10 +1,12 @@
 //! Which instruments a subscription wants.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::sync::Arc;
 
+use super::event::Picks;
 use crate::domain::source::Scope;
-use crate::domain::{Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{Block, Instrument, InstrumentId, Symbol, Venue};
 use crate::tape::Registry;
 
 /// A predicate over instruments.
@@ -43,9 +45,17 @@ pub struct Matcher {
     exact: HashMap<Venue, HashSet<Symbol>>,
     /// Whether each known instrument is wanted: bit (id - 1).
     wanted: Vec<u64>,
+    /// The wanted instruments one by one, while they are at most [`MOST_LISTED`].
+    listed: Option<Vec<InstrumentId>>,
     /// Instruments up to this id have been looked at.
     learned: u32,
 }
+
+/// Instruments that are looked up in a block one by one at most, instead of looking at each of its ticks.
+const MOST_LISTED: usize = 64;
+
+/// How many ticks can be looked at while one instrument is looked up.
+const TICKS_A_LOOKUP: usize = 8;
 
 impl Matcher {
     /// Applies selectors to the instruments known so far, and says what became of each. A selector that would bring the
@@ -57,6 +67,7 @@ impl Matcher {
             symbols: HashSet::new(),
             exact: HashMap::new(),
             wanted: Vec::new(),
+            listed: Some(Vec::new()),
             learned: 0,
             registry,
         };
@@ -132,6 +143,43 @@ impl Matcher {
         self.is_wanted(instrument)
     }
 
+    /// Which ticks of a block are wanted of those that lie after one position and not after another; `None` if none is.
+    pub fn picks(&mut self, block: &Block, after: u64, end: u64) -> Option<Picks> {
+        let ticks = &block.entries.ticks;
+        let until = |position: u64| ticks.partition_point(|tick| tick.log_seq <= position);
+        let from = if after < block.first_seq { 0 } else { until(after) };
+        let to = if end >= block.last_seq() { ticks.len() } else { until(end) };
+        if from == to {
+            return None;
+        }
+        if !self.everything {
+            let indexes = self.indexes(block, from..to);
+            if indexes.is_empty() {
+                return None;
+            }
+            if indexes.len() < to - from {
+                return Some(Picks::Some(indexes));
+            }
+        }
+        let all = from == 0 && to == ticks.len() && block.entries.controls.is_empty();
+        Some(if all { Picks::All } else { Picks::Range(from..to) })
+    }
+
+    /// The indexes of the wanted ticks of a stretch of a block, ascending.
+    fn indexes(&mut self, block: &Block, stretch: Range<usize>) -> Vec<u32> {
+        if block.greatest_instrument() > Some(InstrumentId(self.learned)) {
+            self.learn();
+        }
+        if let Some(listed) = self.listed.as_ref().filter(|listed| listed.len() * TICKS_A_LOOKUP < stretch.len()) {
+            let mut indexes: Vec<u32> = listed.iter().flat_map(|&instrument| block.places(instrument)).collect();
+            indexes.retain(|&index| stretch.contains(&(index as usize)));
+            indexes.sort_unstable();
+            return indexes;
+        }
+        let ticks = stretch.map(|index| (index, &block.entries.ticks[index]));
+        ticks.filter(|(_, tick)| self.is_wanted(tick.instrument)).map(|(index, _)| index as u32).collect()
+    }
+
     fn is_wanted(&self, instrument: InstrumentId) -> bool {
         let bit = instrument.0.wrapping_sub(1);
         self.everything || self.wanted.get(bit as usize / 64).is_some_and(|bits| bits >> (bit % 64) & 1 == 1)
@@ -148,19 +196,21 @@ impl Matcher {
             // It is about all of the venue, where any wanted symbol may be traded.
             return exact.is_some() || !self.symbols.is_empty();
         }
-        let wanted = |symbol: &Symbol| {
-            self.symbols.contains(symbol) || exact.is_some_and(|symbols| symbols.contains(symbol))
-        };
+        let wanted =
+            |symbol: &Symbol| self.symbols.contains(symbol) || exact.is_some_and(|symbols| symbols.contains(symbol));
         symbols.iter().any(wanted)
     }
 
     /// Wanted instruments after an id, ascending, at most `most`, and the id up to which all have been looked at.
     pub fn definitions(&mut self, after: InstrumentId, most: usize) -> (Vec<Arc<Instrument>>, InstrumentId) {
         let known = self.registry.len() as u32;
+        let mut found = Vec::new();
+        if known == after.0 {
+            return (found, after);
+        }
         if known > self.learned {
             self.learn();
         }
-        let mut found = Vec::new();
         for id in after.0 + 1..=known {
             if found.len() == most {
                 return (found, InstrumentId(id - 1));
@@ -217,6 +267,13 @@ impl Matcher {
         if self.wanted.len() <= bit / 64 {
             self.wanted.resize(bit / 64 + 1, 0);
         }
+        if self.wanted[bit / 64] >> (bit % 64) & 1 == 1 {
+            return;
+        }
         self.wanted[bit / 64] |= 1 << (bit % 64);
+        self.listed = self.listed.take().filter(|listed| listed.len() < MOST_LISTED);
+        if let Some(listed) = &mut self.listed {
+            listed.push(instrument);
+        }
     }
 }

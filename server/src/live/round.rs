@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use super::event::{Event, Inside, Message, Ticks};
+use super::event::{Event, Message, Ticks};
 use super::matcher::Matcher;
 use crate::domain::{Block, Control, Cursor, InstrumentId, Tick};
 
@@ -101,7 +101,7 @@ impl Sending {
                 if ticks.is_empty() {
                     return None;
                 }
-                Event::Ticks(Ticks { ticks, merged, inside: Inside::Before(Some(self.before)) })
+                Event::Ticks(Ticks { ticks, merged, before: Some(self.before) })
             }
         };
         let last = self.controls.len() == 0 && self.ticks.len() == 0;

@@ -11,12 +11,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::event::{Event, Inside, Message, Ticks};
+use super::event::{Event, Message, Run, Ticks};
 use super::round::{Round, Sending};
 use super::snapshot::Snapshot;
 use super::start::mid_stream;
 use super::{LiveError, Matcher};
-use crate::domain::{Block, Clock, Cursor, InstrumentId, Tick, UnixNanos};
+use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
 use crate::store::Store;
 use crate::tape::follower::Step;
 use crate::tape::{FollowError, Follower};
@@ -141,6 +141,17 @@ impl Session {
         }
     }
 
+    /// What can be told without waiting, after a call of [`Session::next`].
+    pub fn ready(&mut self) -> Option<Message> {
+        if let Some(message) = self.opening.pop_front() {
+            return Some(message);
+        }
+        if self.snapshot.is_some() {
+            return None;
+        }
+        self.definitions().or_else(|| self.due())
+    }
+
     /// A message at a position.
     fn message(&self, event: Event) -> Message {
         Message { cursor: self.cursor(), event }
@@ -168,8 +179,9 @@ impl Session {
             self.next_heartbeat = Instant::now() + self.heartbeat;
             return Ok(self.message(Event::SnapshotEnd { position, without_data }));
         }
-        let merged = if matches!(self.delivery, Delivery::Conflated { .. }) { vec![1; ticks.len()] } else { Vec::new() };
-        Ok(Message { cursor: None, event: Event::Ticks(Ticks { ticks, merged, inside: Inside::Before(None) }) })
+        let merged =
+            if matches!(self.delivery, Delivery::Conflated { .. }) { vec![1; ticks.len()] } else { Vec::new() };
+        Ok(Message { cursor: None, event: Event::Ticks(Ticks { ticks, merged, before: None }) })
     }
 
     /// When a heartbeat is due, asks the store how far its Progress has to wait: what another replica has committed and
@@ -225,15 +237,14 @@ impl Session {
         }
     }
 
-    /// Cuts the next message off the blocks: consecutive ticks share one, which ends at an entry of another kind, where
-    /// the replay ends, or when it is full.
+    /// Cuts the next message off the blocks: wanted ticks of one block, up to an entry of another kind or to where the
+    /// replay ends.
     fn cut(&mut self) -> Option<Message> {
         let Delivery::Lossless { blocks, .. } = &mut self.delivery else { return None };
-        let mut ticks: Vec<Tick> = Vec::new();
         while let Some(block) = blocks.front() {
             let done = self.done.position;
             if self.replay_end.is_some_and(|end| done >= end) {
-                break;
+                return None;
             }
             if block.last_seq() <= done {
                 blocks.pop_front();
@@ -245,38 +256,24 @@ impl Session {
             if let Some((log_seq, control)) = other
                 && *log_seq == done + 1
             {
-                let wanted = in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope));
-                if wanted && !ticks.is_empty() {
-                    break;
-                }
                 self.done.position = *log_seq;
-                if wanted {
+                if in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
                     let event = Event::Source { log_seq: *log_seq, control: control.clone() };
                     return Some(Message { cursor: Some(self.done), event });
                 }
                 continue;
             }
             let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
-            if in_time && (self.include_backfill || !block.backfill) {
-                let new = block.entries.ticks.partition_point(|tick| tick.log_seq <= done);
-                for tick in block.entries.ticks[new..].iter().take_while(|tick| tick.log_seq <= end) {
-                    if !self.matcher.wants(tick.instrument) {
-                        continue;
-                    }
-                    ticks.push(tick.clone());
-                    if ticks.len() >= self.message_ticks {
-                        self.done.position = tick.log_seq;
-                        return Some(self.ticks(ticks));
-                    }
-                }
-            }
             self.done.position = end;
+            if in_time
+                && (self.include_backfill || !block.backfill)
+                && let Some(picks) = self.matcher.picks(block, done, end)
+            {
+                let event = Event::Run(Run { block: block.clone(), picks });
+                return Some(Message { cursor: Some(self.done), event });
+            }
         }
-        (!ticks.is_empty()).then(|| self.ticks(ticks))
-    }
-
-    fn ticks(&self, ticks: Vec<Tick>) -> Message {
-        self.message(Event::Ticks(Ticks { ticks, merged: Vec::new(), inside: Inside::AtEachTick }))
+        None
     }
 
     /// Waits until something may be due.

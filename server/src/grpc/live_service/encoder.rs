@@ -1,19 +1,18 @@
-//! A session's events as messages of at most 64 KiB.
+//! A session's events as messages of at most 64 KiB, framed for the wire.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::frames::{
+    MAX_MESSAGE_BYTES, Pieces, column_messages, put_columns, put_message, put_rows, row_messages, rows, run_ticks,
+};
 use crate::domain::{Control, Cursor, Tick};
 use crate::grpc::convert::{columns, source, tick, time};
 use crate::grpc::proto;
-use crate::live::{Ack, Event, Inside, Message, Outcome, Ticks};
+use crate::live::{Ack, Event, Message, Outcome, Picks, Run, Ticks};
 use crate::tape::Registry;
 use proto::subscribe_ticks_response::Event as Wire;
-
-/// The largest message of a stream.
-pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 
 /// How ticks are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,46 +35,64 @@ pub(super) struct Encoder {
 }
 
 impl Encoder {
-    /// The messages of one event: mostly one, more only for ticks that do not fit.
-    pub(super) fn responses(&self, message: Message) -> VecDeque<proto::SubscribeTicksResponse> {
+    /// Writes the messages of one event: mostly one, more only for ticks that do not fit.
+    pub(super) fn write(&self, message: Message, out: &mut Pieces) {
         let Message { cursor, event } = message;
-        let mut responses = VecDeque::with_capacity(1);
         match event {
-            Event::Ticks(ticks) => self.ticks(&ticks.ticks, &ticks.merged, &ticks, cursor, &mut responses),
-            event => responses.extend(self.event(event).map(|event| response(cursor, event))),
+            Event::Run(run) => self.run(cursor, &run, out),
+            Event::Ticks(Ticks { ticks, merged, before }) => self.ticks(&ticks, &merged, cursor, before, out),
+            event => {
+                if let Some(event) = self.event(event) {
+                    put_message(out.open(), &response(cursor, event));
+                }
+            }
         }
-        responses
     }
 
-    /// Writes ticks; halves of them where the whole is too large. A tick alone always fits.
-    fn ticks(
-        &self,
-        part: &[Tick],
-        merged: &[u32],
-        whole: &Ticks,
-        cursor: Option<Cursor>,
-        responses: &mut VecDeque<proto::SubscribeTicksResponse>,
-    ) {
+    /// Ticks of a block: all of them as the block's readers share them, some of them from what they share.
+    fn run(&self, cursor: Option<Cursor>, Run { block, picks }: &Run, out: &mut Pieces) {
+        let encodings = &block.encodings;
+        let end = cursor.map_or(block.last_seq(), |cursor| cursor.position);
+        match (self.encoding, picks) {
+            (Encoding::Rows, Picks::All) => {
+                out.share(encodings.row_messages.get_or_init(|| row_messages(block, &self.registry)));
+            }
+            (Encoding::Columns, Picks::All) => {
+                out.share(encodings.column_messages.get_or_init(|| column_messages(block)));
+            }
+            (Encoding::Rows, Picks::Range(range)) => {
+                let rows = encodings.rows.get_or_init(|| rows(block, &self.registry));
+                put_rows(out.open(), block, rows, range.clone(), end);
+            }
+            (Encoding::Rows, Picks::Some(indexes)) => {
+                let rows = encodings.rows.get_or_init(|| rows(block, &self.registry));
+                put_rows(out.open(), block, rows, indexes.iter().map(|&index| index as usize), end);
+            }
+            (Encoding::Columns, Picks::Range(range)) => {
+                put_columns(out.open(), block.epoch, &block.entries.ticks[range.clone()], end);
+            }
+            (Encoding::Columns, Picks::Some(_)) => {
+                let ticks: Vec<Tick> = run_ticks(block, picks);
+                put_columns(out.open(), block.epoch, &ticks, end);
+            }
+        }
+    }
+
+    /// Ticks of a snapshot or a round; halves of them where the whole is too large. A tick alone always fits.
+    fn ticks(&self, ticks: &[Tick], merged: &[u32], cursor: Option<Cursor>, before: Option<Cursor>, out: &mut Pieces) {
         let event = match self.encoding {
-            Encoding::Rows => Wire::Rows(self.rows(part, merged)),
-            Encoding::Columns => Wire::Columns(columns::wire(part, merged)),
+            Encoding::Rows => Wire::Rows(self.rows(ticks, merged)),
+            Encoding::Columns => Wire::Columns(columns::wire(ticks, merged)),
         };
         let response = response(cursor, event);
-        if part.len() < 2 || response.encoded_len() <= MAX_MESSAGE_BYTES {
-            responses.push_back(response);
+        if ticks.len() < 2 || response.encoded_len() <= MAX_MESSAGE_BYTES {
+            put_message(out.open(), &response);
             return;
         }
-        let (first, second) = part.split_at(part.len() / 2);
+        let (first, second) = ticks.split_at(ticks.len() / 2);
         let (first_merged, second_merged) = merged.split_at(if merged.is_empty() { 0 } else { first.len() });
-        let between = match whole.inside {
-            Inside::Before(before) => before,
-            Inside::AtEachTick => {
-                let last = first.last().map(|tick| tick.log_seq);
-                cursor.zip(last).map(|(cursor, position)| Cursor { position, ..cursor })
-            }
-        };
-        self.ticks(first, first_merged, whole, between, responses);
-        self.ticks(second, second_merged, whole, cursor, responses);
+        self.ticks(first, first_merged, before, before, out);
+        self.ticks(second, second_merged, cursor, before, out);
     }
 
     fn rows(&self, ticks: &[Tick], merged: &[u32]) -> proto::TickBatch {
@@ -90,7 +107,7 @@ impl Encoder {
     /// Any other event. `None` for entries of the log that the contract has no event for.
     fn event(&self, event: Event) -> Option<Wire> {
         Some(match event {
-            Event::Ticks(_) => return None,
+            Event::Run(_) | Event::Ticks(_) => return None,
             Event::Ack(ack) => Wire::Ack(self.ack(ack)),
             Event::Definitions(instruments) => {
                 let definitions = instruments.iter().map(|instrument| (&**instrument).into()).collect();
@@ -110,9 +127,7 @@ impl Encoder {
                 let selectors_without_data = selectors.collect();
                 Wire::SnapshotEnd(proto::SnapshotEnd { log_seq: position, selectors_without_data })
             }
-            Event::ReplayCompleted { position } => {
-                Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: position })
-            }
+            Event::ReplayCompleted { position } => Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: position }),
             Event::Progress { position, time } => {
                 Wire::Progress(proto::Progress { log_seq: position, server_time: Some(time.into()) })
             }

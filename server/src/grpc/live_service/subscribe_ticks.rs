@@ -1,14 +1,15 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_stream::Stream;
 use tonic::{Code, Status};
 
 use super::LiveService;
 use super::encoder::{Encoder, Encoding};
+use super::frames::Pieces;
 use crate::domain::{Cursor, Epoch, UnixNanos};
 use crate::grpc::convert::{cursor, name, time};
 use crate::grpc::error::{EpochFacts, Refusal};
@@ -20,14 +21,19 @@ use crate::live::{
     Session, SlowReader, Start, Subscription,
 };
 
-/// Ticks that are encoded at once at most: few messages then come out larger than 64 KiB and are made anew in halves.
+/// Ticks of a snapshot or a round that are encoded at once at most: few messages then come out larger than 64 KiB and
+/// are made anew in halves.
 const ROW_TICKS: usize = 400;
 const COLUMN_TICKS: usize = 2_048;
 
+/// Messages that are due at the same time are gathered up to about this.
+const GATHERED_BYTES: usize = 32 << 10;
+
+/// Where the stream begins: its messages, framed, in pieces that hold whole ones.
 pub(super) async fn subscribe_ticks(
     service: &LiveService,
     request: proto::SubscribeTicksRequest,
-) -> Result<impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send + use<>, Refusal> {
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let (subscription, encoding) = parse(request)?;
     let session = service.live.subscribe(subscription).await.map_err(|error| refusal(error, None))?;
@@ -38,27 +44,47 @@ pub(super) async fn subscribe_ticks(
         encoding,
         selectors,
     };
-    Ok(responses(session, encoder))
+    // In a box, so that what is passed on with each piece is a pointer.
+    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false });
+    Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
+        let next = outgoing.next().await?;
+        Some((next, outgoing))
+    }))
 }
 
-/// The session's events as messages; after an error the stream ends.
-fn responses(
+/// One stream on its way out.
+struct Outgoing {
     session: Session,
     encoder: Encoder,
-) -> impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send {
-    let encoded = VecDeque::new();
-    futures_util::stream::unfold(Some((session, encoder, encoded)), |state| async move {
-        let (mut session, encoder, mut encoded) = state?;
+    pieces: Pieces,
+    ended: bool,
+}
+
+impl Outgoing {
+    /// The next bytes; after an error the stream ends.
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
         loop {
-            if let Some(response) = encoded.pop_front() {
-                return Some((Ok(response), Some((session, encoder, encoded))));
+            if let Some(bytes) = self.pieces.pop() {
+                return Some(Ok(bytes));
             }
-            match session.next().await {
-                Ok(message) => encoded = encoder.responses(message),
-                Err(error) => return Some((Err(refusal(error, session.cursor()).into()), None)),
+            if self.ended {
+                return None;
+            }
+            match self.session.next().await {
+                Ok(message) => self.encoder.write(message, &mut self.pieces),
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(refusal(error, self.session.cursor()).into()));
+                }
+            }
+            // What is due anyway leaves together: a piece costs the connection more than a message.
+            while self.pieces.len() < GATHERED_BYTES
+                && let Some(message) = self.session.ready()
+            {
+                self.encoder.write(message, &mut self.pieces);
             }
         }
-    })
+    }
 }
 
 fn parse(request: proto::SubscribeTicksRequest) -> Result<(Subscription, Encoding), Refusal> {
