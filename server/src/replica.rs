@@ -111,20 +111,7 @@ impl Replica {
             tokio::spawn(builder.run(stop.clone())),
             tokio::spawn(compactor.run(stop.clone())),
         ];
-        Ok(Replica {
-            store,
-            registry,
-            hub,
-            views,
-            ingest,
-            query,
-            live,
-            draining,
-            stop_writing,
-            stop,
-            writer,
-            tasks,
-        })
+        Ok(Replica { store, registry, hub, views, ingest, query, live, draining, stop_writing, stop, writer, tasks })
     }
 
     /// Ends streams, stores and answers what is queued, stops every task, and closes the store.

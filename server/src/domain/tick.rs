@@ -304,8 +304,11 @@ mod tests {
             side: Side::Buy,
             trade_id: TradeId::None,
         };
-        let base =
-            Batch { instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())], ticks: vec![tick], controls: Vec::new() };
+        let base = Batch {
+            instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())],
+            ticks: vec![tick],
+            controls: Vec::new(),
+        };
         let variants: Vec<fn(&mut Batch)> = vec![
             |_| (),
             |batch| batch.instruments[0].0 = Venue::new("W").unwrap(),

@@ -148,9 +148,8 @@ impl Matcher {
             // It is about all of the venue, where any wanted symbol may be traded.
             return exact.is_some() || !self.symbols.is_empty();
         }
-        let wanted = |symbol: &Symbol| {
-            self.symbols.contains(symbol) || exact.is_some_and(|symbols| symbols.contains(symbol))
-        };
+        let wanted =
+            |symbol: &Symbol| self.symbols.contains(symbol) || exact.is_some_and(|symbols| symbols.contains(symbol));
         symbols.iter().any(wanted)
     }
 

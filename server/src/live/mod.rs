@@ -11,7 +11,7 @@ mod session;
 mod snapshot;
 mod start;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use event::{Ack, Event, Inside, Message, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};
@@ -209,8 +209,7 @@ impl Live {
             None => {
                 let view = self.views.borrow().clone();
                 let selectors = &subscription.selectors;
-                let snapshot =
-                    Snapshot::new(view, self.newest.clone(), &mut matcher, selectors, &self.registry);
+                let snapshot = Snapshot::new(view, self.newest.clone(), &mut matcher, selectors, &self.registry);
                 let at = snapshot.view.cursor();
                 let head = self.store.head().await?;
                 (Found { asked: at, after: at, not_before: UnixNanos::MIN, head }, Some(snapshot))

@@ -31,7 +31,8 @@ impl Snapshot {
         registry: &Registry,
     ) -> Snapshot {
         let last = InstrumentId(registry.len() as u32);
-        let tick_count = (1..=last.0).filter(|&id| has_data(&view, InstrumentId(id)) && matcher.wants(InstrumentId(id)));
+        let tick_count =
+            (1..=last.0).filter(|&id| has_data(&view, InstrumentId(id)) && matcher.wants(InstrumentId(id)));
         let tick_count = tick_count.count() as u32;
         let without_data = selectors.iter().enumerate().filter(|(_, selector)| lacks_data(&view, selector, registry));
         let without_data = without_data.map(|(index, _)| index).collect();

@@ -14,9 +14,9 @@ use bytes::Bytes;
 use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta, Mark,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept, Verdict,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner,
+    RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{Clock, Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use state::State;

@@ -3,11 +3,9 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::varint;
 use crate::domain::samples::{any_decimal, any_log, any_quantity, any_time, any_trade_id, walk};
-use crate::domain::source::{
-    Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus,
-};
+use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus};
+use crate::domain::varint;
 use crate::domain::{InstrumentId, Symbol, TimeRange, UnixNanos, Venue};
 
 fn any_detail() -> impl Strategy<Value = Detail> {
@@ -36,11 +34,10 @@ fn any_source_event() -> impl Strategy<Value = Control> {
             Control::SourceGap(SourceGap { scope, range, seqs, cause, recoverable, detail })
         },
     );
-    let filled = (any_scope(), any_extent(), option::of(any::<u64>())).prop_map(
-        |(scope, (range, seqs), gap_log_seq)| {
+    let filled =
+        (any_scope(), any_extent(), option::of(any::<u64>())).prop_map(|(scope, (range, seqs), gap_log_seq)| {
             Control::SourceGapFilled(SourceGapFilled { scope, range, seqs, gap_log_seq })
-        },
-    );
+        });
     let status = (any_scope(), any::<bool>(), option::of(any_time()), any_detail()).prop_map(
         |(scope, up, change_time, detail)| Control::SourceStatus(SourceStatus { scope, up, change_time, detail }),
     );

@@ -6,9 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use crate::domain::{
-    Batch, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
-};
+use crate::domain::{Batch, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 

@@ -110,9 +110,7 @@ impl Encoder {
                 let selectors_without_data = selectors.collect();
                 Wire::SnapshotEnd(proto::SnapshotEnd { log_seq: position, selectors_without_data })
             }
-            Event::ReplayCompleted { position } => {
-                Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: position })
-            }
+            Event::ReplayCompleted { position } => Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: position }),
             Event::Progress { position, time } => {
                 Wire::Progress(proto::Progress { log_seq: position, server_time: Some(time.into()) })
             }

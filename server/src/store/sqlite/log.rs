@@ -12,7 +12,9 @@ use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, UnixNanos};
 use crate::store::faults;
 use crate::store::marks::{self, Standing};
-use crate::store::{Appended, Group, LogEdge, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict};
+use crate::store::{
+    Appended, Group, LogEdge, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict,
+};
 
 /// Begins the transaction and writes segment, head and producers at once: every statement sent on its own costs two
 /// changes of thread. A group without entries writes no segment. Answers with a row for the head and one for each

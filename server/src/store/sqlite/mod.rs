@@ -33,9 +33,9 @@ use tracing::{Instrument as _, instrument};
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
 use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use readers::Readers;
