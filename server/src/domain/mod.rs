@@ -14,7 +14,7 @@ pub mod name;
 pub mod published;
 pub mod ratio;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod scale;
 pub mod segment;
 pub mod source;

@@ -11,7 +11,7 @@ mod session;
 mod snapshot;
 mod start;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use event::{Ack, Event, Message, Picks, Run, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};

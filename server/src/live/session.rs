@@ -223,7 +223,13 @@ impl Session {
             return Some(self.message(progress));
         }
         match &mut self.delivery {
-            Delivery::Lossless { .. } => self.cut(),
+            Delivery::Lossless { blocks, catching_up, .. } => {
+                if *catching_up && blocks.is_empty() && self.follower.is_near() {
+                    *catching_up = false;
+                    return Some(self.lag(false, self.clock.now()));
+                }
+                self.cut()
+            }
             Delivery::Conflated { sending, .. } => {
                 let message = sending.as_mut()?.next(self.message_ticks);
                 // The last message carries the round's end, and nothing is left of the round then.
@@ -343,8 +349,17 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a stream whose reader is slower than it may be, or tells the reader that the log is read for it, and when
-    /// that is over.
+    /// Says that catching up begins or has ended, and how far behind the stream is.
+    fn lag(&self, catching_up: bool, appended: UnixNanos) -> Message {
+        let lag_nanos = self.clock.now().nanos().saturating_sub(appended.nanos()).max(0);
+        self.message(Event::SlowConsumer {
+            catching_up,
+            lag: self.follower.head().position.saturating_sub(self.done.position),
+            lag_time: Duration::from_nanos(lag_nanos as u64),
+        })
+    }
+
+    /// Ends a stream whose reader is slower than it may be, or tells the reader that the log is read for it.
     fn judge_lag(&mut self, step: &Step) -> Result<(), LiveError> {
         let done = self.done;
         let Delivery::Lossless { slow_reader, catching_up, settled, .. } = &mut self.delivery else { return Ok(()) };
@@ -358,19 +373,12 @@ impl Session {
             *settled |= !step.from_log;
             return Ok(());
         }
-        if step.from_log == *catching_up {
-            return Ok(());
+        if step.from_log && !*catching_up {
+            *catching_up = true;
+            let appended = step.blocks.first().map_or(self.clock.now(), |block| block.append_time);
+            let notice = self.lag(true, appended);
+            self.opening.push_back(notice);
         }
-        *catching_up = step.from_log;
-        let now = self.clock.now();
-        let appended = step.blocks.first().map_or(now, |block| block.append_time);
-        let lag_nanos = now.nanos().saturating_sub(appended.nanos()).max(0);
-        let event = Event::SlowConsumer {
-            catching_up: step.from_log,
-            lag: self.follower.head().position.saturating_sub(done.position),
-            lag_time: Duration::from_nanos(lag_nanos as u64),
-        };
-        self.opening.push_back(Message { cursor: Some(done), event });
         Ok(())
     }
 

@@ -69,6 +69,11 @@ impl Follower {
         self.position.position = position;
     }
 
+    /// Whether the hub has everything that comes next.
+    pub fn is_near(&self) -> bool {
+        self.hub.reaches(self.position)
+    }
+
     /// Where the log of the store ends, read just now.
     pub async fn confirm(&self) -> Result<LogHead, StoreError> {
         self.hub.confirm(&*self.store).await

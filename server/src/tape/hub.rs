@@ -135,6 +135,11 @@ impl Hub {
         self.head.subscribe()
     }
 
+    /// Whether the hub has everything after a position.
+    pub fn reaches(&self, after: Cursor) -> bool {
+        !matches!(self.read(after, 0), Held::Behind | Held::Foreign)
+    }
+
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
     pub fn read(&self, after: Cursor, max_bytes: usize) -> Held {
         let ring = self.ring.lock().expect("no holder of the lock panics");
