@@ -82,7 +82,12 @@ impl Source {
                     Line::Rejected(reason) => {
                         progress.rejected += 1;
                         rejected += 1;
-                        let reject = Reject { line: lines.number, reason, text: shown(lines.text()) };
+                        let reject = Reject {
+                            line: lines.number,
+                            code: "FIELD_INVALID".into(),
+                            reason,
+                            text: shown(lines.text()),
+                        };
                         if first_rejects.len() < 3 {
                             first_rejects.push(reject.clone());
                         }

@@ -2,6 +2,7 @@
 
 mod containers;
 mod files;
+pub(crate) mod published;
 mod runs;
 mod sample;
 
