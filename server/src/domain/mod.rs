@@ -35,5 +35,5 @@ pub use name::{NameInvalid, Symbol, Venue};
 pub use published::{InstrumentDetails, Published, PublishedBar, PublishedBarKey};
 pub use tick::{Batch, Control, Entry, NewTick, Origin, Side, Tick, TradeId, TradeIdInvalid};
 pub use time::{TimeInvalid, TimeRange, UnixNanos};
-pub use trace_context::{TraceContext, TraceId};
+pub use trace_context::{TraceContext, TraceId, Traced};
 pub use wide::I256;
