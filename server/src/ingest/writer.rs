@@ -58,6 +58,13 @@ impl Command {
         (self.submission.backfill, run)
     }
 
+    /// Tells the sender. One that went away learns by its next claim.
+    fn answer(self, outcome: Result<Receipt, IngestError>) {
+        // A span ends where it was left for the last time: inside it, so that the wait for the log belongs to it.
+        let Command { span, reply, .. } = self;
+        let _ = span.in_scope(|| reply.send(outcome));
+    }
+
     fn mark(&self) -> Mark {
         let entry_count = self.submission.batch.ticks.len() as u32;
         match &self.submission.sender {
@@ -150,16 +157,16 @@ impl Writer {
                 group.push(command);
             }
             let spans = Spans::begin(&group);
-            self.commit(group, &spans).instrument(spans.group.clone()).await;
+            self.commit(group, spans).await;
         }
     }
 
     /// Appends a group and answers every batch of it.
-    async fn commit(&mut self, mut commands: Vec<Command>, spans: &Spans) {
+    async fn commit(&mut self, mut commands: Vec<Command>, spans: Spans) {
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).await {
+            match self.store.append(group.clone()).instrument(spans.group.clone()).await {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
                     self.answer(commands, entries, spans, (first_seq, append_time, chain));
                     return;
@@ -178,7 +185,9 @@ impl Writer {
                 Err(error) => {
                     attempt += 1;
                     spans.group.record("tapefeed.append.attempts", attempt);
-                    tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    spans.group.in_scope(|| {
+                        tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    });
                     if attempt == ATTEMPTS {
                         return refuse_all(commands, &IngestError::Unavailable);
                     }
@@ -229,13 +238,15 @@ impl Writer {
         &self,
         commands: Vec<Command>,
         mut entries: Entries,
-        spans: &Spans,
+        spans: Spans,
         (first_seq, append_time, chain): (u64, UnixNanos, Chain),
     ) {
         let entry_count = entries.ticks.len() as u32;
         let backfill = commands[0].submission.backfill;
+        let traced = spans.traced(&commands);
+        // The append has ended; what follows is the batches' own.
+        drop(spans);
         if entry_count > 0 {
-            let traced = spans.traced(&commands);
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
@@ -252,8 +263,7 @@ impl Writer {
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
-            // A sender that went away learns by its next claim.
-            let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
+            command.answer(Ok(Receipt { cursor, duplicate: false }));
         }
     }
 
@@ -274,7 +284,7 @@ impl Writer {
                 Verdict::Fenced => Err(IngestError::Fenced),
                 Verdict::Unknown => Err(IngestError::Unknown),
             };
-            let _ = command.reply.send(outcome);
+            command.answer(outcome);
         }
         rest
     }
@@ -326,6 +336,6 @@ impl Spans {
 
 fn refuse_all(commands: Vec<Command>, error: &IngestError) {
     for command in commands {
-        let _ = command.reply.send(Err(error.clone()));
+        command.answer(Err(error.clone()));
     }
 }

@@ -199,3 +199,48 @@ fn tell(problem: Option<String>) {
         None => tracing::info!(dropped = dropped(), "the collector takes spans again"),
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
+
+    use super::*;
+    use crate::config::SampledShare;
+
+    #[test]
+    fn a_silent_collector_costs_spans_that_are_counted_and_two_seconds_at_the_end() {
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let traces = Traces {
+            endpoint: format!("http://{}", silent.local_addr().unwrap()),
+            service_name: "test".into(),
+            instance: String::new(),
+            attributes: Vec::new(),
+            sampled: SampledShare::All,
+            parent_based: true,
+            propagate: true,
+            queue: 100,
+            batch: 10,
+            delay: Duration::from_millis(1),
+            timeout: Duration::from_secs(30),
+            warnings: Vec::new(),
+        };
+        let (processor, exporter) = start(&traces, Resource::builder_empty().build()).unwrap();
+        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        let tracer = provider.tracer("test");
+        let before = dropped();
+        let begin = Instant::now();
+        for _ in 0..1_000 {
+            drop(tracer.start("span"));
+        }
+        assert!(begin.elapsed() < Duration::from_secs(1), "nobody waits");
+        // The queue holds 100, and the export that hangs a batch.
+        let lost = dropped() - before;
+        assert!((890..=900).contains(&lost), "{lost}");
+        let begin = Instant::now();
+        assert_eq!(exporter.close(Duration::from_millis(300)), 100);
+        assert!(begin.elapsed() < Duration::from_secs(2));
+    }
+}

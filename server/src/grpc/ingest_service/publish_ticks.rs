@@ -282,17 +282,19 @@ impl Stream<'_> {
         let receipt = submitted.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.next_batch_seq = self.next_batch_seq.max(batch_seq.saturating_add(1));
         self.outstanding_bytes += bytes;
-        self.outstanding.push_back(Box::pin(async move {
+        let told = span.clone();
+        let outcome = async move {
             let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
             match &receipt {
-                Ok(receipt) => span.record("tapefeed.batch.duplicate", receipt.duplicate),
+                Ok(receipt) => told.record("tapefeed.batch.duplicate", receipt.duplicate),
                 Err(IngestError::Unavailable) => {
-                    span.record("error.type", IngestError::Unavailable.name()).record("otel.status_code", "ERROR")
+                    told.record("error.type", IngestError::Unavailable.name()).record("otel.status_code", "ERROR")
                 }
-                Err(error) => span.record("error.type", error.name()),
+                Err(error) => told.record("error.type", error.name()),
             };
             Outcome { batch_seq, bytes, receipt }
-        }));
+        };
+        self.outstanding.push_back(Box::pin(outcome.instrument(span)));
         Ok(())
     }
 

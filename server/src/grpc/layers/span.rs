@@ -28,11 +28,14 @@ impl CallSpan {
     fn tell(&mut self, code: Code) {
         let Some(span) = self.0.take() else { return };
         let name = code_name(code);
-        span.record("rpc.response.status_code", name);
-        if is_fault(code) {
-            span.record("error.type", name);
-            span.record("otel.status_code", "ERROR");
-        }
+        // Inside, because a span ends where it was left for the last time.
+        span.in_scope(|| {
+            span.record("rpc.response.status_code", name);
+            if is_fault(code) {
+                span.record("error.type", name);
+                span.record("otel.status_code", "ERROR");
+            }
+        });
     }
 }
 
