@@ -3,8 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::{Span, status};
+use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use tapefeed_client::{Averaging, Client, Query};
 use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::publish_batch::Content;
 use tapefeed_proto::v1::publish_ticks_request::Message as Said;
@@ -13,6 +16,10 @@ use tapefeed_tests::refusal::Refusal;
 use tapefeed_tests::{Options, Publisher, Server, eventually, import, process, values, within};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
+use tracing::Instrument as _;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 const BEGIN: i64 = 1_723_075_200_000_000_000;
 /// The caller's trace, and the span of its that calls.
@@ -201,6 +208,34 @@ async fn a_query_a_refusal_and_a_file_carry_the_callers_trace() {
     let line = output.lines().find(|line| line.contains("an import has ended")).expect("a line of the log");
     let line: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
     assert_eq!((&line["trace_id"], &line["run"], &line["level"]), (&TRACE.into(), &"run-1".into(), &"INFO".into()));
+}
+
+#[tokio::test]
+async fn the_rust_client_tells_the_server_of_its_callers_trace() {
+    let collector = Collector::start().await;
+    let server = Server::start(traced(&collector.url())).await;
+    let exporter = InMemorySpanExporter::default();
+    let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
+    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
+    let ours = filter_fn(|metadata| metadata.is_span() && !metadata.target().starts_with("h2"));
+    let _entered = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer.with_filter(ours)));
+
+    let client = Client::connect(server.url()).await.expect("a connection");
+    client.average(&Query::symbol("NONE"), Averaging::default()).await.expect_err("outside a trace none begins");
+    let asked = client.average(&Query::symbol("NONE"), Averaging::default());
+    asked.instrument(tracing::info_span!("work")).await.expect_err("no such instrument");
+
+    let spans = exporter.get_finished_spans().expect("memory");
+    let find = |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:?}"));
+    let (work, call) = (find("work"), find("tapefeed.v1.HistoryService/GetAveragePrice"));
+    assert_eq!(call.parent_span_id, work.span_context.span_id());
+    let code = call.attributes.iter().find(|attribute| attribute.key.as_str() == "rpc.response.status_code");
+    assert_eq!(code.map(|code| code.value.to_string()).as_deref(), Some("NOT_FOUND"));
+    let span_id = call.span_context.span_id().to_bytes();
+    let served = collector.span("the call at the server", |span| span.parent_span_id == span_id).await;
+    assert_eq!(served.trace_id, work.span_context.trace_id().to_bytes());
+    let calls = collector.spans().into_iter().filter(|span| span.name == served.name);
+    assert_eq!(calls.filter(|span| !span.parent_span_id.is_empty()).count(), 1);
 }
 
 /// Takes connections and never says a word.

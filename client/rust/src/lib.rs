@@ -54,6 +54,7 @@ mod source_event;
 mod testing;
 mod tick;
 mod time;
+mod transport;
 
 pub use tapefeed_proto::v1::ErrorReason;
 pub use tonic::Code;

@@ -71,7 +71,7 @@ fn wrong_options_say_what_to_write() {
 fn an_epoch_is_renewed_in_the_store_of_serve() {
     let line = ["tapefeed-server", "epoch", "renew", "--store", "sqlite://copy.db"];
     let config = CommandLine::try_parse_from(line).unwrap().resolve().unwrap();
-    let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: "info".into() };
+    let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: LogConfig::default() };
     assert_eq!(config, expected);
 }
 
