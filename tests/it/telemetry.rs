@@ -221,8 +221,9 @@ async fn the_rust_client_tells_the_server_of_its_callers_trace() {
     let _entered = tracing::subscriber::set_default(tracing_subscriber::registry().with(layer.with_filter(ours)));
 
     let client = Client::connect(server.url()).await.expect("a connection");
-    client.average(&Query::symbol("NONE"), Averaging::default()).await.expect_err("outside a trace none begins");
-    let asked = client.average(&Query::symbol("NONE"), Averaging::default());
+    let query = Query::symbol("NONE");
+    client.average(&query, Averaging::default()).await.expect_err("outside a trace none begins");
+    let asked = client.average(&query, Averaging::default());
     asked.instrument(tracing::info_span!("work")).await.expect_err("no such instrument");
 
     let spans = exporter.get_finished_spans().expect("memory");
