@@ -6,8 +6,8 @@
 
 use http::HeaderMap;
 use opentelemetry::propagation::Extractor;
-use opentelemetry::trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceState};
-use opentelemetry::{Context, global};
+use opentelemetry::trace::{SpanContext, SpanId, Status, TraceContextExt as _, TraceFlags, TraceState};
+use opentelemetry::{Context, Value, global};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
@@ -39,6 +39,22 @@ fn recorded(context: &Context) -> Option<TraceContext> {
 pub fn continue_from(span: &Span, parent: TraceContext) {
     // The only failure is a span that nobody records.
     let _ = span.set_parent(Context::new().with_remote_span_context(named(parent)));
+}
+
+/// Gives a recorded span that has begun another name.
+pub fn rename(span: &Span, name: &'static str) {
+    span.context().span().update_name(name);
+}
+
+/// Adds an attribute that the log need not have.
+pub fn set(span: &Span, key: &'static str, value: impl Into<Value>) {
+    span.set_attribute(key, value);
+}
+
+/// Says that the server has failed at what the span is about.
+pub fn fail(span: &Span, kind: &'static str) {
+    span.set_attribute("error.type", kind);
+    span.set_status(Status::error(""));
 }
 
 /// Links a span to another one that it belongs to without being its child.

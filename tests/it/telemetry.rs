@@ -1,12 +1,14 @@
 //! Traces and logs: what a collector is sent, what carries the trace's id, and that a collector can do no harm.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::{Span, status};
-use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{SdkTracerProvider, SpanData, SpanExporter};
 use tapefeed_client::{Averaging, Client, Query};
 use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::publish_batch::Content;
@@ -210,11 +212,22 @@ async fn a_query_a_refusal_and_a_file_carry_the_callers_trace() {
     assert_eq!((&line["trace_id"], &line["run"], &line["level"]), (&TRACE.into(), &"run-1".into(), &"INFO".into()));
 }
 
+/// Keeps the spans of this process.
+#[derive(Clone, Debug, Default)]
+struct Memory(Arc<Mutex<Vec<SpanData>>>);
+
+impl SpanExporter for Memory {
+    async fn export(&self, spans: Vec<SpanData>) -> OTelSdkResult {
+        self.0.lock().expect("no holder panics").extend(spans);
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn the_rust_client_tells_the_server_of_its_callers_trace() {
     let collector = Collector::start().await;
     let server = Server::start(traced(&collector.url())).await;
-    let exporter = InMemorySpanExporter::default();
+    let exporter = Memory::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let ours = filter_fn(|metadata| metadata.is_span() && !metadata.target().starts_with("h2"));
@@ -226,7 +239,7 @@ async fn the_rust_client_tells_the_server_of_its_callers_trace() {
     let asked = client.average(&query, Averaging::default());
     asked.instrument(tracing::info_span!("work")).await.expect_err("no such instrument");
 
-    let spans = exporter.get_finished_spans().expect("memory");
+    let spans = exporter.0.lock().expect("no holder panics").clone();
     let find = |name: &str| spans.iter().find(|span| span.name == name).unwrap_or_else(|| panic!("{name}: {spans:?}"));
     let (work, call) = (find("work"), find("tapefeed.v1.HistoryService/GetAveragePrice"));
     assert_eq!(call.parent_span_id, work.span_context.span_id());
@@ -287,5 +300,11 @@ async fn a_hang_up_reads_the_filter_of_the_log_again() {
     printed("the log's filter stays as it is").await;
     hang_up("info,tapefeed_server::tape=debug").await;
     printed("the log has another filter").await;
+    // Under the new filter the line about it is left out.
+    hang_up("error").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    hang_up("info,tapefeed_server::live=debug").await;
+    printed("tapefeed_server::live=debug").await;
+    assert_eq!(server.output().matches("the log has another filter").count(), 2, "{}", server.output());
     assert!(server.is_serving().await);
 }

@@ -123,9 +123,6 @@ impl BatchSpans {
             tapefeed.batch.seq = batch.batch_seq,
             tapefeed.producer.id = Empty,
             tapefeed.batch.ticks = Empty,
-            tapefeed.batch.duplicate = Empty,
-            error.type = Empty,
-            otel.status_code = Empty,
         );
         if !self.continues
             && let Some(call) = trace::of(&self.call)
@@ -265,7 +262,7 @@ impl Stream<'_> {
         let span = self.spans.begin(&batch);
         let taken = self.submit(batch, bytes, span.clone()).instrument(span.clone()).await;
         if let Err(refusal) = &taken {
-            span.record("error.type", refusal.reason_name());
+            trace::set(&span, "error.type", refusal.reason_name());
         }
         taken
     }
@@ -286,11 +283,9 @@ impl Stream<'_> {
         let outcome = async move {
             let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
             match &receipt {
-                Ok(receipt) => told.record("tapefeed.batch.duplicate", receipt.duplicate),
-                Err(IngestError::Unavailable) => {
-                    told.record("error.type", IngestError::Unavailable.name()).record("otel.status_code", "ERROR")
-                }
-                Err(error) => told.record("error.type", error.name()),
+                Ok(receipt) => trace::set(&told, "tapefeed.batch.duplicate", receipt.duplicate),
+                Err(error @ IngestError::Unavailable) => trace::fail(&told, error.name()),
+                Err(error) => trace::set(&told, "error.type", error.name()),
             };
             Outcome { batch_seq, bytes, receipt }
         };

@@ -3,6 +3,8 @@
 use tonic::Code;
 use tracing::Span;
 
+use crate::trace;
+
 /// The span of one call. Dropped before its end is told, the client has gone away.
 #[derive(Debug)]
 pub(super) struct CallSpan(Option<Span>);
@@ -32,8 +34,7 @@ impl CallSpan {
         span.in_scope(|| {
             span.record("rpc.response.status_code", name);
             if is_fault(code) {
-                span.record("error.type", name);
-                span.record("otel.status_code", "ERROR");
+                trace::fail(&span, name);
             }
         });
     }

@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tracing::Instrument as _;
-use tracing::field::Empty;
 
 use super::Inner;
 use super::container::{Intake, too_large};
@@ -20,6 +19,7 @@ use super::status::RunStatus;
 use super::work::{Source, Work};
 use crate::ingest::IngestError;
 use crate::store::{Lease, NewRun, Run, RunClaim, RunOwner, RunRequest};
+use crate::trace;
 
 /// Messages between the call and the blocking thread: at most 1 MiB each.
 const CHANNEL_MESSAGES: usize = 4;
@@ -54,13 +54,13 @@ impl Upload {
         let (messages, received) = mpsc::channel(CHANNEL_MESSAGES);
         let (reply, outcome) = oneshot::channel();
         let task = Task { inner: inner.clone(), entry };
-        let span = tracing::debug_span!("import", tapefeed.run.id = task.entry.start.run.as_str(), error.type = Empty);
+        let span = tracing::debug_span!("import", tapefeed.run.id = task.entry.start.run.as_str());
         let told = span.clone();
         inner.tasks.spawn(
             async move {
                 let imported = task.run(received, slot).await;
                 if let Err(error) = &imported {
-                    told.record("error.type", error.reason());
+                    trace::set(&told, "error.type", error.reason());
                 }
                 task.conclude(&imported);
                 // The client may be gone; the run's row tells its end.
