@@ -16,3 +16,4 @@ pub mod shutdown;
 pub mod store;
 pub mod tape;
 pub mod telemetry;
+pub mod trace;

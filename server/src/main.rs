@@ -25,9 +25,14 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), Box<dyn std::error::Error>> {
     let config = Config::read()?;
-    telemetry::init(config.log())?;
+    let telemetry = telemetry::init(config.log(), config.traces(rand::random()))?;
     match config {
-        Config::Serve(config) => serve(&config).await,
+        Config::Serve(config) => {
+            telemetry.follow_file(&config.log)?;
+            let served = serve(&config).await;
+            telemetry.close().await;
+            served
+        }
         Config::RenewEpoch { store, .. } => {
             let (epoch, position) = app::renew_epoch(&store, &Outside::system()).await?;
             println!("the log is epoch {epoch} from position {position} on");

@@ -14,6 +14,7 @@ const FLOORS: &[(&str, usize)] = &[
     ("domain", 0),
     ("store", 1),
     ("bus", 1),
+    ("trace", 1),
     ("tape", 2),
     ("query", 3),
     ("live", 3),

@@ -17,4 +17,5 @@ mod recipes;
 mod reflection;
 mod resume;
 mod shutdown;
+mod telemetry;
 mod values;

@@ -6,6 +6,7 @@
 
 pub mod checker;
 pub mod cli;
+pub mod collector;
 pub mod cut;
 pub mod exact;
 pub mod file;

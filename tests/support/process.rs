@@ -44,12 +44,13 @@ pub fn sample_data() -> Option<PathBuf> {
     folder
 }
 
-/// A command that sees nothing of the caller's settings: no `TAPEFEED_*` variable, and its own folder.
+/// A command that sees nothing of the caller's settings: no `TAPEFEED_*` or `OTEL_*` variable, and its own folder.
 pub fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TAPEFEED_") {
-            command.env_remove(name);
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("TAPEFEED_") || name_text.starts_with("OTEL_") {
+            command.env_remove(&name);
         }
     }
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

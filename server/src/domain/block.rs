@@ -1,7 +1,7 @@
 //! A segment's entries in memory.
 
 use super::segment::{self, Entries, SegmentCorrupt};
-use super::{Cursor, Epoch, Origin, UnixNanos};
+use super::{Cursor, Epoch, Origin, Traced, UnixNanos};
 
 /// The entries of one committed segment, decoded once and shared by everything that follows the log.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Block {
     pub chain: [u8; 16],
     /// The entries, with absolute positions.
     pub entries: Entries,
+    /// The traces of its batches, if it was made here and they are recorded.
+    pub traced: Traced,
 }
 
 /// What a tick costs in memory, for byte bounds.
@@ -39,7 +41,7 @@ impl Block {
         if entries.ticks.len() + entries.controls.len() != entry_count as usize {
             return Err(SegmentCorrupt("its row counts other entries than its bytes hold"));
         }
-        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries })
+        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced: Traced::default() })
     }
 
     /// Position of its last entry.

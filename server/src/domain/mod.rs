@@ -23,6 +23,7 @@ pub mod tally;
 pub mod tick;
 pub mod time;
 mod time_unit;
+mod trace_context;
 mod varint;
 pub mod wide;
 
@@ -35,4 +36,5 @@ pub use name::{NameInvalid, Symbol, Venue};
 pub use published::{InstrumentDetails, Published, PublishedBar, PublishedBarKey};
 pub use tick::{Batch, Control, Entry, NewTick, Origin, Side, Tick, TradeId, TradeIdInvalid};
 pub use time::{TimeInvalid, TimeRange, UnixNanos};
+pub use trace_context::{TraceContext, TraceId, Traced};
 pub use wide::I256;

@@ -10,6 +10,7 @@ pub mod writer;
 use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tracing::Span;
 
 use crate::domain::block::TICK_BYTES;
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
@@ -119,6 +120,22 @@ pub enum IngestError {
     ShuttingDown,
 }
 
+impl IngestError {
+    /// Its name among the attributes of a span.
+    pub fn name(&self) -> &'static str {
+        match self {
+            IngestError::Fenced => "fenced",
+            IngestError::Unknown => "unknown_producer",
+            IngestError::OutOfOrder { .. } => "out_of_order",
+            IngestError::Conflict => "conflict",
+            IngestError::QueueFull { .. } => "queue_full",
+            IngestError::Unavailable => "store_unavailable",
+            IngestError::EpochChanged(_) => "epoch_changed",
+            IngestError::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
 impl From<StoreError> for IngestError {
     fn from(error: StoreError) -> IngestError {
         match error {
@@ -151,7 +168,8 @@ impl Ingest {
     }
 
     /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
-    /// one sender are stored in the order in which they were queued.
+    /// one sender are stored in the order in which they were queued. The span that is entered is the batch's: call it
+    /// inside a span of the batch's own.
     pub async fn submit(
         &self,
         submission: Submission,
@@ -166,7 +184,8 @@ impl Ingest {
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();
         let received = self.clock.now();
-        let command = writer::Command { submission, instruments, received, reply, _budget: permit };
+        let command =
+            writer::Command { submission, instruments, received, reply, span: Span::current(), _budget: permit };
         self.queue.send(command).await.map_err(|_| IngestError::ShuttingDown)?;
         Ok(receipt)
     }

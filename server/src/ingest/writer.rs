@@ -13,13 +13,16 @@ use rand::rngs::SmallRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
 use crate::bus::{Announcement, Bus};
 use crate::domain::segment::{self, Entries};
-use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
+use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Registry, View};
+use crate::trace;
 
 /// Ticks of one append at most, beyond its first batch: about 2 ms of encoding.
 const GROUP_TICKS: usize = 50_000;
@@ -39,6 +42,8 @@ pub struct Command {
     /// Stamps ticks whose source gives no receive time.
     pub(super) received: UnixNanos,
     pub(super) reply: oneshot::Sender<Result<Receipt, IngestError>>,
+    /// The batch's, for as long as it waits.
+    pub(super) span: Span,
     /// Gives its bytes back to the queue's budget when the command is done.
     pub(super) _budget: OwnedSemaphorePermit,
 }
@@ -51,6 +56,13 @@ impl Command {
             Sender::Producer { .. } => None,
         };
         (self.submission.backfill, run)
+    }
+
+    /// Tells the sender. One that went away learns by its next claim.
+    fn answer(self, outcome: Result<Receipt, IngestError>) {
+        // A span ends where it was left for the last time: inside it, so that the wait for the log belongs to it.
+        let Command { span, reply, .. } = self;
+        let _ = span.in_scope(|| reply.send(outcome));
     }
 
     fn mark(&self) -> Mark {
@@ -144,18 +156,19 @@ impl Writer {
                 ticks += command.submission.batch.ticks.len();
                 group.push(command);
             }
-            self.commit(group).await;
+            let spans = Spans::begin(&group);
+            self.commit(group, spans).await;
         }
     }
 
     /// Appends a group and answers every batch of it.
-    async fn commit(&mut self, mut commands: Vec<Command>) {
+    async fn commit(&mut self, mut commands: Vec<Command>, spans: Spans) {
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).await {
+            match self.store.append(group.clone()).instrument(spans.group.clone()).await {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
-                    self.answer(commands, entries, first_seq, append_time, chain);
+                    self.answer(commands, entries, spans, (first_seq, append_time, chain));
                     return;
                 }
                 Ok(Appended::Refused(verdicts)) => {
@@ -171,7 +184,10 @@ impl Writer {
                 }
                 Err(error) => {
                     attempt += 1;
-                    tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    spans.group.record("tapefeed.append.attempts", attempt);
+                    spans.group.in_scope(|| {
+                        tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    });
                     if attempt == ATTEMPTS {
                         return refuse_all(commands, &IngestError::Unavailable);
                     }
@@ -222,17 +238,20 @@ impl Writer {
         &self,
         commands: Vec<Command>,
         mut entries: Entries,
-        first_seq: u64,
-        append_time: UnixNanos,
-        chain: Chain,
+        spans: Spans,
+        (first_seq, append_time, chain): (u64, UnixNanos, Chain),
     ) {
         let entry_count = entries.ticks.len() as u32;
         let backfill = commands[0].submission.backfill;
+        let traced = spans.traced(&commands);
+        // The append has ended; what follows is the batches' own.
+        drop(spans);
         if entry_count > 0 {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
-            let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
+            let block =
+                Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced };
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,
@@ -244,8 +263,7 @@ impl Writer {
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
-            // A sender that went away learns by its next claim.
-            let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
+            command.answer(Ok(Receipt { cursor, duplicate: false }));
         }
     }
 
@@ -266,14 +284,58 @@ impl Writer {
                 Verdict::Fenced => Err(IngestError::Fenced),
                 Verdict::Unknown => Err(IngestError::Unknown),
             };
-            let _ = command.reply.send(outcome);
+            command.answer(outcome);
         }
         rest
     }
 }
 
+/// The spans of one append: the first batch's trace has the append itself, the others have one of the same length that
+/// is linked to it.
+#[derive(Debug)]
+struct Spans {
+    group: Span,
+    others: Vec<Span>,
+}
+
+impl Spans {
+    fn begin(commands: &[Command]) -> Spans {
+        let mut spans = Spans { group: Span::none(), others: Vec::new() };
+        let mut first = None;
+        for command in commands {
+            let Some(batch) = trace::of(&command.span) else { continue };
+            let span = tracing::debug_span!(
+                parent: &command.span,
+                "append",
+                tapefeed.append.batches = commands.len(),
+                tapefeed.append.attempts = Empty,
+            );
+            match first {
+                None => {
+                    first = trace::of(&span);
+                    spans.group = span;
+                }
+                Some(first) => {
+                    trace::link(&span, first);
+                    trace::link(&spans.group, batch);
+                    spans.others.push(span);
+                }
+            }
+        }
+        spans
+    }
+
+    /// Where the traces of the batches go on.
+    fn traced(&self, commands: &[Command]) -> Traced {
+        if self.group.is_disabled() {
+            return Traced::default();
+        }
+        Traced::new(commands.iter().filter_map(|command| trace::of(&command.span)))
+    }
+}
+
 fn refuse_all(commands: Vec<Command>, error: &IngestError) {
     for command in commands {
-        let _ = command.reply.send(Err(error.clone()));
+        command.answer(Err(error.clone()));
     }
 }

@@ -166,6 +166,7 @@ impl Live {
             replay_end: matches!(subscription.start, Start::After(_)).then_some(head.position),
             catching_up: false,
             last_progress: tokio::time::Instant::now(),
+            delivering: Vec::new(),
         })
     }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Span;
 
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, Tick, UnixNanos};
 use crate::tape::Follower;
+use crate::trace;
 
 /// Ticks of one message at most: keeps a message of rows below 64 KiB.
 const MESSAGE_TICKS: usize = 400;
@@ -83,6 +85,8 @@ pub struct Session {
     /// Whether the reader was told that it lags.
     pub(super) catching_up: bool,
     pub(super) last_progress: Instant,
+    /// Of blocks that are delivered here first, until their last message is taken.
+    pub(super) delivering: Vec<Span>,
 }
 
 /// What ended a wait.
@@ -99,6 +103,7 @@ impl Session {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
             }
+            self.delivering.clear();
             if self.replay_end.is_some_and(|end| self.done.position >= end) {
                 self.replay_end = None;
                 return Ok(Event::ReplayCompleted { cursor: self.done });
@@ -153,6 +158,16 @@ impl Session {
         });
     }
 
+    /// Ends the traces of a block's batches here, if nobody was given the block before: a span for each block and batch,
+    /// never for a message.
+    fn trace(&mut self, block: &Block) {
+        for &batch in block.traced.deliver() {
+            let span = tracing::debug_span!(parent: None, "deliver", tapefeed.log_seq = block.last_seq());
+            trace::continue_from(&span, batch);
+            self.delivering.push(span);
+        }
+    }
+
     /// Turns blocks into events: consecutive ticks share messages, each message ends at a tick or at a block's end.
     fn take(&mut self, blocks: Vec<Arc<Block>>) {
         let mut ticks: Vec<Tick> = match self.ready.pop_back() {
@@ -165,6 +180,7 @@ impl Session {
         };
         let epoch = self.done.epoch;
         for block in blocks {
+            let mut wanted = false;
             if !block.backfill || self.include_backfill {
                 for tick in &block.entries.ticks {
                     if tick.log_seq <= self.done.position || !self.matcher.wants(tick.instrument) {
@@ -176,7 +192,11 @@ impl Session {
                         self.ready.push_back(Event::Ticks { cursor: Cursor { epoch, position }, ticks });
                     }
                     ticks.push(tick.clone());
+                    wanted = true;
                 }
+            }
+            if wanted {
+                self.trace(&block);
             }
             self.done.position = block.last_seq();
         }

@@ -104,6 +104,11 @@ impl Query {
         let Some(cursor) = min_cursor else {
             return Ok(self.views.borrow().clone());
         };
+        self.view_at(cursor).await
+    }
+
+    #[tracing::instrument(level = "debug", name = "wait for view", skip_all, fields(tapefeed.log_seq = cursor.position))]
+    async fn view_at(&self, cursor: Cursor) -> Result<Arc<View>, ViewError> {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::merge::{self, Rewrite};
 use super::{ChunkHeader, Holding, View};
@@ -89,6 +90,9 @@ pub struct Compactor {
     started: UnixNanos,
     swept: UnixNanos,
 }
+
+/// An instrument, what it holds, and how many of its hot ticks are cut.
+type Work = (InstrumentId, Arc<Holding>, usize);
 
 #[derive(Clone, Copy, Debug)]
 enum Touched {
@@ -211,6 +215,16 @@ impl Compactor {
         if work.is_empty() {
             return Ok(false);
         }
+        let span = tracing::debug_span!(
+            "compact",
+            tapefeed.compaction.instruments = work.len(),
+            tapefeed.compaction.ticks = ticks,
+        );
+        self.cut(view, work, now).instrument(span).await
+    }
+
+    /// Cuts so many of the oldest ticks of each instrument, and commits them as one.
+    async fn cut(&mut self, view: &View, work: Vec<Work>, now: UnixNanos) -> Result<bool, StoreError> {
         let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
@@ -289,7 +303,9 @@ impl Compactor {
                     due = due.min(ripe);
                     continue;
                 }
-                let Rewrite { added, dropped } = merge::step(&*self.store, instrument, day, holding).await?;
+                let span = tracing::debug_span!("tidy", tapefeed.instrument.id = instrument.0, tapefeed.day = day);
+                let step = merge::step(&*self.store, instrument, day, holding).instrument(span.clone());
+                let Rewrite { added, dropped } = step.await?;
                 if dropped.is_empty() {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
@@ -307,7 +323,7 @@ impl Compactor {
                     compacted: Vec::new(),
                     hot_floor: hot_floor(view, &BTreeMap::new()),
                 };
-                return self.commit(change).await;
+                return self.commit(change).instrument(span).await;
             }
         }
         (self.tidied, self.tidy_due) = (Some(view.manifest_version()), due);
@@ -326,6 +342,7 @@ impl Compactor {
         Ok(committed && adopted.is_ok())
     }
 
+    #[tracing::instrument(level = "debug", skip_all)]
     async fn sweep(&mut self, now: UnixNanos) -> Result<(), StoreError> {
         // Days that were cut long ago and are still untidy count from the start of the process again.
         let kept = self.policy.merge_delay + Duration::from_secs(86_400);

@@ -14,6 +14,7 @@ use crate::ingest::import::{
     TimeUnit,
 };
 use crate::store::{Ignored, Reject, RunError, RunId};
+use crate::trace;
 
 /// Longest file name in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -47,9 +48,10 @@ pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
     }
     let again = wire.again;
     let options = read_options(wire, &mut violations)?;
+    let trace_id = trace::current().map_or_else(String::new, |here| here.trace_id.to_string());
     match (run, options) {
         (Some(run), Some(options)) if violations.is_empty() => {
-            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id: String::new() })
+            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id })
         }
         _ => Err(violations.refuse()),
     }

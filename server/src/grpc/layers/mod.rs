@@ -8,6 +8,7 @@ pub mod guard;
 pub mod methods;
 mod request;
 mod response;
+mod span;
 
 #[cfg(test)]
 mod tests;

@@ -40,11 +40,13 @@ fn responses(
     session: Session,
     encoder: Encoder,
 ) -> impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send {
-    futures_util::stream::unfold(Some((session, encoder)), |state| async move {
-        let (mut session, encoder) = state?;
+    // The call's span, for the status alone: no message is worth entering it.
+    let span = tracing::Span::current();
+    futures_util::stream::unfold(Some((session, encoder, span)), |state| async move {
+        let (mut session, encoder, span) = state?;
         match session.next().await {
-            Ok(event) => Some((Ok(encoder.response(event)), Some((session, encoder)))),
-            Err(error) => Some((Err(Refusal::from(error).into()), None)),
+            Ok(event) => Some((Ok(encoder.response(event)), Some((session, encoder, span)))),
+            Err(error) => Some((Err(span.in_scope(|| Refusal::from(error).into())), None)),
         }
     })
 }

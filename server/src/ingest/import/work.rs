@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Inner;
 use super::content::Spooled;
@@ -287,8 +288,14 @@ impl Work<'_> {
         }
         let Parsed { number, batch, published, progress } = parsed;
         let sender = Sender::Run { run: self.run.clone(), owner: self.owner, batch: number, progress, published };
+        let span = tracing::debug_span!(
+            "batch",
+            tapefeed.run.id = self.run.as_str(),
+            tapefeed.batch.seq = number,
+            tapefeed.batch.ticks = batch.ticks.len(),
+        );
         let submission = Submission { batch, sender, backfill: true };
-        waiting.push_back(self.inner.ingest.submit(submission).await?);
+        waiting.push_back(self.inner.ingest.submit(submission).instrument(span).await?);
         Ok(())
     }
 
