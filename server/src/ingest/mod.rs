@@ -3,6 +3,7 @@
 //! Whoever has ticks submits batches to [`Ingest`]; one [`writer`] task appends them in groups and announces what it
 //! committed. Files come in through `import`, invented data through `feed`.
 
+mod counts;
 pub mod feed;
 pub mod import;
 pub mod writer;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
+use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
 use crate::tape::{Registry, View};
 
@@ -105,6 +107,22 @@ pub enum IngestError {
     ShuttingDown,
 }
 
+impl IngestError {
+    /// Its name among the counts.
+    fn reason(&self) -> &'static str {
+        match self {
+            IngestError::Fenced => "fenced",
+            IngestError::Unknown => "unknown_producer",
+            IngestError::OutOfOrder { .. } => "out_of_order",
+            IngestError::Conflict => "conflict",
+            IngestError::QueueFull { .. } => "queue_full",
+            IngestError::Unavailable => "store_unavailable",
+            IngestError::EpochChanged(_) => "epoch_changed",
+            IngestError::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
 impl From<StoreError> for IngestError {
     fn from(error: StoreError) -> IngestError {
         match error {
@@ -128,9 +146,33 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     views: watch::Receiver<Arc<View>>,
     hot_tick_limit: usize,
+    metrics: Metrics,
+}
+
+/// What waits for the writer, and how much may.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Batches that wait.
+    pub batches: usize,
+    /// Memory of batches that wait or are being appended.
+    pub bytes: usize,
+    /// Batches that may wait.
+    pub batch_limit: usize,
+    /// Memory that they may take.
+    pub byte_limit: usize,
 }
 
 impl Ingest {
+    /// What waits for the writer now.
+    pub fn queue(&self) -> Queue {
+        Queue {
+            batches: QUEUE_BATCHES - self.queue.capacity(),
+            bytes: QUEUE_BYTES - self.budget.available_permits(),
+            batch_limit: QUEUE_BATCHES,
+            byte_limit: QUEUE_BYTES,
+        }
+    }
+
     /// Claims a producer, which ends its older streams.
     pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
         Ok(self.store.claim_producer(producer).await?)
@@ -144,7 +186,9 @@ impl Ingest {
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
         let hot_ticks = self.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
-            return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
+            let refused = IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit };
+            self.metrics.ingest.refused(refused.reason(), 1);
+            return Err(refused);
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
         let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;

@@ -12,12 +12,14 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
 use crate::domain::segment::{self, Entries};
 use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Registry, View};
 
@@ -88,6 +90,8 @@ pub struct Writer {
     pub random: SmallRng,
     /// The log that the writer believes in.
     pub epoch: Epoch,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Writer {
@@ -109,6 +113,7 @@ impl Writer {
             clock: self.clock.clone(),
             views,
             hot_tick_limit,
+            metrics: self.metrics.clone(),
         };
         (ingest, tokio::spawn(self.run(commands, stop)))
     }
@@ -153,7 +158,10 @@ impl Writer {
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).await {
+            let begun = Instant::now();
+            let appended = self.store.append(group.clone()).await;
+            self.metrics.ingest.appended_in(begun.elapsed());
+            match appended {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
                     self.answer(commands, entries, first_seq, append_time, chain);
                     return;
@@ -167,14 +175,17 @@ impl Writer {
                 }
                 Err(StoreError::EpochChanged(epoch)) => {
                     self.epoch = epoch;
-                    return refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    return self.refuse_all(commands, &IngestError::EpochChanged(epoch));
                 }
                 Err(error) => {
                     attempt += 1;
                     tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    self.metrics.tape.store_failed("append");
                     if attempt == ATTEMPTS {
-                        return refuse_all(commands, &IngestError::Unavailable);
+                        self.metrics.ingest.given_up();
+                        return self.refuse_all(commands, &IngestError::Unavailable);
                     }
+                    self.metrics.ingest.retried();
                     let wait = FIRST_WAIT * 2u32.pow(attempt);
                     tokio::time::sleep(wait.mul_f64(self.random.random_range(0.5..1.5))).await;
                 }
@@ -228,11 +239,17 @@ impl Writer {
     ) {
         let entry_count = entries.ticks.len() as u32;
         let backfill = commands[0].submission.backfill;
+        let metrics = &self.metrics.ingest;
+        metrics.stored(backfill, commands.len() as u64, u64::from(entry_count), append_time.nanos());
         if entry_count > 0 {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
             let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
+            if !backfill {
+                let received = commands.iter().map(|command| command.received.nanos()).min();
+                metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));
+            }
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,
@@ -241,9 +258,14 @@ impl Writer {
             });
         }
         let mut position = first_seq - 1;
+        let now = self.clock.now().nanos();
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
+            metrics.acknowledged(now - command.received.nanos());
+            if let Sender::Run { progress, .. } = &command.submission.sender {
+                counts::stored(&self.metrics.imports, progress);
+            }
             // A sender that went away learns by its next claim.
             let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
         }
@@ -266,14 +288,19 @@ impl Writer {
                 Verdict::Fenced => Err(IngestError::Fenced),
                 Verdict::Unknown => Err(IngestError::Unknown),
             };
+            match &outcome {
+                Ok(_) => self.metrics.ingest.duplicate(),
+                Err(error) => self.metrics.ingest.refused(error.reason(), 1),
+            }
             let _ = command.reply.send(outcome);
         }
         rest
     }
-}
 
-fn refuse_all(commands: Vec<Command>, error: &IngestError) {
-    for command in commands {
-        let _ = command.reply.send(Err(error.clone()));
+    fn refuse_all(&self, commands: Vec<Command>, error: &IngestError) {
+        self.metrics.ingest.refused(error.reason(), commands.len() as u64);
+        for command in commands {
+            let _ = command.reply.send(Err(error.clone()));
+        }
     }
 }

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, Tick, UnixNanos};
+use crate::metrics::{Metrics, ReaderMark};
 use crate::tape::Follower;
 
 /// Ticks of one message at most: keeps a message of rows below 64 KiB.
@@ -83,6 +84,11 @@ pub struct Session {
     /// Whether the reader was told that it lags.
     pub(super) catching_up: bool,
     pub(super) last_progress: Instant,
+    pub(super) metrics: Metrics,
+    /// Where the reader is, for whoever looks at all readers.
+    pub(super) mark: ReaderMark,
+    /// The ends of live blocks of which there are ticks in `ready`.
+    pub(super) fresh: Vec<u64>,
 }
 
 /// What ended a wait.
@@ -95,6 +101,31 @@ enum Woken {
 impl Session {
     /// The next event. After an error there is none. A call that is dropped loses nothing.
     pub async fn next(&mut self) -> Result<Event, LiveError> {
+        let event = self.wait().await?;
+        self.count(&event);
+        Ok(event)
+    }
+
+    /// Notes what is handed over.
+    fn count(&mut self, event: &Event) {
+        let live = &self.metrics.live;
+        live.messages.inc();
+        match event {
+            Event::Ticks { cursor, ticks } => {
+                live.ticks.inc_by(ticks.len() as u64);
+                self.mark.reached(cursor.position);
+                for last_seq in self.fresh.drain(..) {
+                    self.metrics.ingest.deliveries.delivered(last_seq, || self.clock.now().nanos());
+                }
+            }
+            Event::SlowConsumer { catching_up: true, .. } => {
+                live.catch_ups.inc();
+            }
+            _ => {}
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Event, LiveError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -103,6 +134,7 @@ impl Session {
                 self.replay_end = None;
                 return Ok(Event::ReplayCompleted { cursor: self.done });
             }
+            self.mark.reached(self.done.position);
             let woken = tokio::select! {
                 biased;
                 () = self.draining.cancelled() => Woken::Draining,
@@ -164,7 +196,11 @@ impl Session {
             None => Vec::new(),
         };
         let epoch = self.done.epoch;
+        if let Some(last) = blocks.last() {
+            self.mark.took(last.append_time.nanos());
+        }
         for block in blocks {
+            let before = (self.ready.len(), ticks.len());
             if !block.backfill || self.include_backfill {
                 for tick in &block.entries.ticks {
                     if tick.log_seq <= self.done.position || !self.matcher.wants(tick.instrument) {
@@ -177,6 +213,9 @@ impl Session {
                     }
                     ticks.push(tick.clone());
                 }
+            }
+            if !block.backfill && (self.ready.len(), ticks.len()) != before {
+                self.fresh.push(block.last_seq());
             }
             self.done.position = block.last_seq();
         }
