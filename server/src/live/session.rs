@@ -214,7 +214,8 @@ impl Session {
                     ticks.push(tick.clone());
                 }
             }
-            if !block.backfill && (self.ready.len(), ticks.len()) != before {
+            // What a replay brings was not sent late, it was asked for late.
+            if !block.backfill && self.replay_end.is_none() && (self.ready.len(), ticks.len()) != before {
                 self.fresh.push(block.last_seq());
             }
             self.done.position = block.last_seq();

@@ -8,6 +8,11 @@ use super::Labelled;
 /// How a run can end here.
 const STATES: [&str; 5] = ["succeeded", "known", "failed", "cancelled", "interrupted"];
 
+/// What a rejected line can be blamed on: a field of a tick, or the line itself. Of rejects that a run does not keep,
+/// only the number is known. All are exposed from the start, so that an increase from nothing is seen.
+const BLAMED: [&str; 10] =
+    ["event_time", "receive_time", "venue", "symbol", "price", "quantity", "side", "trade_id", "line", "not_kept"];
+
 /// What imports count.
 #[derive(Debug)]
 pub struct ImportMetrics {
@@ -23,6 +28,9 @@ impl ImportMetrics {
             ImportMetrics { lines: Counter::default(), rejects: Labelled::default(), runs: Labelled::default() };
         for state in STATES {
             drop(metrics.runs.get_or_create(&[("state", state)]));
+        }
+        for field in BLAMED {
+            metrics.rejected(field, 0);
         }
         registry.register("tapefeed_import_lines", "Lines of files whose batch is stored", metrics.lines.clone());
         registry.register(

@@ -9,6 +9,18 @@ use prometheus_client::registry::Registry;
 
 use super::{Deliveries, LATENCIES, Labelled};
 
+/// Why a batch can be refused. All are exposed from the start, so that an increase from nothing is seen.
+const REASONS: [&str; 8] = [
+    "fenced",
+    "unknown_producer",
+    "out_of_order",
+    "conflict",
+    "queue_full",
+    "store_unavailable",
+    "epoch_changed",
+    "shutting_down",
+];
+
 /// What the writer counts.
 #[derive(Debug)]
 pub struct IngestMetrics {
@@ -52,6 +64,9 @@ impl IngestMetrics {
             unknown: Counter::default(),
             deliveries: Deliveries::new(registry),
         };
+        for reason in REASONS {
+            metrics.refused(reason, 0);
+        }
         registry.register(
             "tapefeed_append_duration_seconds",
             "How long the store took for one append, synced to disk",
