@@ -251,7 +251,7 @@ impl App {
             ends,
             metrics.rpc.clone(),
         )?;
-        let router = http::router(address, ready, metrics, grpc::is_call, calls);
+        let router = http::router(address, ready, metrics.clone(), grpc::is_call, calls);
 
         let monitor = monitor.start(shutdown.asked.clone()).await;
         let serving = tokio::spawn(accept::serve(listener, router, limits, stop.clone()));
@@ -270,6 +270,7 @@ impl App {
             }
             imports.finished().await;
             replica.stop().await;
+            metrics.close();
         };
         let ended = tokio::spawn(shutdown.clone().run(times, told, disconnected, stopped));
         Ok(App { address, shutdown, store: summary, ended })

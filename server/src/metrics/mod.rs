@@ -101,6 +101,11 @@ impl Metrics {
         let _ = self.spans_dropped.0.set(Box::new(read));
     }
 
+    /// Exposes nothing any more, and lets go of what was observed. What is observed may hold these metrics itself.
+    pub fn close(&self) {
+        *self.registry.lock().expect("no holder of the lock panics") = Registry::default();
+    }
+
     /// Everything, as text.
     pub fn text(&self, format: Format) -> String {
         let registry = self.registry.lock().expect("no holder of the lock panics");

@@ -21,6 +21,21 @@ fn both_formats_say_the_same() {
 }
 
 #[test]
+fn closing_lets_go_of_what_was_observed() {
+    let metrics = Metrics::new();
+    let observed = Arc::new(1);
+    let (shown, own) = (observed.clone(), metrics.clone());
+    metrics.observe(move |page| {
+        let _ = &own;
+        page.counter("tapefeed_some", "Some", *shown);
+    });
+    assert!(metrics.text(Format::Text).contains("tapefeed_some_total 1\n"));
+    metrics.close();
+    assert_eq!(metrics.text(Format::Text), "");
+    assert_eq!(Arc::strong_count(&observed), 1);
+}
+
+#[test]
 fn format_is_what_is_accepted() {
     let prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75";
     assert_eq!(Format::accepted(prometheus), Format::OpenMetrics);
