@@ -309,6 +309,11 @@ impl CommonOptions {
     }
 }
 
+/// Where systemd wants to be told the state of a service of `Type=notify`.
+pub fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os("NOTIFY_SOCKET")
+}
+
 impl CommandLine {
     /// Fills in what the command line and the environment leave open.
     pub fn resolve(self) -> Result<Config, ConfigError> {

@@ -10,6 +10,8 @@ pub mod grpc;
 pub mod http;
 pub mod ingest;
 pub mod live;
+pub mod metrics;
+pub mod notify;
 pub mod query;
 pub mod replica;
 pub mod shutdown;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use tapefeed_server::app::{self, App, Outside};
 use tapefeed_server::banner::banner;
-use tapefeed_server::config::{Config, ServeConfig};
-use tapefeed_server::{shutdown, telemetry};
+use tapefeed_server::config::{Config, ServeConfig, notify_socket};
+use tapefeed_server::{notify, shutdown, telemetry};
 
 /// Worth 15 % of the processor under load, measured.
 #[global_allocator]
@@ -45,6 +45,17 @@ async fn serve(config: &ServeConfig) -> Result<(), Box<dyn std::error::Error>> {
     let listener = app::bind(config.listen).await?;
     let app = App::start(config, listener, Outside::system()).await?;
     shutdown::on_signals(app.shutdown.asked.clone())?;
+    if let Some(socket) = notify_socket() {
+        if let Err(error) = notify::tell(&socket, notify::READY) {
+            tracing::warn!(%error, "the service manager cannot be told that the server serves");
+        }
+        let asked = app.shutdown.asked.clone();
+        tokio::spawn(async move {
+            asked.cancelled().await;
+            // It stops all the same.
+            let _ = notify::tell(&socket, notify::STOPPING);
+        });
+    }
     // Nobody has to listen: without a standard output the server serves all the same.
     let _ = std::io::stdout().write_all(banner(&app, config).as_bytes());
     app.ended().await;

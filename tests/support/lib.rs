@@ -18,6 +18,7 @@ pub mod power;
 pub mod process;
 pub mod publisher;
 pub mod refusal;
+pub mod scrape;
 pub mod server;
 pub mod strace;
 pub mod stubs;

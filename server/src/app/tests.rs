@@ -48,7 +48,7 @@ impl Fixture {
             demo: None,
             log: LogConfig::default(),
         };
-        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits };
+        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits, metrics: Metrics::new() };
         let listener = bind(config.listen).await.unwrap();
         let app = App::start(&config, listener, outside).await.unwrap();
         Fixture { app, _folder: folder }

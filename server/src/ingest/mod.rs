@@ -3,6 +3,7 @@
 //! Whoever has ticks submits batches to [`Ingest`]; one [`writer`] task appends them in groups and announces what it
 //! committed. Files come in through `import`, invented data through `feed`.
 
+mod counts;
 pub mod feed;
 pub mod import;
 pub mod writer;
@@ -14,6 +15,7 @@ use tracing::Span;
 
 use crate::domain::block::TICK_BYTES;
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
+use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
 use crate::tape::{Registry, View};
 
@@ -121,7 +123,7 @@ pub enum IngestError {
 }
 
 impl IngestError {
-    /// Its name among the attributes of a span.
+    /// Its name among the counts and the attributes of a span.
     pub fn name(&self) -> &'static str {
         match self {
             IngestError::Fenced => "fenced",
@@ -159,9 +161,33 @@ pub struct Ingest {
     clock: Arc<dyn Clock>,
     views: watch::Receiver<Arc<View>>,
     hot_tick_limit: usize,
+    metrics: Metrics,
+}
+
+/// What waits for the writer, and how much may.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Batches that wait.
+    pub batches: usize,
+    /// Memory of batches that wait or are being appended.
+    pub bytes: usize,
+    /// Batches that may wait.
+    pub batch_limit: usize,
+    /// Memory that they may take.
+    pub byte_limit: usize,
 }
 
 impl Ingest {
+    /// What waits for the writer now.
+    pub fn queue(&self) -> Queue {
+        Queue {
+            batches: QUEUE_BATCHES - self.queue.capacity(),
+            bytes: QUEUE_BYTES - self.budget.available_permits(),
+            batch_limit: QUEUE_BATCHES,
+            byte_limit: QUEUE_BYTES,
+        }
+    }
+
     /// Claims a producer, which ends its older streams.
     pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
         Ok(self.store.claim_producer(producer).await?)
@@ -176,7 +202,9 @@ impl Ingest {
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
         let hot_ticks = self.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
-            return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
+            let refused = IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit };
+            self.metrics.ingest.refused(refused.name(), 1);
+            return Err(refused);
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
         let bytes = submission.batch.ticks.len() * TICK_BYTES + submission.sender.published() * PUBLISHED_BYTES;

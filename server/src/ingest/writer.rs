@@ -12,14 +12,16 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
 use crate::domain::segment::{self, Entries};
 use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Registry, View};
 use crate::trace;
@@ -100,6 +102,8 @@ pub struct Writer {
     pub random: SmallRng,
     /// The log that the writer believes in.
     pub epoch: Epoch,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Writer {
@@ -121,6 +125,7 @@ impl Writer {
             clock: self.clock.clone(),
             views,
             hot_tick_limit,
+            metrics: self.metrics.clone(),
         };
         (ingest, tokio::spawn(self.run(commands, stop)))
     }
@@ -166,7 +171,10 @@ impl Writer {
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).instrument(spans.group.clone()).await {
+            let begun = Instant::now();
+            let appended = self.store.append(group.clone()).instrument(spans.group.clone()).await;
+            self.metrics.ingest.appended_in(begun.elapsed());
+            match appended {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
                     self.answer(commands, entries, spans, (first_seq, append_time, chain));
                     return;
@@ -180,7 +188,7 @@ impl Writer {
                 }
                 Err(StoreError::EpochChanged(epoch)) => {
                     self.epoch = epoch;
-                    return refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    return self.refuse_all(commands, &IngestError::EpochChanged(epoch));
                 }
                 Err(error) => {
                     attempt += 1;
@@ -188,9 +196,12 @@ impl Writer {
                     spans.group.in_scope(|| {
                         tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
                     });
+                    self.metrics.tape.store_failed("append");
                     if attempt == ATTEMPTS {
-                        return refuse_all(commands, &IngestError::Unavailable);
+                        self.metrics.ingest.given_up();
+                        return self.refuse_all(commands, &IngestError::Unavailable);
                     }
+                    self.metrics.ingest.retried();
                     let wait = FIRST_WAIT * 2u32.pow(attempt);
                     tokio::time::sleep(wait.mul_f64(self.random.random_range(0.5..1.5))).await;
                 }
@@ -246,12 +257,18 @@ impl Writer {
         let traced = spans.traced(&commands);
         // The append has ended; what follows is the batches' own.
         drop(spans);
+        let metrics = &self.metrics.ingest;
+        metrics.stored(backfill, commands.len() as u64, u64::from(entry_count), append_time.nanos());
         if entry_count > 0 {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
             let block =
                 Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced };
+            if !backfill {
+                let received = commands.iter().map(|command| command.received.nanos()).min();
+                metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));
+            }
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,
@@ -260,9 +277,14 @@ impl Writer {
             });
         }
         let mut position = first_seq - 1;
+        let now = self.clock.now().nanos();
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
+            metrics.acknowledged(now - command.received.nanos());
+            if let Sender::Run { progress, .. } = &command.submission.sender {
+                counts::stored(&self.metrics.imports, progress);
+            }
             command.answer(Ok(Receipt { cursor, duplicate: false }));
         }
     }
@@ -284,9 +306,20 @@ impl Writer {
                 Verdict::Fenced => Err(IngestError::Fenced),
                 Verdict::Unknown => Err(IngestError::Unknown),
             };
+            match &outcome {
+                Ok(_) => self.metrics.ingest.duplicate(),
+                Err(error) => self.metrics.ingest.refused(error.name(), 1),
+            }
             command.answer(outcome);
         }
         rest
+    }
+
+    fn refuse_all(&self, commands: Vec<Command>, error: &IngestError) {
+        self.metrics.ingest.refused(error.name(), commands.len() as u64);
+        for command in commands {
+            command.answer(Err(error.clone()));
+        }
     }
 }
 
@@ -331,11 +364,5 @@ impl Spans {
             return Traced::default();
         }
         Traced::new(commands.iter().filter_map(|command| trace::of(&command.span)))
-    }
-}
-
-fn refuse_all(commands: Vec<Command>, error: &IngestError) {
-    for command in commands {
-        command.answer(Err(error.clone()));
     }
 }

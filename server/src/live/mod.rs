@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Clock, Cursor, Epoch};
+use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
 use crate::tape::{FollowError, Follower, Hub, Registry};
 
@@ -115,6 +116,7 @@ pub struct Live {
     clock: Arc<dyn Clock>,
     /// Cancelled when the server begins to stop: every session then ends with its cursor.
     draining: CancellationToken,
+    metrics: Metrics,
 }
 
 impl Live {
@@ -125,8 +127,9 @@ impl Live {
         registry: Arc<Registry>,
         clock: Arc<dyn Clock>,
         draining: CancellationToken,
+        metrics: Metrics,
     ) -> Live {
-        Live { hub, store, registry, clock, draining }
+        Live { hub, store, registry, clock, draining, metrics }
     }
 
     /// Starts a subscription, or says why its position cannot be continued.
@@ -167,6 +170,9 @@ impl Live {
             catching_up: false,
             last_progress: tokio::time::Instant::now(),
             delivering: Vec::new(),
+            metrics: self.metrics.clone(),
+            mark: self.metrics.live.enter(after.position, self.clock.now().nanos()),
+            fresh: Vec::new(),
         })
     }
 }

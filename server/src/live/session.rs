@@ -10,6 +10,7 @@ use tracing::Span;
 
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, Tick, UnixNanos};
+use crate::metrics::{Metrics, ReaderMark};
 use crate::tape::Follower;
 use crate::trace;
 
@@ -87,6 +88,11 @@ pub struct Session {
     pub(super) last_progress: Instant,
     /// Of blocks that are delivered here first, until their last message is taken.
     pub(super) delivering: Vec<Span>,
+    pub(super) metrics: Metrics,
+    /// Where the reader is, for whoever looks at all readers.
+    pub(super) mark: ReaderMark,
+    /// The ends of live blocks of which there are ticks in `ready`.
+    pub(super) fresh: Vec<u64>,
 }
 
 /// What ended a wait.
@@ -99,6 +105,31 @@ enum Woken {
 impl Session {
     /// The next event. After an error there is none. A call that is dropped loses nothing.
     pub async fn next(&mut self) -> Result<Event, LiveError> {
+        let event = self.wait().await?;
+        self.count(&event);
+        Ok(event)
+    }
+
+    /// Notes what is handed over.
+    fn count(&mut self, event: &Event) {
+        let live = &self.metrics.live;
+        live.messages.inc();
+        match event {
+            Event::Ticks { cursor, ticks } => {
+                live.ticks.inc_by(ticks.len() as u64);
+                self.mark.reached(cursor.position);
+                for last_seq in self.fresh.drain(..) {
+                    self.metrics.ingest.deliveries.delivered(last_seq, || self.clock.now().nanos());
+                }
+            }
+            Event::SlowConsumer { catching_up: true, .. } => {
+                live.catch_ups.inc();
+            }
+            _ => {}
+        }
+    }
+
+    async fn wait(&mut self) -> Result<Event, LiveError> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -108,6 +139,7 @@ impl Session {
                 self.replay_end = None;
                 return Ok(Event::ReplayCompleted { cursor: self.done });
             }
+            self.mark.reached(self.done.position);
             let woken = tokio::select! {
                 biased;
                 () = self.draining.cancelled() => Woken::Draining,
@@ -179,6 +211,9 @@ impl Session {
             None => Vec::new(),
         };
         let epoch = self.done.epoch;
+        if let Some(last) = blocks.last() {
+            self.mark.took(last.append_time.nanos());
+        }
         for block in blocks {
             let mut wanted = false;
             if !block.backfill || self.include_backfill {
@@ -197,6 +232,10 @@ impl Session {
             }
             if wanted {
                 self.trace(&block);
+                // What a replay brings was not sent late, it was asked for late.
+                if !block.backfill && self.replay_end.is_none() {
+                    self.fresh.push(block.last_seq());
+                }
             }
             self.done.position = block.last_seq();
         }

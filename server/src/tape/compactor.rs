@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -16,6 +17,7 @@ use super::{ChunkHeader, Holding, View};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::statistics::Statistics;
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, Retention, Store, StoreError};
 
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
@@ -89,6 +91,7 @@ pub struct Compactor {
     tidy_due: UnixNanos,
     started: UnixNanos,
     swept: UnixNanos,
+    metrics: Metrics,
 }
 
 /// An instrument, what it holds, and how many of its hot ticks are cut.
@@ -108,6 +111,7 @@ impl Compactor {
         manifest_changed: Arc<Notify>,
         clock: Arc<dyn Clock>,
         policy: Policy,
+        metrics: Metrics,
     ) -> Compactor {
         let started = clock.now();
         Compactor {
@@ -122,20 +126,24 @@ impl Compactor {
             tidy_due: UnixNanos::MIN,
             started,
             swept: started,
+            metrics,
         }
     }
 
     /// Compacts until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            let begun = Instant::now();
             let worked = match self.round().await {
                 Ok(worked) => worked,
                 Err(error) => {
+                    self.metrics.tape.store_failed("compact");
                     tracing::warn!(%error, "compaction waits");
                     false
                 }
             };
             if worked {
+                self.metrics.tape.compacted_in(begun.elapsed());
                 if stop.is_cancelled() {
                     return;
                 }
@@ -332,12 +340,18 @@ impl Compactor {
 
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
     async fn commit(&mut self, change: ManifestChange) -> Result<bool, StoreError> {
+        let ticks = change.added.iter().map(|chunk| u64::from(chunk.row.tick_count)).sum();
         let outcome = self.store.commit_manifest(change).await;
         self.manifest_changed.notify_one();
         let (version, committed) = match outcome? {
             ManifestCommit::Committed { version } => (version, true),
             ManifestCommit::Conflict { version } => (version, false),
         };
+        if committed {
+            self.metrics.tape.compacted_ticks.inc_by(ticks);
+        } else {
+            self.metrics.tape.conflicts.inc();
+        }
         let adopted = self.views.wait_for(|view| view.manifest_version() >= version).await;
         Ok(committed && adopted.is_ok())
     }
@@ -360,6 +374,7 @@ impl Compactor {
                 producer_idle: PRODUCER_IDLE,
             })
             .await?;
+        self.metrics.tape.swept(swept.segments, swept.chunks, swept.producers);
         if swept != crate::store::Swept::default() {
             tracing::info!(segments = swept.segments, chunks = swept.chunks, producers = swept.producers, "swept");
             self.manifest_changed.notify_one();

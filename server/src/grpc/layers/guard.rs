@@ -48,8 +48,8 @@ pub struct Guard {
 
 impl Guard {
     /// Puts the services behind their limits.
-    pub fn new(routes: Routes, methods: Methods, ends: Ends) -> Guard {
-        Guard { routes: routes.prepare(), methods: Arc::new(methods), ends }
+    pub fn new(routes: Routes, methods: Arc<Methods>, ends: Ends) -> Guard {
+        Guard { routes: routes.prepare(), methods, ends }
     }
 
     /// What forbids a call before it reaches its service.

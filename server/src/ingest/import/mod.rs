@@ -45,6 +45,7 @@ pub use upload::{Imported, Upload};
 
 use super::Ingest;
 use crate::domain::Clock;
+use crate::metrics::Metrics;
 use crate::store::{RunId, RunOwner, Store};
 use limits::SHOWN_REJECTS;
 use registry::{Phase, Registry};
@@ -67,6 +68,8 @@ pub struct ImportsConfig {
     pub first_owner: u64,
     /// Cancelled when the server stops: uploads end, runs stay RUNNING and can be continued.
     pub stop: CancellationToken,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// All imports of this process. Clones share them.
@@ -86,12 +89,13 @@ struct Inner {
     /// One for each upload that may be in progress.
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
+    metrics: Metrics,
 }
 
 impl Imports {
     /// Nothing runs until an upload comes.
     pub fn new(config: ImportsConfig) -> Imports {
-        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop } = config;
+        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop, metrics } = config;
         Imports(Arc::new(Inner {
             ingest,
             store,
@@ -103,12 +107,18 @@ impl Imports {
             slots: Arc::new(Semaphore::new(limits.uploads)),
             tasks: TaskTracker::new(),
             limits,
+            metrics,
         }))
     }
 
     /// The limits of uploads.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// How many imports are worked on, from the first byte of the upload to the end of the run.
+    pub fn running(&self) -> usize {
+        self.0.tasks.len()
     }
 
     /// Begins an upload: from here on its run can be watched.

@@ -208,6 +208,14 @@ impl Task {
     fn conclude(&self, imported: &Result<Imported, ImportError>) {
         let now = self.inner.clock.now();
         let run = self.entry.start.run.as_str();
+        self.inner.metrics.imports.ended(match imported {
+            Ok(Imported { duplicate: false, .. }) => "succeeded",
+            Ok(Imported { duplicate: true, .. }) => "known",
+            Err(ImportError::Cancelled(_)) => "cancelled",
+            // The run goes on after its last batch when the file comes again.
+            Err(ImportError::Ingest(_) | ImportError::Cut(_) | ImportError::Superseded(_)) => "interrupted",
+            Err(_) => "failed",
+        });
         match imported {
             Ok(Imported { run: status, duplicate }) => {
                 tracing::info!(run, ticks = status.ticks, rejected = status.rejected, duplicate, "an import has ended");

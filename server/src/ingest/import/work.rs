@@ -207,6 +207,7 @@ impl Work<'_> {
             let now = self.inner.clock.now();
             let lease = Lease { owner: self.owner, now, until: now.saturating_add(LEASE) };
             if let Err(error) = self.inner.store.renew_lease(&self.run, lease).await {
+                self.inner.metrics.tape.store_failed("import");
                 tracing::warn!(run = self.run.as_str(), %error, "a lease could not be renewed");
             }
         }
