@@ -1,19 +1,24 @@
 //! Files: an upload is checked as a whole, then stored in batches that a later upload can continue.
 //!
 //! [`Imports`] holds every run that this process works on. Read on in [`upload`] (one upload, from its first byte to
-//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases)
-//! and [`format`] with [`csv`] (lines to ticks). Nothing here knows the contract's messages.
+//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases),
+//! [`mod@format`] (what a format has to do) and [`csv`] (one that does it). Nothing here knows the contract's messages.
+//! [`FileReader`] reads the same files without a server.
 
 mod columns;
 mod container;
 mod content;
 mod csv;
+mod detect;
 mod error;
 mod field;
 mod format;
 mod limits;
+mod lines;
 mod list;
 mod options;
+mod read;
+mod record;
 mod registry;
 mod spool;
 mod status;
@@ -35,9 +40,11 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{FileDefect, ImportError};
 pub use field::Field;
+pub use format::RejectCode;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
+pub use read::{FileLine, FileReader, LineContent};
 pub use status::{RunStatus, State};
 pub use upload::{Imported, Upload};
 

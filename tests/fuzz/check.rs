@@ -1,0 +1,1 @@
+//! What every reader of files must hold, whatever the bytes.
