@@ -2,17 +2,23 @@
 //!
 //! [`Imports`] holds every run that this process works on. Read on in [`upload`] (one upload, from its first byte to
 //! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases),
-//! [`mod@format`] (what a format has to do) and [`csv`] (one that does it). Nothing here knows the contract's messages.
+//! [`mod@format`] (what a format has to do), [`detect`] (which one it is) and [`csv`] (one that does it). Nothing here knows the contract's messages.
 //! [`FileReader`] reads the same files without a server.
 
+mod b3_trades;
+mod binance;
+mod calendar;
 mod columns;
 mod container;
 mod content;
+mod cotahist;
 mod csv;
 mod detect;
 mod error;
 mod field;
 mod format;
+mod json;
+mod json_lines;
 mod limits;
 mod lines;
 mod list;

@@ -152,7 +152,7 @@ fn defects_are_named() {
         (
             "two columns",
             b"DataReferencia;CodigoInstrumento\n2025-05-30;TF583R\n".to_vec(),
-            "no column for event_time, price, venue, symbol; it has \"DataReferencia\", \"CodigoInstrumento\"",
+            "lacks columns of B3's trades: AcaoAtualizacao, PrecoNegocio",
         ),
     ];
     for (name, bytes, expected) in cases {
