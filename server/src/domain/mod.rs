@@ -8,6 +8,7 @@ pub mod block;
 pub mod chunk;
 pub mod clock;
 pub mod cursor;
+pub mod date;
 pub mod decimal;
 pub mod instrument;
 pub mod name;

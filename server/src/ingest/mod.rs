@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
+use crate::domain::block::TICK_BYTES;
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
 use crate::tape::{Registry, View};
@@ -20,6 +21,9 @@ const QUEUE_BATCHES: usize = 1_024;
 
 /// Memory of batches that wait for the writer, in bytes.
 const QUEUE_BYTES: usize = 64 << 20;
+
+/// About the memory of a published bar, with its texts.
+const PUBLISHED_BYTES: usize = 320;
 
 /// Who sends a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,16 @@ pub enum Sender {
         /// What the batch publishes beside ticks; instruments by their index in the batch's table.
         published: Published<u32>,
     },
+}
+
+impl Sender {
+    /// How many things the batch publishes beside ticks.
+    fn published(&self) -> usize {
+        match self {
+            Sender::Producer { .. } => 0,
+            Sender::Run { published, .. } => published.bars.len() + published.details.len(),
+        }
+    }
 }
 
 /// A batch on its way to the log.
@@ -147,7 +161,7 @@ impl Ingest {
             return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
-        let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
+        let bytes = submission.batch.ticks.len() * TICK_BYTES + submission.sender.published() * PUBLISHED_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();

@@ -1,8 +1,9 @@
 //! Floor 3: answers about stored ticks.
 //!
 //! Every answer is a function of one [`View`], of the bytes of chunks, and of a position at or before the view's: a
-//! page that was pinned earlier is answered from a later view by leaving out what came after its position. Nothing
-//! here knows protobuf, writes, or holds a transaction.
+//! page that was pinned earlier is answered from a later view by leaving out what came after its position. The
+//! exception is [`published`]: what venues publish has no position. Nothing here knows protobuf, writes, or holds a
+//! transaction.
 //!
 //! Start with [`Query`]. [`scan`] reads ticks in order; [`totals`] adds up what needs no order; [`integral`] is the
 //! time-weighted sum. One file for each operation stands above them.
@@ -12,6 +13,7 @@ pub mod cache;
 pub mod instruments;
 pub mod latest;
 pub mod page;
+pub mod published;
 pub mod scan;
 pub mod statistics;
 pub mod subject;
@@ -40,6 +42,7 @@ pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, Instrume
 pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
 pub use page::PageTokenInvalid;
+pub use published::{PublishedBarPage, PublishedBarsError, PublishedBarsRequest};
 pub use scan::{Extent, Order, Scan};
 pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
@@ -74,6 +77,7 @@ pub enum ViewError {
 pub struct Query {
     views: watch::Receiver<Arc<View>>,
     registry: Arc<Registry>,
+    store: Arc<dyn Store>,
     chunks: ChunkCache,
     clock: Arc<dyn Clock>,
 }
@@ -87,7 +91,7 @@ impl Query {
         clock: Arc<dyn Clock>,
         cache_bytes: u64,
     ) -> Query {
-        Query { views, registry, chunks: ChunkCache::new(store, cache_bytes), clock }
+        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes), store, clock }
     }
 
     /// The names behind the ids in answers.

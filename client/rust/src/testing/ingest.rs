@@ -272,6 +272,26 @@ impl IngestService for FakeIngest {
         Err(Status::unimplemented(""))
     }
 
+    /// Three lines, one a page; the token is the number of the line.
+    async fn list_rejected_lines(
+        &self,
+        request: Request<proto::ListRejectedLinesRequest>,
+    ) -> Result<Response<proto::ListRejectedLinesResponse>, Status> {
+        let after: u64 = request.into_inner().page_token.parse().unwrap_or(0);
+        let line = proto::RejectedLine {
+            line_number: after + 1,
+            reason: proto::ErrorReason::ActionNotSupported.into(),
+            message: "action: corrections are not taken yet".to_owned(),
+            text: format!("line {}", after + 1),
+        };
+        Ok(Response::new(proto::ListRejectedLinesResponse {
+            rejected_lines: vec![line],
+            next_page_token: if after < 2 { (after + 1).to_string() } else { String::new() },
+            reject_count: 5,
+            kept_count: 3,
+        }))
+    }
+
     async fn cancel_ingestion_run(
         &self,
         _: Request<proto::CancelIngestionRunRequest>,

@@ -13,7 +13,7 @@ use crate::ingest::import::{
     DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart, RunStatus, State,
     TimeUnit,
 };
-use crate::store::{Reject, RunError, RunId};
+use crate::store::{Ignored, Reject, RunError, RunId};
 
 /// Longest file name in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -184,7 +184,7 @@ impl From<RunStatus> for proto::IngestionRun {
             total_lines,
             ticks,
             rejected,
-            published: _,
+            published,
             ignored,
             error,
             create_time,
@@ -221,6 +221,8 @@ impl From<RunStatus> for proto::IngestionRun {
             cursor: cursor.map(Into::into).unwrap_or_default(),
             last_batch_seq: last_batch,
             first_rejects: first_rejects.into_iter().map(wire_reject).collect(),
+            ignored_lines: wire_ignored(&ignored),
+            published_count: published,
         }
     }
 }
@@ -254,14 +256,22 @@ fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -
 
 fn wire_error(error: RunError) -> proto::IngestionError {
     let RunError { reason, message } = error;
-    let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
-    proto::IngestionError { reason: reason.unwrap_or(ErrorReason::Unspecified).into(), message }
+    proto::IngestionError { reason: reason_named(&reason).into(), message }
 }
 
-fn wire_reject(reject: Reject) -> proto::RejectedLine {
-    let Reject { line, mut reason, text } = reject;
+fn wire_ignored(Ignored(kinds): &Ignored) -> Vec<proto::IgnoredLines> {
+    kinds.iter().map(|(kind, count)| proto::IgnoredLines { kind: kind.to_string(), count: *count }).collect()
+}
+
+pub(super) fn wire_reject(reject: Reject) -> proto::RejectedLine {
+    let Reject { line, code, mut reason, text } = reject;
     reason.truncate(reason.floor_char_boundary(MAX_REJECT_MESSAGE_BYTES));
-    proto::RejectedLine { line_number: line, reason: ErrorReason::FieldInvalid.into(), message: reason, text }
+    proto::RejectedLine { line_number: line, reason: reason_named(&code).into(), message: reason, text }
+}
+
+/// The reason of a name as it is stored, without its prefix.
+fn reason_named(name: &str) -> ErrorReason {
+    ErrorReason::from_str_name(&format!("ERROR_REASON_{name}")).unwrap_or(ErrorReason::Unspecified)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -294,7 +304,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
             let mut refusal = Refusal::limit_exceeded("max_rejects", max, Some(rejected))
                 .saying(error.to_string())
                 .with("run_id", run.as_str());
-            if let Some(Reject { line, reason, text: _ }) = first.first() {
+            if let Some(Reject { line, code: _, reason, text: _ }) = first.first() {
                 refusal = refusal.with("line", line).with("first_reject", reason);
             }
             refusal

@@ -26,6 +26,7 @@ mod options;
 mod read;
 mod record;
 mod registry;
+mod rejects;
 mod spool;
 mod status;
 mod upload;
@@ -51,6 +52,7 @@ pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
 pub use read::{FileLine, FileReader, LineContent};
+pub use rejects::RejectPage;
 pub use status::{RunStatus, State};
 pub use upload::{Imported, Upload};
 
@@ -194,7 +196,7 @@ impl Inner {
         if let Some(stored) = self.store.run(&self.stored_name(run)).await? {
             let rejects = match stored.progress.rejected {
                 0 => Vec::new(),
-                _ => self.store.rejects(&stored.run.id, SHOWN_REJECTS).await?,
+                _ => self.store.rejects(&stored.run.id, 0, SHOWN_REJECTS).await?,
             };
             let epoch = self.store.head().await?.epoch;
             let max_rejects = entry.map(|entry| entry.start.max_rejects);

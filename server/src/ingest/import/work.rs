@@ -67,10 +67,15 @@ impl Source {
                     Line::Tick => progress.ticks += 1,
                     Line::Published => progress.published += 1,
                     Line::Ignored(kind) => progress.ignored.count(kind),
-                    Line::Rejected { code: _, reason } => {
+                    Line::Rejected { code, reason } => {
                         progress.rejected += 1;
                         rejected += 1;
-                        let reject = Reject { line: lines.number(), reason, text: shown(lines.text()) };
+                        let reject = Reject {
+                            line: lines.number(),
+                            code: code.name().into(),
+                            reason,
+                            text: shown(lines.text()),
+                        };
                         if first_rejects.len() < 3 {
                             first_rejects.push(reject.clone());
                         }

@@ -3,7 +3,7 @@
 //! One task owns the only connection that writes ([`writer`]); it takes jobs from a bounded queue, so that a caller who
 //! goes away cannot interrupt a write. Reads have a few read-only connections of their own ([`readers`]). Every commit
 //! is synced before it is answered (`synchronous = FULL`). The statements stand beside what they serve: [`log`],
-//! [`manifest`], [`producers`], [`registry`], [`runs`], [`sweep`].
+//! [`manifest`], [`producers`], [`published`], [`registry`], [`runs`], [`rejects`], [`sweep`].
 //!
 //! A second server is kept off by a lock on `<file>.lock`, never by a lock on the database: other programs may read it.
 
@@ -13,8 +13,10 @@ mod log;
 mod manifest;
 mod open;
 mod producers;
+mod published;
 mod readers;
 mod registry;
+mod rejects;
 mod rows;
 mod runs;
 mod sweep;
@@ -22,6 +24,7 @@ mod sweep;
 mod tests;
 mod writer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
@@ -37,7 +40,7 @@ use super::{
     ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
     Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue};
 use readers::Readers;
 use writer::Writer;
 
@@ -210,9 +213,29 @@ impl Store for SqliteStore {
     }
 
     #[instrument(name = "db.run_rejects.list", skip_all)]
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let run = run.clone();
-        self.readers.read(move |connection| Box::pin(runs::rejects(connection, run, limit))).await
+        self.readers.read(move |connection| Box::pin(rejects::list(connection, run, after_line, limit))).await
+    }
+
+    #[instrument(name = "db.published_bars.list", skip_all)]
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        self.readers.read(move |connection| Box::pin(published::bars(connection, instrument, days, after, limit))).await
+    }
+
+    #[instrument(name = "db.instrument_details.read", skip_all, fields(instruments = instruments.len()))]
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        let instruments = instruments.to_vec();
+        self.readers.read(move |connection| Box::pin(published::details(connection, instruments))).await
     }
 
     #[instrument(name = "db.epochs.list", skip_all)]

@@ -4,6 +4,7 @@ mod any_bytes;
 mod containers;
 pub(crate) mod cotahist;
 mod files;
+pub(crate) mod published;
 mod runs;
 mod sample;
 
