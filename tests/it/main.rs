@@ -10,6 +10,7 @@ mod import_kills;
 mod kills;
 mod live;
 mod publish;
+mod published;
 mod raw;
 mod readme;
 mod recipes;

@@ -223,7 +223,8 @@ fn report(name: &str, import: &Import, took: Duration, output: &mut Output) -> R
     }
     let shown = run.first_rejects.len() as u64;
     if run.reject_count > shown && shown > 0 {
-        notice(&format!("  and {} more", run.reject_count - shown))?;
+        let more = run.reject_count - shown;
+        notice(&format!("  and {more} more: tapefeed runs rejects {}", run.run_id))?;
     }
     Ok(())
 }
@@ -242,6 +243,9 @@ fn summary(import: &Import, took: Duration) -> String {
         }
         state => format!("{}, with {ticks} stored", state.as_str()),
     };
+    if run.published_count > 0 {
+        text += &format!(", {} published", count(run.published_count, "line", "lines"));
+    }
     if run.reject_count > 0 {
         text += &format!(", {} rejected", count(run.reject_count, "line", "lines"));
     }

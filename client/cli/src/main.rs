@@ -4,6 +4,7 @@
 //! and out in `time`. Start reading at `cli`.
 
 mod average;
+mod bars;
 mod cli;
 mod failure;
 mod health;

@@ -3,10 +3,11 @@
 //! A [`Client`] speaks to one server. Its methods are the calls:
 //!
 //! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::latest`], [`Client::average`],
-//!   [`Client::statistics`], [`Client::instrument`] and [`Client::instrument_pages`];
+//!   [`Client::statistics`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
 //! - **live**: [`Client::subscribe`] gives a [`SubscriptionStream`], which reconnects and resumes by itself;
 //! - **publishing**: [`Client::publisher`] gives a [`Publisher`] with batches, credit and idempotent resend;
-//! - **importing**: [`Client::import_file`], [`Client::watch_run`], [`Client::run_pages`], [`Client::cancel_run`].
+//! - **importing**: [`Client::import_file`], [`Client::watch_run`], [`Client::run_pages`], [`Client::reject_pages`],
+//!   [`Client::cancel_run`].
 //!
 //! One [`Cursor`] joins them: a query says at which position it was answered, and a subscription goes on exactly there.
 //!
@@ -64,12 +65,15 @@ pub use cursor::{Cursor, CursorInvalid};
 pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
 pub use health::Health;
-pub use history::{Average, Averaging, Latest, LatestTick, Method, PricePoint, Query, Statistics, TickQuery};
-pub use import::{
-    Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectedLine, Run, RunQuery, RunState,
-    TickField, TimeUnit,
+pub use history::{
+    Average, Averaging, Latest, LatestTick, Method, PricePoint, PublishedBar, PublishedBarQuery, Query, Statistics,
+    TickQuery,
 };
-pub use instrument::{Instrument, InstrumentQuery, Selector};
+pub use import::{
+    IgnoredLines, Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectPage, RejectQuery,
+    RejectedLine, Run, RunQuery, RunState, TickField, TimeUnit,
+};
+pub use instrument::{Instrument, InstrumentDetails, InstrumentQuery, Selector};
 pub use live::{
     Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus, StreamGapCause,
     Subscription, SubscriptionAck, SubscriptionStream,

@@ -1,8 +1,10 @@
 //! Importing files: upload, progress, and the runs that the server keeps of them.
 //!
 //! The server knows a file by its content: the same file again joins the run that exists. That makes retrying safe, and
-//! [`Client::import_file`] does it by itself. Uploads are in `upload`, runs in `run`.
+//! [`Client::import_file`] does it by itself. Uploads are in `upload`, runs in `run`, the
+//! lines that they rejected in `reject`.
 
+mod reject;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,8 @@ use std::path::Path;
 use tapefeed_proto::v1 as proto;
 use tokio::io::AsyncRead;
 
-pub use run::{ImportFailure, RejectedLine, Run, RunQuery, RunState};
+pub use reject::{RejectPage, RejectQuery, RejectedLine};
+pub use run::{IgnoredLines, ImportFailure, Run, RunQuery, RunState};
 
 use crate::{Client, Error};
 

@@ -260,6 +260,11 @@ impl IngestService for FakeIngest {
             run_id: request.into_inner().run_id,
             state: proto::IngestionRunState::Succeeded.into(),
             tick_count: 7,
+            published_count: 3,
+            ignored_count: 5,
+            ignored_lines: [("auction", 4), ("trailer", 1)]
+                .map(|(kind, count)| proto::IgnoredLines { kind: kind.to_owned(), count })
+                .into(),
             ..proto::IngestionRun::default()
         };
         Ok(Response::new(proto::GetIngestionRunResponse { run: Some(run) }))

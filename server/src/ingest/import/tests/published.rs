@@ -57,7 +57,7 @@ pub(crate) async fn submit(
 }
 
 fn reject(line: &u64) -> Reject {
-    let code = if line % 2 == 0 { "ACTION_NOT_SUPPORTED" } else { "FIELD_INVALID" };
+    let code = if line.is_multiple_of(2) { "ACTION_NOT_SUPPORTED" } else { "FIELD_INVALID" };
     Reject { line: *line, code: code.into(), reason: format!("line {line} is bad"), text: format!("text {line}") }
 }
 
