@@ -79,6 +79,10 @@ struct Message<'a> {
     bid_quantity: Option<&'a RawValue>,
     #[serde(rename = "A", borrow)]
     ask_quantity: Option<&'a RawValue>,
+    /// Begins a snapshot of the book, from a stream of partial depth or put into the capture by the program that made
+    /// it.
+    #[serde(rename = "lastUpdateId", borrow)]
+    snapshot_id: Option<&'a RawValue>,
     /// The answer to a request, with its number.
     #[serde(borrow)]
     result: Option<&'a RawValue>,
@@ -253,12 +257,12 @@ fn kind(event: &Message<'_>, name: &str, stream: &str) -> &'static str {
     if let Some(known) = NO_TRADES.into_iter().find(|known| *known == name) {
         return known;
     }
-    // Two events of the spot market do not name themselves: their stream does.
+    // Two messages of the spot market do not name themselves.
     let channel = stream.split_once('@').map_or("", |(_, channel)| channel);
     if name.is_empty() && (channel == "bookTicker" || (channel.is_empty() && event.is_book_ticker())) {
         "bookTicker"
-    } else if name.is_empty() && channel.starts_with("depth") {
-        "partialDepth"
+    } else if name.is_empty() && event.snapshot_id.is_some() {
+        "depthSnapshot"
     } else {
         "other"
     }
@@ -347,7 +351,8 @@ mod tests {
             (r#"{"u":5,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}"#, "bookTicker"),
             (r#"{"e":"bookTicker","u":5,"s":"BTCUSDT"}"#, "bookTicker"),
             (r#"1 {"stream":"b@depth@100ms","data":{"e":"depthUpdate","b":[["1","2"]],"a":[]}}"#, "depthUpdate"),
-            (r#"{"stream":"b@depth5","data":{"lastUpdateId":1,"bids":[],"asks":[]}}"#, "partialDepth"),
+            (r#"{"stream":"b@depth5","data":{"lastUpdateId":1,"bids":[],"asks":[]}}"#, "depthSnapshot"),
+            (r#"1 {"lastUpdateId":1,"bids":[],"asks":[]}"#, "depthSnapshot"),
             (r#"{"e":"kline","k":{"t":1}}"#, "kline"),
             (r#"{"e":"24hrTicker","p":"1"}"#, "24hrTicker"),
             (r#"{"e":"somethingNew","p":"1"}"#, "other"),
