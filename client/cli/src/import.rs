@@ -82,15 +82,15 @@ enum UnitArg {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum FormatArg {
-    /// Trades with a header
+    /// Trades in columns, with a header
     Csv,
     /// A capture of Binance's WebSocket
     Binance,
     /// One tick a line as JSON
     JsonLines,
-    /// Trades of B3
+    /// Trades of B3 (NEGOCIOSAVISTA)
     B3,
-    /// Daily quotes of B3
+    /// Daily quotes of B3 (COTAHIST)
     Cotahist,
 }
 

@@ -1,19 +1,30 @@
 //! Files: an upload is checked as a whole, then stored in batches that a later upload can continue.
 //!
 //! [`Imports`] holds every run that this process works on. Read on in [`upload`] (one upload, from its first byte to
-//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases)
-//! and [`format`] with [`csv`] (lines to ticks). Nothing here knows the contract's messages.
+//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases),
+//! [`mod@format`] (what a format has to do), [`detect`] (which one it is) and [`csv`] (one that does it). Nothing here knows the contract's messages.
+//! [`FileReader`] reads the same files without a server.
 
+mod b3_trades;
+mod binance;
+mod calendar;
 mod columns;
 mod container;
 mod content;
+mod cotahist;
 mod csv;
+mod detect;
 mod error;
 mod field;
 mod format;
+mod json;
+mod json_lines;
 mod limits;
+mod lines;
 mod list;
 mod options;
+mod read;
+mod record;
 mod registry;
 mod rejects;
 mod spool;
@@ -36,9 +47,11 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{FileDefect, ImportError};
 pub use field::Field;
+pub use format::RejectCode;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
+pub use read::{FileLine, FileReader, LineContent};
 pub use rejects::RejectPage;
 pub use status::{RunStatus, State};
 pub use upload::{Imported, Upload};

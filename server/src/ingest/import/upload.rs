@@ -182,7 +182,7 @@ impl Task {
                 options: options.encode(),
                 file_name: start.file_name.clone(),
                 size_bytes: self.entry.uploaded.load(Ordering::Relaxed),
-                total_lines: spooled.lines,
+                total_lines: spooled.line_count,
                 trace_id: start.trace_id.clone(),
                 again: start.again,
             },
@@ -200,7 +200,7 @@ impl Task {
         }
         let work =
             Work { inner: &self.inner, run: id.clone(), owner, max_rejects: u64::from(self.entry.start.max_rejects) };
-        work.go(run, Source::new(spooled)).await?;
+        work.go(run, Source(spooled)).await?;
         Ok(Imported { run: self.inner.status(&id).await?, duplicate: false })
     }
 

@@ -1,6 +1,8 @@
 //! Imports end to end, below the contract: bytes in, runs and ticks out.
 
+mod any_bytes;
 mod containers;
+pub(crate) mod cotahist;
 mod files;
 pub(crate) mod published;
 mod runs;
