@@ -43,7 +43,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn serve(config: &ServeConfig) -> Result<(), Box<dyn std::error::Error>> {
     let listener = app::bind(config.listen).await?;
-    let app = App::start(config, listener, Outside::system()).await?;
+    let outside = Outside::system();
+    outside.metrics.spans_dropped_are(telemetry::dropped_spans);
+    let app = App::start(config, listener, outside).await?;
     shutdown::on_signals(app.shutdown.asked.clone())?;
     if let Some(socket) = notify_socket() {
         if let Err(error) = notify::tell(&socket, notify::READY) {
