@@ -6,6 +6,7 @@
 mod average;
 mod cli;
 mod failure;
+mod file;
 mod health;
 mod history;
 mod import;
@@ -15,6 +16,7 @@ mod lines;
 mod output;
 mod publish;
 mod range;
+mod replay;
 mod runs;
 mod statistics;
 mod table;
