@@ -14,6 +14,7 @@ mod raw;
 mod readme;
 mod recipes;
 mod reflection;
+mod replay;
 mod resume;
 mod shutdown;
 mod values;
