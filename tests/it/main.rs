@@ -17,6 +17,7 @@ mod raw;
 mod readme;
 mod recipes;
 mod reflection;
+mod replay;
 mod resume;
 mod shutdown;
 mod systemd;

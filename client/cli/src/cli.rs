@@ -8,7 +8,7 @@ use tapefeed_client::Client;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{average, bars, health, history, import, instruments, latest, publish, runs, statistics, watch};
+use crate::{average, bars, health, history, import, instruments, latest, publish, replay, runs, statistics, watch};
 
 /// Read, watch, publish and import market data of a Tapefeed server.
 ///
@@ -44,6 +44,7 @@ enum Command {
     Import(import::Args),
     Runs(runs::Args),
     Publish(publish::Args),
+    Replay(replay::Args),
     Health(health::Args),
 }
 
@@ -87,6 +88,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Import(args) => import::run(&client, args, &mut output).await?,
         Command::Runs(args) => runs::run(&client, args, &mut output).await?,
         Command::Publish(args) => publish::run(&client, args, &mut output).await?,
+        Command::Replay(args) => replay::run(&client, args, &mut output).await?,
         Command::Health(args) => health::run(&client, args, &mut output).await?,
     }
     output.flush()?;
@@ -123,6 +125,8 @@ mod tests {
             "tapefeed runs rejects run-1 --json",
             "tapefeed runs cancel run-1",
             "tapefeed publish --producer feed-1 --backfill",
+            "tapefeed replay capture.jsonl.gz --speed 60 --as-live",
+            "tapefeed replay a.csv --speed max --venue X --symbol Y --time-unit ms",
             "tapefeed --server http://example.com:1 health",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
@@ -149,6 +153,8 @@ mod tests {
             "tapefeed import a.csv --map colour=red",
             "tapefeed import a.csv --time-unit h",
             "tapefeed import a.csv --delimiter ab",
+            "tapefeed replay",
+            "tapefeed replay a.csv --speed 0",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_err(), "{line}: {parsed:?}");
