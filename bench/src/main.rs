@@ -5,6 +5,7 @@ mod base;
 mod figure;
 mod live;
 mod process;
+mod telemetry;
 mod ticks;
 
 use std::path::PathBuf;
@@ -14,7 +15,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base or live.
+    /// Which: base, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -42,6 +43,7 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
-        other => Err(format!("there is no benchmark {other}: base and live are").into()),
+        "telemetry" => telemetry::run(&options.server, options.quick).await,
+        other => Err(format!("there is no benchmark {other}: base, live and telemetry are").into()),
     }
 }

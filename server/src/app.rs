@@ -4,6 +4,8 @@
 //! assembly; [`crate::shutdown`] has the order of the end.
 
 mod monitor;
+mod process;
+mod scrape;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -35,6 +37,7 @@ use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::ingest::feed::{self, demo::DemoOptions};
 use crate::ingest::import::{self, Imports, ImportsConfig};
+use crate::metrics::Metrics;
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
@@ -42,6 +45,7 @@ use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
 use monitor::Monitor;
+use scrape::Scrape;
 use std::path::PathBuf;
 
 /// Why the server does not start. Each message says what to change.
@@ -104,6 +108,8 @@ pub struct Outside {
     pub times: Times,
     /// What connections are held to.
     pub limits: accept::Limits,
+    /// Counts; whoever has more to expose adds it before the start.
+    pub metrics: Metrics,
 }
 
 impl Outside {
@@ -114,6 +120,7 @@ impl Outside {
             seed: rand::random(),
             times: Times::default(),
             limits: accept::Limits::default(),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -150,7 +157,7 @@ impl App {
     ///
     /// The store does not open, or cannot be read.
     pub async fn start<L: Listener>(config: &ServeConfig, listener: L, outside: Outside) -> Result<App, StartError> {
-        let Outside { clock, seed, times, limits } = outside;
+        let Outside { clock, seed, times, limits, metrics } = outside;
         let mut random = SmallRng::seed_from_u64(seed);
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
@@ -170,6 +177,7 @@ impl App {
             policy: policy(config),
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
+            metrics: metrics.clone(),
         })
         .await?;
         let summary =
@@ -184,6 +192,7 @@ impl App {
             limits: import::Limits::default(),
             first_owner: random.random(),
             stop: replica.draining.clone(),
+            metrics: metrics.clone(),
         });
         let publishing = Publishing {
             ingest: replica.ingest.clone(),
@@ -217,9 +226,31 @@ impl App {
             views: replica.views.clone(),
             health: health.clone(),
             readiness,
+            metrics: metrics.clone(),
         };
-        let calls = grpc::stack(services(&replica, ingest, address, random.random()), health_server, ends)?;
-        let router = http::router(address, ready, grpc::is_call, calls);
+        let StoreUrl::Sqlite(store_path) = &config.store;
+        let scrape = Scrape {
+            hub: replica.hub.clone(),
+            views: replica.views.clone(),
+            registry: replica.registry.clone(),
+            ingest: replica.ingest.clone(),
+            query: replica.query.clone(),
+            metrics: metrics.clone(),
+            imports: imports.clone(),
+            readiness: ready.clone(),
+            clock: clock.clone(),
+            started: clock.now(),
+            store_path: store_path.clone(),
+            log_limit_bytes: config.log_retention_bytes,
+        };
+        scrape.register();
+        let calls = grpc::stack(
+            services(&replica, ingest, address, random.random()),
+            health_server,
+            ends,
+            metrics.rpc.clone(),
+        )?;
+        let router = http::router(address, ready, metrics.clone(), grpc::is_call, calls);
 
         let monitor = monitor.start(shutdown.asked.clone()).await;
         let serving = tokio::spawn(accept::serve(listener, router, limits, stop.clone()));
@@ -238,6 +269,7 @@ impl App {
             }
             imports.finished().await;
             replica.stop().await;
+            metrics.close();
         };
         let ended = tokio::spawn(shutdown.clone().run(times, told, disconnected, stopped));
         Ok(App { address, shutdown, store: summary, ended })

@@ -6,6 +6,7 @@
 
 pub mod checker;
 pub mod cli;
+pub mod collector;
 pub mod cut;
 pub mod exact;
 pub mod file;
@@ -18,6 +19,7 @@ pub mod power;
 pub mod process;
 pub mod publisher;
 pub mod refusal;
+pub mod scrape;
 pub mod server;
 pub mod strace;
 pub mod stubs;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 
 use super::segment::{self, Entries, SegmentCorrupt};
-use super::{Cursor, Epoch, InstrumentId, Origin, UnixNanos};
+use super::{Cursor, Epoch, InstrumentId, Origin, Traced, UnixNanos};
 
 /// The entries of one committed segment, decoded once and shared by everything that follows the log.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Block {
     pub entries: Entries,
     /// Its ticks as readers get them.
     pub encodings: Encodings,
+    /// The traces of its batches, if it was made here and they are recorded.
+    pub traced: Traced,
 }
 
 /// A block's ticks as readers get them, each form made once by whoever needs it first and shared by all. What the bytes
@@ -79,8 +81,8 @@ impl Block {
         if entries.ticks.len() + entries.controls.len() != entry_count as usize {
             return Err(SegmentCorrupt("its row counts other entries than its bytes hold"));
         }
-        let encodings = Encodings::default();
-        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, encodings })
+        let (traced, encodings) = (Traced::default(), Encodings::default());
+        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings })
     }
 
     /// Position of its last entry.

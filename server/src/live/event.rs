@@ -118,6 +118,20 @@ pub enum Picks {
 }
 
 impl Run {
+    /// How many ticks.
+    pub fn len(&self) -> usize {
+        match &self.picks {
+            Picks::All => self.block.entries.ticks.len(),
+            Picks::Range(range) => range.len(),
+            Picks::Some(indexes) => indexes.len(),
+        }
+    }
+
+    /// Whether there is none, which never is.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The ticks.
     pub fn ticks(&self) -> Vec<&Tick> {
         let ticks = &self.block.entries.ticks;

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
 use crate::tape::{Follower, Hub, NewestTicks, Registry, View};
 use session::Delivery;
@@ -182,6 +183,8 @@ pub struct Live {
     pub draining: CancellationToken,
     /// Instruments that one stream may match; see [`MOST_INSTRUMENTS`].
     pub most_instruments: u32,
+    /// What sessions count.
+    pub metrics: Metrics,
 }
 
 /// A start that was found in the log.
@@ -261,6 +264,8 @@ impl Live {
             replay_end: replays.then_some(head.position),
             next_heartbeat: now + subscription.heartbeat,
             due_heartbeat: None,
+            metrics: self.metrics.clone(),
+            mark: self.metrics.live.enter(after.position, self.clock.now().nanos()),
         })
     }
 

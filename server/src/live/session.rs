@@ -17,9 +17,11 @@ use super::snapshot::Snapshot;
 use super::start::mid_stream;
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
+use crate::metrics::{Metrics, ReaderMark};
 use crate::store::Store;
 use crate::tape::follower::Step;
 use crate::tape::{FollowError, Follower};
+use crate::trace;
 
 /// Instruments that one message defines at most: keeps it below 64 KiB.
 const MESSAGE_DEFINITIONS: usize = 512;
@@ -101,6 +103,9 @@ pub struct Session {
     pub(super) replay_end: Option<u64>,
     pub(super) next_heartbeat: Instant,
     pub(super) due_heartbeat: Option<Heartbeat>,
+    pub(super) metrics: Metrics,
+    /// Where the reader is, for whoever looks at all readers.
+    pub(super) mark: ReaderMark,
 }
 
 impl Session {
@@ -111,6 +116,12 @@ impl Session {
 
     /// The next message. After an error there is none. A call that is dropped loses nothing.
     pub async fn next(&mut self) -> Result<Message, LiveError> {
+        let message = self.await_message().await?;
+        self.count(&message);
+        Ok(message)
+    }
+
+    async fn await_message(&mut self) -> Result<Message, LiveError> {
         loop {
             if let Some(message) = self.opening.pop_front() {
                 return Ok(message);
@@ -143,13 +154,39 @@ impl Session {
 
     /// What can be told without waiting, after a call of [`Session::next`].
     pub fn ready(&mut self) -> Option<Message> {
-        if let Some(message) = self.opening.pop_front() {
-            return Some(message);
+        let message = match self.opening.pop_front() {
+            Some(message) => message,
+            None if self.snapshot.is_some() => return None,
+            None => self.definitions().or_else(|| self.due())?,
+        };
+        self.count(&message);
+        Some(message)
+    }
+
+    /// Notes what is handed over.
+    fn count(&mut self, message: &Message) {
+        let live = &self.metrics.live;
+        live.messages.inc();
+        match &message.event {
+            Event::Run(run) => {
+                live.ticks.inc_by(run.len() as u64);
+                self.mark.reached(self.done.position);
+                // What a replay brings was not sent late, it was asked for late.
+                if !run.block.backfill && self.replay_end.is_none() {
+                    self.metrics.ingest.deliveries.delivered(run.block.last_seq(), || self.clock.now().nanos());
+                }
+                trace_delivery(&run.block);
+            }
+            Event::Ticks(ticks) => {
+                live.ticks.inc_by(ticks.ticks.len() as u64);
+                self.mark.reached(self.done.position);
+            }
+            Event::Progress { .. } => self.mark.reached(self.done.position),
+            Event::SlowConsumer { catching_up: true, .. } => {
+                live.catch_ups.inc();
+            }
+            _ => {}
         }
-        if self.snapshot.is_some() {
-            return None;
-        }
-        self.definitions().or_else(|| self.due())
     }
 
     /// A message at a position.
@@ -331,6 +368,9 @@ impl Session {
     }
 
     async fn take(&mut self, step: Step) -> Result<(), LiveError> {
+        if let Some(last) = step.blocks.last() {
+            self.mark.took(last.append_time.nanos());
+        }
         if matches!(self.delivery, Delivery::Conflated { .. }) {
             self.gather(step);
             return Ok(());
@@ -415,5 +455,16 @@ impl Session {
         } else {
             *sending = Some(round.send(self.done, reached));
         }
+    }
+}
+
+/// Ends the traces of a block's batches here, if nobody was given the block before: a span for each block and batch,
+/// never for a message.
+fn trace_delivery(block: &Block) {
+    for &batch in block.traced.deliver() {
+        let span = tracing::debug_span!(parent: None, "deliver", tapefeed.log_seq = block.last_seq());
+        trace::continue_from(&span, batch);
+        // A span ends where it was left for the last time.
+        span.in_scope(|| ());
     }
 }

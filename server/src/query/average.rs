@@ -102,6 +102,7 @@ impl AverageMethod {
 
 impl Query {
     /// Averages the prices of a range.
+    #[tracing::instrument(level = "debug", name = "query average", skip_all)]
     pub async fn average(&self, request: &AverageRequest) -> Result<Average, AverageError> {
         let mut view = self.view(request.min_cursor).await?;
         let instruments = self.instruments::<AverageError>(&request.subject).await?;

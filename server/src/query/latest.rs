@@ -60,6 +60,7 @@ pub enum LatestError {
 
 impl Query {
     /// The newest tick of each instrument that a selector matches.
+    #[tracing::instrument(level = "debug", name = "query latest", skip_all)]
     pub async fn latest(
         &self,
         selectors: &[Selector],

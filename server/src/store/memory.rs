@@ -2,9 +2,10 @@
 //!
 //! [`MemoryStore::reopen`] gives a second handle on the same data: what a restarted server finds.
 
+mod published;
 mod state;
 
-use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -18,7 +19,9 @@ use super::{
     ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner,
     RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
-use crate::domain::{Clock, Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
+use crate::domain::{
+    Clock, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use state::State;
 
 /// The store in memory.
@@ -235,10 +238,30 @@ impl Store for MemoryStore {
         Ok(state.runs[..end].iter().rev().take(limit).cloned().collect())
     }
 
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let state = self.state()?;
-        let rejects = state.rejects.get(run).map(BTreeMap::values).into_iter().flatten();
-        Ok(rejects.take(limit).cloned().collect())
+        let Some(kept) = state.rejects.get(run) else {
+            return Ok(Vec::new());
+        };
+        let rejects = kept.range((Bound::Excluded(after_line), Bound::Unbounded));
+        Ok(rejects.take(limit).map(|(_, reject)| reject.clone()).collect())
+    }
+
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        Ok(self.state()?.published.bars(instrument, days, after, limit))
+    }
+
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        Ok(self.state()?.published.details(instruments))
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -11,6 +11,7 @@ mod conformance;
 pub mod faults;
 mod marks;
 mod memory;
+mod published;
 mod retention;
 mod run;
 mod sqlite;
@@ -22,13 +23,17 @@ pub use run::{
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{Epoch, Instrument, InstrumentId, Published, Symbol, UnixNanos, Venue};
+use crate::domain::{
+    Epoch, Instrument, InstrumentDetails, InstrumentId, Published, PublishedBar, PublishedBarKey, Symbol, UnixNanos,
+    Venue,
+};
 
 /// Links a segment to everything before it: the first 16 bytes of SHA-256 over the predecessor's chain, the epoch,
 /// the position and the segment's columns and bytes. See [`crate::domain::segment::chain`].
@@ -187,7 +192,8 @@ pub enum Mark {
         batch: u64,
         /// What the batch adds to the run's counts.
         progress: RunProgress,
-        /// What the batch publishes beside ticks, stored with its mark.
+        /// What the batch publishes beside ticks, stored with its mark: a bar replaces that of its key, details replace
+        /// those of an earlier day or of their own.
         published: Published<InstrumentId>,
         /// How many of the group's entries are the batch's.
         entry_count: u32,
@@ -460,8 +466,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Runs from the newest, older than the run `before` if given, at most `limit`.
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError>;
 
-    /// The first rejects of a run, by line, at most `limit`.
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError>;
+    /// The rejects of a run behind a line (0: from the first), by line, at most `limit`.
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError>;
+
+    /// The published bars of an instrument on days of a half-open range, in days since 1970, ordered by key; only those
+    /// behind `after` if it is given; at most `limit`.
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError>;
+
+    /// The published details of instruments, by id. An instrument about which nothing was published is missing from the
+    /// answer.
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError>;
 
     /// Every epoch that the log has had, the newest first.
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError>;

@@ -11,6 +11,7 @@ use super::hub::Hub;
 use super::{ChunkHeader, Chunks, FollowError, Follower, View};
 use crate::domain::statistics::Statistics;
 use crate::domain::{Block, Cursor, InstrumentId, Tick};
+use crate::metrics::Metrics;
 use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 
 /// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
@@ -32,6 +33,7 @@ pub struct Builder {
     places: HashMap<ChunkId, (InstrumentId, bool)>,
     sender: watch::Sender<Arc<View>>,
     manifest_changed: Arc<Notify>,
+    metrics: Metrics,
 }
 
 impl Builder {
@@ -40,6 +42,7 @@ impl Builder {
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
         manifest_changed: Arc<Notify>,
+        metrics: Metrics,
     ) -> Result<Builder, StoreError> {
         let delta = store.manifest(0).await?;
         let after = Cursor { epoch: delta.epoch, position: delta.hot_floor - 1 };
@@ -50,6 +53,7 @@ impl Builder {
             places: HashMap::new(),
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
             manifest_changed,
+            metrics,
         };
         builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
         builder.adopt(delta)?;
@@ -84,6 +88,7 @@ impl Builder {
             match outcome {
                 Ok(()) => self.publish(),
                 Err(error) => {
+                    self.metrics.tape.store_failed("view");
                     tracing::error!(%error, "the view stands still");
                     // What failed is tried again, a missed change of the manifest too.
                     manifest_changed.notify_one();
@@ -94,6 +99,7 @@ impl Builder {
     }
 
     fn publish(&mut self) {
+        self.metrics.tape.views.inc();
         self.sender.send_replace(Arc::new(self.view.clone()));
     }
 

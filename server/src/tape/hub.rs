@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::Registry;
 use crate::bus::Announcement;
 use crate::domain::{Block, Cursor, Epoch, InstrumentId, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{LogHead, Segment, Store, StoreError};
 
 /// How long a hole waits for its announcement before the store is read.
@@ -167,6 +168,14 @@ impl Hub {
         Held::Blocks { blocks, lag_bytes }
     }
 
+    /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.
+    pub fn appended_after(&self, position: u64) -> Option<UnixNanos> {
+        let ring = self.ring.lock().expect("no holder of the lock panics");
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= position);
+        let (_, next) = ring.blocks.get(start)?;
+        (next.first_seq <= position + 1).then_some(next.append_time)
+    }
+
     fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
         let head = Head { epoch: block.epoch, position: block.last_seq(), append_time: block.append_time };
@@ -213,6 +222,8 @@ pub struct Feeder {
     pub announcements: broadcast::Receiver<Announcement>,
     /// Learns instruments that other replicas registered.
     pub registry: Arc<Registry>,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Feeder {
@@ -243,6 +254,7 @@ impl Feeder {
             if heal {
                 early.clear();
                 if let Err(error) = self.heal().await {
+                    self.metrics.tape.store_failed("follow");
                     tracing::warn!(%error, "the log cannot be read; live streams wait");
                     tokio::time::sleep(SILENCE).await;
                 }

@@ -82,6 +82,11 @@ impl Holding {
         self.hot.iter().map(|block| block.len()).sum()
     }
 
+    /// How many chunks it has, late ones included.
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len() + self.late.len()
+    }
+
     /// The hot ticks in the order of the log.
     pub fn hot_ticks(&self) -> impl Iterator<Item = &Tick> {
         self.hot.iter().flat_map(|block| block.iter())
@@ -182,12 +187,21 @@ pub struct View {
     manifest_version: u64,
     pages: Vec<Arc<Vec<Arc<Holding>>>>,
     hot_ticks: usize,
+    chunks: usize,
 }
 
 impl View {
     /// The view of an empty log.
     pub fn empty(epoch: Epoch) -> View {
-        View { epoch, position: 0, append_time: UnixNanos::MIN, manifest_version: 0, pages: Vec::new(), hot_ticks: 0 }
+        View {
+            epoch,
+            position: 0,
+            append_time: UnixNanos::MIN,
+            manifest_version: 0,
+            pages: Vec::new(),
+            hot_ticks: 0,
+            chunks: 0,
+        }
     }
 
     /// The log.
@@ -220,6 +234,11 @@ impl View {
         self.hot_ticks
     }
 
+    /// How many chunks it has.
+    pub fn chunks(&self) -> usize {
+        self.chunks
+    }
+
     /// What the view holds of an instrument, `None` when it has no tick of it.
     pub fn holding(&self, instrument: InstrumentId) -> Option<&Arc<Holding>> {
         let index = (instrument.0 as usize).checked_sub(1)?;
@@ -241,9 +260,10 @@ impl View {
         }
         let page = Arc::make_mut(&mut self.pages[index / PAGE]);
         let holding = Arc::make_mut(&mut page[index % PAGE]);
-        let before = holding.hot_count();
+        let (hot, chunks) = (holding.hot_count(), holding.chunk_count());
         change(holding);
-        self.hot_ticks = self.hot_ticks + holding.hot_count() - before;
+        self.hot_ticks = self.hot_ticks + holding.hot_count() - hot;
+        self.chunks = self.chunks + holding.chunk_count() - chunks;
     }
 
     /// Moves a view under construction on.

@@ -3,6 +3,7 @@
 //!
 //! Failures of writes are the embedded store's own.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -10,7 +11,9 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, LocalBus};
-use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
+use tapefeed_server::domain::{
+    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
@@ -135,8 +138,25 @@ impl Store for Stumbling {
         self.inner.runs(before, limit).await
     }
 
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(run, limit).await
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.inner.rejects(run, after_line, limit).await
+    }
+
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        self.inner.published_bars(instrument, days, after, limit).await
+    }
+
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        self.inner.instrument_details(instruments).await
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -11,6 +11,7 @@ pub mod decimal;
 pub mod instrument;
 pub mod name;
 pub mod page;
+pub mod published;
 pub mod range;
 pub mod rows;
 pub mod source;

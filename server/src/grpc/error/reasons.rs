@@ -10,6 +10,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::Refusal;
+use crate::domain::date::Date;
 use crate::domain::{Cursor, CursorInvalid, Epoch, UnixNanos};
 use crate::grpc::proto::ErrorReason;
 use crate::grpc::violation::Violations;
@@ -75,6 +76,13 @@ impl Refusal {
         Refusal::new(Code::InvalidArgument, ErrorReason::RangeInverted, "end_time lies before start_time: swap them")
             .with("start_time", start)
             .with("end_time", end)
+    }
+
+    /// A range of days ends before it begins.
+    pub fn dates_inverted(start: u32, end: u32) -> Refusal {
+        Refusal::new(Code::InvalidArgument, ErrorReason::RangeInverted, "end_date lies before start_date: swap them")
+            .with("start_date", Date(start))
+            .with("end_date", Date(end))
     }
 
     /// A page token is broken, too old, or belongs to other arguments.

@@ -45,7 +45,8 @@ pub(super) async fn subscribe_ticks(
         selectors,
     };
     // In a box, so that what is passed on with each piece is a pointer.
-    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false });
+    let span = tracing::Span::current();
+    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, span });
     Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
         let next = outgoing.next().await?;
         Some((next, outgoing))
@@ -58,6 +59,8 @@ struct Outgoing {
     encoder: Encoder,
     pieces: Pieces,
     ended: bool,
+    /// The call's span, for the status alone: no message is worth entering it.
+    span: tracing::Span,
 }
 
 impl Outgoing {
@@ -74,7 +77,8 @@ impl Outgoing {
                 Ok(message) => self.encoder.write(message, &mut self.pieces),
                 Err(error) => {
                     self.ended = true;
-                    return Some(Err(refusal(error, self.session.cursor()).into()));
+                    let cursor = self.session.cursor();
+                    return Some(Err(self.span.in_scope(|| refusal(error, cursor).into())));
                 }
             }
             // What is due anyway leaves together: a piece costs the connection more than a message.

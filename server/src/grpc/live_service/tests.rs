@@ -6,7 +6,7 @@ use tonic::{Code, Request, Status};
 use tonic_types::StatusExt as _;
 
 use super::LiveService;
-use super::encoder::MAX_MESSAGE_BYTES;
+use super::frames::MAX_MESSAGE_BYTES;
 use crate::domain::{Batch, Cursor, Decimal, Epoch, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::proto::live_service_server::LiveService as _;

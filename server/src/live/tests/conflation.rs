@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::world::*;
 use crate::domain::{Cursor, InstrumentId, Tick};
-use crate::live::{Event, Inside, Message, Start, Subscription};
+use crate::live::{Event, Message, Start, Subscription};
 
 fn conflated(start: Start, min_interval: Duration) -> Subscription {
     Subscription { conflated: Some(min_interval), ..wish(start) }
@@ -105,7 +105,7 @@ async fn messages_inside_a_round_carry_the_end_of_the_round_before() {
             .iter()
             .map(|message| match &message.event {
                 Event::Ticks(ticks) => {
-                    assert_eq!(ticks.inside, Inside::Before(Some(before)));
+                    assert_eq!(ticks.before, Some(before));
                     assert!(ticks.merged.iter().all(|count| *count == 2));
                     ticks.ticks.len()
                 }

@@ -19,7 +19,7 @@ async fn the_acknowledgement_is_there_at_once_and_the_first_tick_when_it_is_publ
     assert_eq!(first.cursor.unwrap().position, 0);
     assert_eq!(begin.elapsed(), Duration::ZERO);
     world.publish(&[("V", "A", 1)]).await;
-    assert!(matches!(event(&mut session).await, Event::Ticks(_)));
+    assert!(matches!(event(&mut session).await, Event::Run(_)));
     assert!(begin.elapsed() < Duration::from_millis(100), "nothing waits for a heartbeat");
 }
 
@@ -65,6 +65,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
     let world = World::new(ROOMY).await;
     // A second replica over the same store, which the first one's bus does not reach.
     let parts = crate::replica::Parts {
+        metrics: Default::default(),
         store: world.store.clone(),
         bus: std::sync::Arc::new(DeadBus(LocalBus::new())),
         clock: world.clock.clone(),
@@ -82,7 +83,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
     let mut seen = 0;
     loop {
         match event(&mut session).await {
-            Event::Ticks(ticks) => seen += ticks.ticks.len(),
+            Event::Run(run) => seen += run.len(),
             Event::Progress { position, .. } => {
                 assert_eq!((position, seen), (head.position, 2), "the head was read before the heartbeat");
                 break;
@@ -100,13 +101,18 @@ async fn a_flush_window_gathers_and_loses_nothing() {
     event(&mut session).await;
     let begin = Instant::now();
     world.publish(&[("V", "A", 1)]).await;
-    let reading = tokio::spawn(async move { (event(&mut session).await, begin.elapsed()) });
+    let reading = tokio::spawn(async move {
+        let first = event(&mut session).await;
+        let took = begin.elapsed();
+        let rest: Vec<_> = std::iter::from_fn(|| session.ready()).map(|message| message.event).collect();
+        (first, took, rest)
+    });
     tokio::task::yield_now().await;
     world.publish(&[("V", "A", 2)]).await;
     world.publish(&[("V", "A", 3)]).await;
-    let (event, took) = reading.await.unwrap();
-    let Event::Ticks(ticks) = event else { panic!("{event:?}") };
-    assert_eq!(ticks.ticks.len(), 3, "all came in one message");
+    let (first, took, rest) = reading.await.unwrap();
+    assert!(matches!(first, Event::Run(_)), "{first:?}");
+    assert!(matches!(rest[..], [Event::Run(_), Event::Run(_)]), "all are due together: {rest:?}");
     assert!(took >= Duration::from_millis(10) && took < Duration::from_millis(200), "{took:?}");
 }
 

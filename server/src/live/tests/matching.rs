@@ -123,9 +123,9 @@ async fn names_are_told_before_the_first_ticks_and_only_of_what_matches() {
                 defined.extend(page.iter().map(|instrument| instrument.id));
                 known = defined.len();
             }
-            Event::Ticks(ticks) => {
-                assert!(ticks.ticks.iter().all(|tick| defined[..known].contains(&tick.instrument)));
-                assert_eq!(ticks.ticks.len(), 3);
+            Event::Run(run) => {
+                assert!(run.ticks().iter().all(|tick| defined[..known].contains(&tick.instrument)));
+                assert_eq!(run.len(), 3);
                 break;
             }
             other => panic!("{other:?}"),

@@ -6,7 +6,7 @@ use rand::Rng as _;
 
 use super::world::*;
 use crate::domain::{Cursor, UnixNanos};
-use crate::live::{Event, Inside, Selector, Start, Subscription};
+use crate::live::{Event, Selector, Start, Subscription};
 
 const RESUMES: usize = 10_000;
 
@@ -123,9 +123,9 @@ async fn every_cursor_between_ticks_is_exact() {
     let mut world = World::new(ROOMY).await;
     let head = world.publish(&[("V", "A", 1), ("V", "B", 1), ("V", "A", 2), ("V", "A", 3)]).await;
     let mut session = world.subscribe(wish(Start::After(Cursor { position: 0, ..head }))).await;
-    let message = until(&mut session, |event| matches!(event, Event::Ticks(_))).await;
-    let Event::Ticks(ticks) = message.event else { panic!() };
-    assert_eq!((ticks.ticks.len(), ticks.inside), (4, Inside::AtEachTick));
+    let message = until(&mut session, |event| matches!(event, Event::Run(_))).await;
+    let Event::Run(run) = message.event else { panic!() };
+    assert_eq!(run.len(), 4);
     assert_eq!(message.cursor, Some(head));
 }
 
@@ -141,7 +141,7 @@ async fn the_replay_ends_exactly_where_the_log_ended() {
     let at = told.messages.iter().position(|message| matches!(message.event, Event::ReplayCompleted { position: 10 }));
     let before: usize = told.messages[..at.unwrap()]
         .iter()
-        .map(|message| if let Event::Ticks(ticks) = &message.event { ticks.ticks.len() } else { 0 })
+        .map(|message| if let Event::Run(run) = &message.event { run.len() } else { 0 })
         .sum();
     assert_eq!((before, told.entries.len()), (5, 8));
 }

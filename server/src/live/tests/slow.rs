@@ -98,7 +98,7 @@ async fn a_reader_whose_lag_takes_too_much_memory_is_slow_before_it_leaves_the_h
     let mut fast = world.subscribe(wish).await;
     event(&mut fast).await;
     world.publish(&ticks).await;
-    assert!(matches!(event(&mut fast).await, Event::Ticks(_)));
+    assert!(matches!(event(&mut fast).await, Event::Run(_)));
 }
 
 #[tokio::test(start_paused = true)]

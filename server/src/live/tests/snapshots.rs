@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::world::*;
 use crate::domain::{InstrumentId, Tick};
-use crate::live::{Event, Inside, Start, Subscription};
+use crate::live::{Event, Start, Subscription};
 
 #[tokio::test(start_paused = true)]
 async fn a_snapshot_and_what_follows_have_no_hole_and_no_repeat() {
@@ -28,7 +28,7 @@ async fn a_snapshot_and_what_follows_have_no_hole_and_no_repeat() {
                     (at, promised) = (position, tick_count);
                 }
                 Event::Ticks(ticks) => {
-                    assert_eq!((message.cursor, ticks.inside), (None, Inside::Before(None)));
+                    assert_eq!((message.cursor, ticks.before), (None, None));
                     for tick in ticks.ticks {
                         assert!(snapshot.insert(tick.instrument, tick).is_none(), "each instrument once");
                     }
@@ -87,7 +87,7 @@ async fn a_snapshot_of_an_empty_log_is_empty() {
     assert!(matches!(&end.event, Event::SnapshotEnd { position: 0, .. }));
     assert_eq!(end.cursor.unwrap().position, 0);
     world.publish(&[("V", "A", 1)]).await;
-    assert!(matches!(event(&mut session).await, Event::Ticks(_)));
+    assert!(matches!(event(&mut session).await, Event::Run(_)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use crate::tape::compactor::Policy;
 pub(crate) const ROOMY: usize = 64 << 20;
 
 /// A hub of a few blocks.
-pub(crate) const TIGHT: usize = 16 << 10;
+pub(crate) const TIGHT: usize = 48 << 10;
 
 /// When the clock starts.
 pub(crate) const START: i64 = 1_700_000_000_000_000_000;
@@ -113,6 +113,7 @@ impl World {
 
     pub(crate) async fn over(store: Arc<MemoryStore>, clock: Arc<ManualClock>, hub_bytes: usize) -> World {
         let parts = Parts {
+            metrics: Default::default(),
             store: store.clone(),
             bus: Arc::new(LocalBus::new()),
             clock: clock.clone(),
@@ -340,6 +341,7 @@ pub(crate) struct Told {
 impl Told {
     pub(crate) fn take(&mut self, message: Message) {
         match &message.event {
+            Event::Run(run) => self.entries.extend(run.ticks().into_iter().cloned().map(Entry::Tick)),
             Event::Ticks(ticks) => self.entries.extend(ticks.ticks.iter().cloned().map(Entry::Tick)),
             Event::Source { log_seq, control } => self.entries.push(Entry::Source(*log_seq, control.clone())),
             _ => (),

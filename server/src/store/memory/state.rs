@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use super::published::PublishedState;
 use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
@@ -40,6 +41,7 @@ pub(super) struct State {
     /// In the order of their beginning.
     pub(super) runs: Vec<Run>,
     pub(super) rejects: HashMap<RunId, BTreeMap<u64, Reject>>,
+    pub(super) published: PublishedState,
 }
 
 impl State {
@@ -67,6 +69,7 @@ impl State {
             manifest_floor: 0,
             runs: Vec::new(),
             rejects: HashMap::new(),
+            published: PublishedState::default(),
         }
     }
 
@@ -103,7 +106,8 @@ impl State {
             self.put_run(run);
         }
         for mark in &group.marks {
-            if let Mark::Run { run, progress, .. } = mark {
+            if let Mark::Run { run, progress, published, .. } = mark {
+                self.published.store(published);
                 let kept = self.rejects.entry(run.clone()).or_default();
                 for reject in &progress.rejects {
                     kept.entry(reject.line).or_insert_with(|| reject.clone());

@@ -7,7 +7,7 @@ use sqlx::{Row as _, SqliteConnection};
 use super::failure::Failure;
 use super::rows::{self, Head, blob, from_sql, to_sql};
 use super::writer::Writer;
-use super::{producers, runs};
+use super::{producers, published, rejects, runs};
 use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, UnixNanos};
 use crate::store::faults;
@@ -90,8 +90,10 @@ impl Writer {
         if let Some(run) = &standing.run {
             runs::store_progress(self.connection().await?, run).await?;
             for mark in &group.marks {
-                if let Mark::Run { progress, .. } = mark {
-                    runs::store_rejects(self.connection().await?, &run.run.id, &progress.rejects).await?;
+                if let Mark::Run { progress, published, .. } = mark {
+                    let connection = self.connection().await?;
+                    rejects::store(connection, &run.run.id, &progress.rejects).await?;
+                    published::store(connection, published).await?;
                 }
             }
         }
