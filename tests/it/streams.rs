@@ -260,9 +260,8 @@ async fn a_connection_that_goes_mute_is_found_dead_and_nothing_is_lost() {
     let proxy = Mute::before(server.address()).await;
     let direct = client(&server.url()).await;
     let publisher = direct.publisher("feed").start().await.expect("claimed");
-    let mut stream = client(&proxy.url())
-        .await
-        .subscribe(Subscription::new().columns().heartbeat_interval(Duration::from_secs(1)));
+    let mut stream =
+        client(&proxy.url()).await.subscribe(Subscription::new().columns().heartbeat_interval(Duration::from_secs(1)));
     assert!(matches!(next(&mut stream).await, Event::Ack(_)));
     publish(&publisher, "A", 1..11).await;
     let (mut all, _) = read_to(&mut stream, 10).await;

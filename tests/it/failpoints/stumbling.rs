@@ -13,9 +13,9 @@ use tapefeed_server::bus::{Announcement, Bus, LocalBus};
 use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
