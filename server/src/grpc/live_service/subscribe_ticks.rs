@@ -196,7 +196,9 @@ pub(super) fn refusal(error: LiveError, cursor: Option<Cursor>) -> Refusal {
         LiveError::EpochChanged(LogFacts { epoch, fork, oldest, newest }) => {
             Refusal::epoch_changed(EpochFacts { epoch, fork, oldest: Some(oldest), newest: Some(newest) })
         }
-        LiveError::EpochRenewed => Refusal::stream_expired(cursor),
+        LiveError::EpochRenewed => {
+            Refusal::stream_expired(cursor).saying("the log has another name now, and goes on: come back and resume")
+        }
         LiveError::Slow { cursor } => Refusal::slow_consumer(cursor),
         LiveError::Store(error) => {
             let refusal = Refusal::from(error);

@@ -186,8 +186,8 @@ impl World {
                 event_time: UnixNanos::new(START + second * 1_000_000_000).unwrap(),
                 receive_time: None,
                 price: Decimal::new(self.trades as i64, -2).unwrap(),
-                quantity: (self.trades % 3 > 0).then(|| Decimal::new(7, -1).unwrap()),
-                side: if self.trades % 2 > 0 { Side::Buy } else { Side::Unspecified },
+                quantity: (!self.trades.is_multiple_of(3)).then(|| Decimal::new(7, -1).unwrap()),
+                side: if !self.trades.is_multiple_of(2) { Side::Buy } else { Side::Unspecified },
                 trade_id: TradeId::Number(self.trades),
             });
         }
@@ -222,7 +222,7 @@ impl World {
     }
 
     pub(crate) async fn refused(&self, wish: Subscription) -> LiveError {
-        self.replica.live.subscribe(wish).await.err().expect("the subscription is refused")
+        self.replica.live.subscribe(wish).await.expect_err("the subscription is refused")
     }
 
     /// The whole log, read from the store by nobody's rules but the codec's.
