@@ -296,23 +296,26 @@ impl Session {
             let in_time = block.append_time >= self.not_before;
             let controls = &block.entries.controls;
             let other = controls.get(controls.partition_point(|(log_seq, _)| *log_seq <= done));
+            let mut event = None;
             if let Some((log_seq, control)) = other
                 && *log_seq == done + 1
             {
                 self.done.position = *log_seq;
                 if in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
-                    let event = Event::Source { log_seq: *log_seq, control: control.clone() };
-                    return Some(Message { cursor: Some(self.done), event });
+                    event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
                 }
-                continue;
+            } else {
+                let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
+                self.done.position = end;
+                if in_time && (self.include_backfill || !block.backfill) {
+                    let picks = self.matcher.picks(block, done, end);
+                    event = picks.map(|picks| Event::Run(Run { block: block.clone(), picks }));
+                }
             }
-            let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
-            self.done.position = end;
-            if in_time
-                && (self.include_backfill || !block.backfill)
-                && let Some(picks) = self.matcher.picks(block, done, end)
-            {
-                let event = Event::Run(Run { block: block.clone(), picks });
+            if self.done.position == block.last_seq() {
+                blocks.pop_front();
+            }
+            if let Some(event) = event {
                 return Some(Message { cursor: Some(self.done), event });
             }
         }
