@@ -35,7 +35,6 @@ use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
 use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
-use crate::grpc::proto::live_service_server::LiveServiceServer;
 use crate::ingest::feed::{self, demo::DemoOptions};
 use crate::ingest::import::{self, Imports, ImportsConfig};
 use crate::metrics::Metrics;
@@ -294,11 +293,11 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, strea
         server_name: address.to_string().into(),
         next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
-    Routes::default()
+    let routes = Routes::default()
         .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES))
         .add_service(HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES))
-        .add_service(LiveServiceServer::new(live).max_encoding_message_size(MAX_RESPONSE_BYTES))
-        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES))
+        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES));
+    live.serve(routes)
 }
 
 fn policy(config: &ServeConfig) -> Policy {

@@ -12,7 +12,7 @@ use crate::bus::Bus;
 use crate::domain::Clock;
 use crate::ingest::Ingest;
 use crate::ingest::writer::Writer;
-use crate::live::Live;
+use crate::live::{Live, MOST_INSTRUMENTS};
 use crate::metrics::Metrics;
 use crate::query::{CHUNK_CACHE_BYTES, Query};
 use crate::store::{Store, StoreError};
@@ -105,34 +105,31 @@ impl Replica {
             metrics: metrics.clone(),
         };
         let (ingest, writer) = writer.start(registry.clone(), views.clone(), hot_tick_limit, stop_writing.clone());
-        let query = Query::new(
+        let query = Arc::new(Query::new(
             views.clone(),
             registry.clone(),
             store.clone(),
             clock.clone(),
             CHUNK_CACHE_BYTES,
             metrics.clone(),
-        );
-        let live = Live::new(hub.clone(), store.clone(), registry.clone(), clock, draining.clone(), metrics);
+        ));
+        let live = Live {
+            hub: hub.clone(),
+            store: store.clone(),
+            registry: registry.clone(),
+            views: views.clone(),
+            newest: query.clone(),
+            clock,
+            draining: draining.clone(),
+            most_instruments: MOST_INSTRUMENTS,
+            metrics,
+        };
         let tasks = vec![
             tokio::spawn(feeder.run(stop.clone())),
             tokio::spawn(builder.run(stop.clone())),
             tokio::spawn(compactor.run(stop.clone())),
         ];
-        Ok(Replica {
-            store,
-            registry,
-            hub,
-            views,
-            ingest,
-            query: Arc::new(query),
-            live,
-            draining,
-            stop_writing,
-            stop,
-            writer,
-            tasks,
-        })
+        Ok(Replica { store, registry, hub, views, ingest, query, live, draining, stop_writing, stop, writer, tasks })
     }
 
     /// Ends streams, stores and answers what is queued, stops every task, and closes the store.

@@ -20,6 +20,7 @@ mod reflection;
 mod replay;
 mod resume;
 mod shutdown;
+mod streams;
 mod systemd;
 mod telemetry;
 mod values;

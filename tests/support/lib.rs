@@ -14,6 +14,7 @@ pub mod guard;
 pub mod http;
 pub mod import;
 pub mod memory;
+pub mod mute;
 pub mod power;
 pub mod process;
 pub mod publisher;

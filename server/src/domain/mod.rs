@@ -15,9 +15,10 @@ pub mod name;
 pub mod published;
 pub mod ratio;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod scale;
 pub mod segment;
+pub mod source;
 pub mod statistics;
 pub mod tally;
 pub mod tick;

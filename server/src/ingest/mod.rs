@@ -13,7 +13,6 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tracing::Span;
 
-use crate::domain::block::TICK_BYTES;
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
 use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
@@ -68,7 +67,7 @@ impl Sender {
 /// A batch on its way to the log.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The ticks; empty only for a run's batch whose lines were all rejected or ignored.
+    /// Its entries; none only for a run's batch whose lines were all rejected or ignored.
     pub batch: Batch,
     /// Who sends it.
     pub sender: Sender,
@@ -207,7 +206,7 @@ impl Ingest {
             return Err(refused);
         }
         let instruments = self.registry.resolve(&submission.batch.instruments).await?;
-        let bytes = submission.batch.ticks.len() * TICK_BYTES + submission.sender.published() * PUBLISHED_BYTES;
+        let bytes = submission.batch.memory() + submission.sender.published() * PUBLISHED_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();

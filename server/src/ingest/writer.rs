@@ -19,15 +19,16 @@ use tracing::{Instrument as _, Span};
 
 use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
+use crate::domain::block::Encodings;
 use crate::domain::segment::{self, Entries};
-use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
+use crate::domain::{Block, Clock, Control, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Registry, View};
 use crate::trace;
 
-/// Ticks of one append at most, beyond its first batch: about 2 ms of encoding.
-const GROUP_TICKS: usize = 50_000;
+/// Entries of one append at most, beyond its first batch: about 2 ms of encoding.
+const GROUP_ENTRIES: usize = 50_000;
 
 /// Attempts of an append whose outcome is unknown before its senders are told so.
 const ATTEMPTS: u32 = 5;
@@ -68,7 +69,7 @@ impl Command {
     }
 
     fn mark(&self) -> Mark {
-        let entry_count = self.submission.batch.ticks.len() as u32;
+        let entry_count = self.submission.batch.entry_count() as u32;
         match &self.submission.sender {
             Sender::Producer { producer, fence, batch_seq } => Mark::Producer {
                 producer: producer.clone(),
@@ -148,9 +149,9 @@ impl Writer {
                     command
                 }
             };
-            let mut ticks = first.submission.batch.ticks.len();
+            let mut entries = first.submission.batch.entry_count();
             let mut group = vec![first];
-            while ticks < GROUP_TICKS {
+            while entries < GROUP_ENTRIES {
                 let Ok(command) = commands.try_recv() else {
                     break;
                 };
@@ -158,7 +159,7 @@ impl Writer {
                     next = Some(command);
                     break;
                 }
-                ticks += command.submission.batch.ticks.len();
+                entries += command.submission.batch.entry_count();
                 group.push(command);
             }
             let spans = Spans::begin(&group);
@@ -213,13 +214,14 @@ impl Writer {
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
         let (backfill, run) = commands[0].kind();
         let origin = if backfill { Origin::Backfill } else { Origin::Live };
-        let count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
-        let mut ticks = Vec::with_capacity(count);
+        let tick_count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
+        let mut ticks = Vec::with_capacity(tick_count);
+        let mut controls = Vec::new();
         for command in commands {
             for tick in &command.submission.batch.ticks {
                 ticks.push(Tick {
                     instrument: command.instruments[tick.instrument as usize],
-                    log_seq: ticks.len() as u64,
+                    log_seq: (ticks.len() + controls.len()) as u64,
                     event_time: tick.event_time,
                     receive_time: tick.receive_time.unwrap_or(command.received),
                     price: tick.price,
@@ -229,14 +231,18 @@ impl Writer {
                     origin,
                 });
             }
+            for control in &command.submission.batch.controls {
+                let log_seq = (ticks.len() + controls.len()) as u64;
+                controls.push((log_seq, stamped(control.clone(), command.received)));
+            }
         }
-        let entries = Entries { ticks, controls: Vec::new() };
-        let bytes = if count == 0 { Bytes::new() } else { segment::encode(&entries, 0).into() };
+        let entries = Entries { ticks, controls };
+        let bytes = if entries.is_empty() { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
             epoch: self.epoch,
             bytes,
-            entry_count: count as u32,
-            tick_count: count as u32,
+            entry_count: entries.len() as u32,
+            tick_count: tick_count as u32,
             backfill,
             run_id: run.cloned(),
             marks: commands.iter().map(Command::mark).collect(),
@@ -252,7 +258,7 @@ impl Writer {
         spans: Spans,
         (first_seq, append_time, chain): (u64, UnixNanos, Chain),
     ) {
-        let entry_count = entries.ticks.len() as u32;
+        let entry_count = entries.len() as u32;
         let backfill = commands[0].submission.backfill;
         let traced = spans.traced(&commands);
         // The append has ended; what follows is the batches' own.
@@ -263,8 +269,12 @@ impl Writer {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
+            for (log_seq, _) in &mut entries.controls {
+                *log_seq += first_seq;
+            }
+            let (epoch, encodings) = (self.epoch, Encodings::default());
             let block =
-                Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced };
+                Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings };
             if !backfill {
                 let received = commands.iter().map(|command| command.received.nanos()).min();
                 metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));
@@ -279,7 +289,7 @@ impl Writer {
         let mut position = first_seq - 1;
         let now = self.clock.now().nanos();
         for command in commands {
-            position += command.submission.batch.ticks.len() as u64;
+            position += command.submission.batch.entry_count() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
             metrics.acknowledged(now - command.received.nanos());
             if let Sender::Run { progress, .. } = &command.submission.sender {
@@ -321,6 +331,14 @@ impl Writer {
             command.answer(Err(error.clone()));
         }
     }
+}
+
+/// A status whose source gives no time changed when it was received.
+fn stamped(mut control: Control, received: UnixNanos) -> Control {
+    if let Control::SourceStatus(status) = &mut control {
+        status.change_time.get_or_insert(received);
+    }
+    control
 }
 
 /// The spans of one append: the first batch's trace has the append itself, the others have one of the same length that

@@ -17,6 +17,9 @@ use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 /// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
 const STEPS_PER_VIEW: usize = 64;
 
+/// Memory of blocks that one step takes at most, beyond its first block.
+const STEP_BYTES: usize = 8 << 20;
+
 /// How long to wait before the store is asked again after an error.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
 
@@ -44,7 +47,7 @@ impl Builder {
         let delta = store.manifest(0).await?;
         let after = Cursor { epoch: delta.epoch, position: delta.hot_floor - 1 };
         let mut builder = Builder {
-            follower: Follower::new(hub, store.clone(), after),
+            follower: Follower::new(hub, store.clone(), after, STEP_BYTES),
             store,
             view: View::empty(delta.epoch),
             places: HashMap::new(),

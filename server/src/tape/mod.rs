@@ -17,7 +17,7 @@ pub use chunks::Chunks;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
-pub use view::{ChunkHeader, Holding, HotBlock, View};
+pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 #[cfg(test)]
 mod tests;

@@ -251,7 +251,7 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     let start = Cursor { epoch: Epoch(7), position: 0 };
     let dynamic: Arc<dyn Store> = stack.store.clone();
     let follow = |pause: u64| {
-        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start);
+        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start, 1 << 20);
         tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.last() < Some(&40_000) {

@@ -6,11 +6,21 @@
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
+use async_trait::async_trait;
+
 use super::Chunks;
 use crate::domain::statistics::{Statistics, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
-use crate::store::ChunkId;
+use crate::store::{ChunkId, StoreError};
+
+/// Reads the newest ticks of a view. Queries do, whose floor holds the chunks; streams need them, and the two do not
+/// know each other.
+#[async_trait]
+pub trait NewestTicks: Send + Sync + std::fmt::Debug {
+    /// The newest tick by (event_time, log_seq) of each instrument that has one, in the order asked.
+    async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError>;
+}
 
 /// What is known of a chunk without reading its bytes.
 #[derive(Debug)]

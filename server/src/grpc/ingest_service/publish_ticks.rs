@@ -18,7 +18,8 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use crate::domain::{Batch, Clock};
-use crate::grpc::convert::{columns, rows};
+use crate::grpc::convert::tick::BatchDefect;
+use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
 use crate::grpc::limits::MAX_EVENT_TIME_AHEAD;
 use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
@@ -300,12 +301,16 @@ impl Stream<'_> {
         let parsed = match batch.content {
             Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
             Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_)) => {
-                return Err(Refusal::not_served("source events in PublishTicks"));
+            Some(Content::SourceStatus(status)) => {
+                source::status("batch.source_status", status).map_err(BatchDefect::Invalid)
+            }
+            Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap).map_err(BatchDefect::Invalid),
+            Some(Content::SourceGapFilled(filled)) => {
+                source::gap_filled("batch.source_gap_filled", filled).map_err(BatchDefect::Invalid)
             }
             None => {
                 let mut violations = Violations::default();
-                violations.add("batch", "has neither rows nor columns");
+                violations.add("batch", "has neither ticks nor a source event");
                 return Err(Refusal::batch_invalid(violations, self.next_batch_seq));
             }
         };

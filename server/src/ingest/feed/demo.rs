@@ -217,7 +217,7 @@ impl Demo {
             });
         }
         // The table holds all stocks, in their fixed order: an unused one costs nothing.
-        Batch { instruments: self.instruments.clone(), ticks }
+        Batch { instruments: self.instruments.clone(), ticks, controls: Vec::new() }
     }
 
     /// Publishes a batch, the same one until it is stored.

@@ -37,11 +37,13 @@ use tracing::{Instrument as _, Span};
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue};
+use crate::domain::{
+    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use readers::Readers;
 use writer::Writer;
 
@@ -160,6 +162,13 @@ impl Store for SqliteStore {
         self.readers
             .read(move |connection| Box::pin(log::page(connection, after, max_bytes)))
             .instrument(statement("read", "read log"))
+            .await
+    }
+
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(log::position_at(connection, append_time)))
+            .instrument(statement("seek", "seek log"))
             .await
     }
 
