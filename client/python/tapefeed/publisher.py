@@ -80,6 +80,9 @@ class Publisher:
         encoded = encode_all(ticks)
         with self._changed:
             for tick, row, size in encoded:
+                if not self._backlog.has_room:
+                    # What has gathered is to be sent now, or there will be no room.
+                    self._changed.notify_all()
                 self._wait_for(lambda: self._backlog.has_room, None)
                 self._backlog.gather(tick, row, size)
             self._changed.notify_all()
