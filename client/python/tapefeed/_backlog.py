@@ -156,7 +156,8 @@ class Backlog:
     def check(self) -> None:
         """Raise the error that ended the publisher."""
         if self.failure is not None:
-            raise self.failure
+            # The same error is raised by every call, and must not gather the stacks of all of them.
+            raise self.failure.with_traceback(None)
 
     @property
     def has_room(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import os
 import re
@@ -35,13 +36,13 @@ class Server:
     def address(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *options: str) -> Server:
+    def start(self, *options: str, command: str = "serve") -> Server:
         output = self.folder / "output"
         with output.open("wb") as file:
             self.process = subprocess.Popen(
                 [
                     BINARY,
-                    "serve",
+                    command,
                     "--listen",
                     f"127.0.0.1:{self.port}",
                     "--store",
@@ -134,10 +135,8 @@ class Proxy:
         with self._lock:
             self._sockets = [each for each in self._sockets if each not in (source, sink)]
         for each in (source, sink):
-            try:
+            with contextlib.suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
             each.close()
 
 

@@ -8,13 +8,14 @@ from concurrent import futures
 
 import grpc
 import pytest
+from conftest import Server
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 import tapefeed
 import tapefeed.aio
-from conftest import Server
 from tapefeed import Cursor, ErrorReason, NewTick, TapefeedError
 from tapefeed.v1 import history_service_pb2, history_service_pb2_grpc
 
@@ -61,12 +62,12 @@ class Refusing(history_service_pb2_grpc.HistoryServiceServicer):
     """A service that refuses every latest tick as it is told."""
 
     code = grpc.StatusCode.UNKNOWN
-    details: list[object] = []  # noqa: RUF012  # One server, one test at a time.
+    details: list[Message] = []  # noqa: RUF012  # One server, one test at a time.
     raw: bytes | None = None
     calls = 0
     user_agent = ""
 
-    def ListLatestTicks(  # noqa: N802
+    def ListLatestTicks(
         self, request: history_service_pb2.ListLatestTicksRequest, context: grpc.ServicerContext
     ) -> history_service_pb2.ListLatestTicksResponse:
         Refusing.calls += 1
@@ -87,14 +88,14 @@ class Refusing(history_service_pb2_grpc.HistoryServiceServicer):
 @pytest.fixture(scope="module")
 def refusing() -> Iterator[str]:
     server = grpc.server(futures.ThreadPoolExecutor(2))
-    history_service_pb2_grpc.add_HistoryServiceServicer_to_server(Refusing(), server)
+    history_service_pb2_grpc.add_HistoryServiceServicer_to_server(Refusing(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     yield f"http://127.0.0.1:{port}"
     server.stop(None).wait()
 
 
-def refused(address: str, code: grpc.StatusCode, *details: object) -> TapefeedError:
+def refused(address: str, code: grpc.StatusCode, *details: Message) -> TapefeedError:
     """The error of a refusal, after checking that asyncio gives the same."""
     Refusing.code, Refusing.details, Refusing.raw = code, list(details), None
 

@@ -9,10 +9,10 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
+from conftest import Server
 
 import tapefeed
 import tapefeed.aio
-from conftest import Server
 from tapefeed import Cursor, Method, NewTick, Origin, Side, UnixNanos
 
 NANOS = UnixNanos("2024-08-08T23:54:15.342000789Z")

@@ -143,7 +143,7 @@ def test_cursors_have_a_text_that_can_be_stored() -> None:
 
 
 def test_reasons_are_those_of_the_contract() -> None:
-    contract = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()}
+    contract = {name.removeprefix("ERROR_REASON_") for name in error_reason_pb2.ErrorReason.keys()}  # noqa: SIM118  # It is no dict.
     assert {reason.value for reason in tapefeed.ErrorReason} == contract
 
 

@@ -434,7 +434,10 @@ class Client:
         return run_from_wire((await self._call(self._ingest.GetIngestionRun, request)).run)
 
     def runs(self, *, state: RunState | str | None = None, page_size: int = 0) -> Listing[Run]:
-        """List the runs of imports, the newest first. `state` is the one to match; default: all."""
+        """List the runs of imports, the newest first. `state` is the one to match; default: all.
+
+        Their rejected lines are told by `run` alone.
+        """
         request = _requests.list_runs(state, page_size)
 
         async def fetch(token: str) -> Page[Run]:
