@@ -8,7 +8,7 @@ from concurrent import futures
 
 import grpc
 import pytest
-from conftest import Server
+from conftest import Proxy, Server
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -179,6 +179,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 def test_what_a_real_server_refuses(client: tapefeed.Client, shared_server: Server) -> None:
     with client.publisher("errors") as publisher:
         publisher.send(NewTick("E", "ERR", 10**18 + 789, "1.5"))
+    client.latest("ERR", min_cursor=publisher.close().cursor)
     refusals: list[tuple[type[TapefeedError], Callable[[], object]]] = [
         (tapefeed.InstrumentUnknown, lambda: list(client.ticks("NOBODY"))),
         (tapefeed.InstrumentUnknown, lambda: client.latest(["NOBODY"])),
@@ -208,14 +209,19 @@ def test_what_a_real_server_refuses(client: tapefeed.Client, shared_server: Serv
     assert raised.value.violations[0].field == "decimals"
 
 
-def test_a_cursor_of_the_future_is_waited_for_and_then_tells_the_deadline(
-    client: tapefeed.Client, shared_server: Server
-) -> None:
-    ticks = client.ticks("ERR", limit=1)
-    list(ticks)
-    with tapefeed.Client(shared_server.address, timeout=0.3) as hasty:
-        answer = hasty.latest("ERR", min_cursor=ticks.as_of)
-        assert answer.as_of is not None
+def test_an_answer_that_does_not_come_in_time_is_told(server: Server, proxy: Proxy) -> None:
+    async def ask() -> None:
+        async with tapefeed.aio.Client(proxy.address, timeout=0.3) as client:
+            with pytest.raises(tapefeed.DeadlineExceeded):
+                await client.latest("*")
+
+    with tapefeed.Client(proxy.address, timeout=0.3) as client:
+        client.latest("*")
+        proxy.mute.set()
+        with pytest.raises(tapefeed.DeadlineExceeded) as raised:
+            client.latest("*")
+        assert raised.value.is_retryable
+    asyncio.run(ask())
 
 
 def test_arguments_that_cannot_be_sent_are_told_before(client: tapefeed.Client) -> None:

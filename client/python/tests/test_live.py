@@ -64,8 +64,7 @@ class Publishing:
 
 
 def test_a_list_goes_on_live_without_a_hole_or_a_repeat(client: tapefeed.Client, shared_server: Server) -> None:
-    publish(shared_server.address, "CONTINUE", 5)
-    ticks = client.ticks("CONTINUE")
+    ticks = client.ticks("CONTINUE", min_cursor=publish(shared_server.address, "CONTINUE", 5))
     assert numbers(list(ticks)) == [0, 1, 2, 3, 4]
     publish(shared_server.address, "CONTINUE", 5, 5)
     with client.subscribe("CONTINUE", cursor=ticks.as_of) as subscription:
@@ -155,7 +154,8 @@ def test_a_killed_and_restarted_server_costs_no_tick_and_doubles_none(server: Se
         found += take(subscription, publishing.sent - len(found))
         subscription.close()
         assert numbers(found) == list(range(1, publishing.sent + 1))
-        assert [tick.log_seq for tick in found] == [tick.log_seq for tick in client.ticks("KILL", start=START + 1)]
+        history = client.ticks("KILL", start=START + 1, min_cursor=subscription.cursor)
+        assert [tick.log_seq for tick in found] == [tick.log_seq for tick in history]
 
 
 def test_cut_connections_cost_no_tick_and_double_none(server: Server, proxy: Proxy) -> None:

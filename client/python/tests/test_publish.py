@@ -19,8 +19,9 @@ def tick(symbol: str, number: int, price: str = "1.25") -> NewTick:
     return NewTick("P", symbol, START + number, price)
 
 
-def stored(client: tapefeed.Client, symbol: str) -> list[int]:
-    return [tick.event_time - START for tick in client.ticks(symbol)]
+def stored(client: tapefeed.Client, symbol: str, receipt: tapefeed.Receipt) -> list[int]:
+    """What is in history at the position of a receipt; without it, history may be a moment behind."""
+    return [tick.event_time - START for tick in client.ticks(symbol, min_cursor=receipt.cursor)]
 
 
 def test_what_is_flushed_is_stored(client: tapefeed.Client) -> None:
@@ -33,7 +34,7 @@ def test_what_is_flushed_is_stored(client: tapefeed.Client) -> None:
         publisher.send(tick("FLUSH", 2))
         status = publisher.status
         assert status.connected and status.acknowledged_ticks == 2 and status.fence >= 1
-    assert stored(client, "FLUSH") == [0, 1, 2]
+    assert stored(client, "FLUSH", publisher.close()) == [0, 1, 2]
     with pytest.raises(tapefeed.Closed):
         publisher.send(tick("FLUSH", 3))
     assert publisher.close().batch_seq == 2, "closing again does nothing"
@@ -53,7 +54,7 @@ def test_many_ticks_stay_within_the_credit(client: tapefeed.Client) -> None:
         publisher.send_all(tick("MANY", number) for number in range(5_000))
         assert publisher.flush().batch_seq == 50
         assert publisher.status.acknowledged_batches == 50
-    assert stored(client, "MANY") == list(range(5_000))
+    assert stored(client, "MANY", publisher.close()) == list(range(5_000))
 
 
 def test_large_ticks_make_batches_that_fit_a_message(client: tapefeed.Client) -> None:
@@ -63,7 +64,7 @@ def test_large_ticks_make_batches_that_fit_a_message(client: tapefeed.Client) ->
             each.trade_id = "t" * 64
         publisher.send_all(ticks)
         assert publisher.flush().batch_seq > 1
-    assert client.instrument("LARGE", venue="P").tick_count == 20_000
+    assert client.instrument("LARGE", venue="P", min_cursor=publisher.close().cursor).tick_count == 20_000
 
 
 def test_killed_servers_lose_and_double_nothing(server: Server) -> None:
@@ -77,7 +78,7 @@ def test_killed_servers_lose_and_double_nothing(server: Server) -> None:
                         server.start()
             publisher.flush(PATIENCE)
             status = publisher.status
-        assert stored(client, "KILL") == list(range(2_000))
+        assert stored(client, "KILL", publisher.close()) == list(range(2_000))
         assert status.acknowledged_ticks == 2_000 and status.pending_ticks == 0 and status.reconnects >= 1
         assert status.forgotten_batches == 0
 
@@ -94,7 +95,7 @@ def test_cut_connections_lose_and_double_nothing(server: Server, proxy: Proxy) -
         publisher.flush(PATIENCE)
         assert publisher.status.reconnects >= 5
     with tapefeed.Client(server.address) as client:
-        assert stored(client, "CUT") == list(range(3_000))
+        assert stored(client, "CUT", publisher.close()) == list(range(3_000))
 
 
 def test_an_acknowledgement_that_was_lost_is_recognised(server: Server, proxy: Proxy) -> None:
@@ -110,7 +111,7 @@ def test_an_acknowledgement_that_was_lost_is_recognised(server: Server, proxy: P
         receipt = publisher.flush(PATIENCE)
         assert receipt.duplicate and receipt.batch_seq == 2 and publisher.status.duplicate_batches == 1
     with tapefeed.Client(server.address) as client:
-        assert stored(client, "LOST") == [0, 1]
+        assert stored(client, "LOST", publisher.close()) == [0, 1]
 
 
 def test_a_refused_batch_comes_back_with_its_violating_ticks_and_the_rest_is_stored(client: tapefeed.Client) -> None:
@@ -131,7 +132,7 @@ def test_a_refused_batch_comes_back_with_its_violating_ticks_and_the_rest_is_sto
         publisher.send(batch.ticks[0])
         assert publisher.flush(PATIENCE).batch_seq == 3, "refused batches leave no hole"
         assert publisher.status.refused_batches == 1
-    assert stored(client, "REFUSED") == [0, 1, 2, 3, 6, 7, 8]
+    assert stored(client, "REFUSED", publisher.close()) == [0, 1, 2, 3, 6, 7, 8]
 
 
 def test_a_newer_publisher_of_the_same_id_ends_the_older(client: tapefeed.Client) -> None:
@@ -149,7 +150,7 @@ def test_a_newer_publisher_of_the_same_id_ends_the_older(client: tapefeed.Client
             older.send(tick("FENCED", 3))
         with pytest.raises(tapefeed.ProducerFenced):
             older.close()
-    assert stored(client, "FENCED") == [0, 1]
+    assert stored(client, "FENCED", newer.close()) == [0, 1]
 
 
 def test_ticks_that_cannot_be_sent_are_refused_at_once(client: tapefeed.Client) -> None:
@@ -177,14 +178,14 @@ def test_a_block_that_is_left_by_an_exception_gives_up(client: tapefeed.Client) 
     with pytest.raises(tapefeed.Closed):
         publisher.flush()
     with pytest.raises(tapefeed.InstrumentUnknown):
-        stored(client, "GIVEN_UP")
+        list(client.ticks("GIVEN_UP"))
 
 
 # The same from asyncio.
 
 
 def test_asyncio_publishes_over_kills_and_cuts(server: Server, proxy: Proxy) -> None:
-    async def publish() -> None:
+    async def publish() -> tapefeed.Receipt:
         async with tapefeed.aio.Client(proxy.address, reconnect_delays=(0.02, 0.2)) as client:
             async with client.publisher("async", batch_size=10, linger=0) as publisher:
                 for round_ in range(4):
@@ -201,14 +202,15 @@ def test_asyncio_publishes_over_kills_and_cuts(server: Server, proxy: Proxy) -> 
                 assert status.acknowledged_ticks == 1_600 and status.reconnects >= 1
             with pytest.raises(tapefeed.Closed):
                 await publisher.send(tick("ASYNC", 0))
+            return await publisher.close()
 
-    asyncio.run(publish())
+    receipt = asyncio.run(publish())
     with tapefeed.Client(server.address) as client:
-        assert stored(client, "ASYNC") == list(range(1_600))
+        assert stored(client, "ASYNC", receipt) == list(range(1_600))
 
 
 def test_asyncio_tells_refusals_fences_timeouts_and_cancels(server: Server, proxy: Proxy) -> None:
-    async def publish() -> None:
+    async def publish() -> tapefeed.Receipt:
         async with tapefeed.aio.Client(proxy.address, timeout=1, reconnect_delays=(0.02, 0.2)) as client:
             publisher = await client.publisher("same", linger=0.01)
             await publisher.send(NewTick("P", "no symbol", START, 1))
@@ -228,7 +230,8 @@ def test_asyncio_tells_refusals_fences_timeouts_and_cancels(server: Server, prox
                 await flushing
             proxy.mute.clear()
             proxy.cut()
-            assert (await publisher.flush(PATIENCE)).duplicate
+            receipt = await publisher.flush(PATIENCE)
+            assert receipt.duplicate
             async with client.publisher("same") as newer:
                 await newer.flush()
                 with pytest.raises(tapefeed.ProducerFenced):
@@ -247,7 +250,8 @@ def test_asyncio_tells_refusals_fences_timeouts_and_cancels(server: Server, prox
         async with tapefeed.aio.Client("http://127.0.0.1:1", timeout=0.3) as client:
             with pytest.raises(tapefeed.Unavailable):
                 await client.publisher("nobody")
+        return receipt
 
-    asyncio.run(publish())
+    receipt = asyncio.run(publish())
     with tapefeed.Client(server.address) as client:
-        assert stored(client, "SAME") == [0, 1]
+        assert stored(client, "SAME", receipt) == [0, 1]
