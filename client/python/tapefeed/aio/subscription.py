@@ -98,24 +98,31 @@ class Subscription:
         if self._closed:
             return False
         call = self._call or self._open()
+        # A task of its own, because grpc tells a call that `close` has cancelled as if the reader were cancelled.
+        reading = asyncio.ensure_future(call.read())
         try:
-            message = await asyncio.wait_for(call.read(), self._state.silence)
-            if message is not grpc.aio.EOF:
-                assert isinstance(message, live_service_pb2.SubscribeTicksResponse), "the stub reads nothing else"
-                self._state.take(message)
-                return True
-            # The status of a call that ended with an error is raised by reading; this one ended without.
-            error: TapefeedError = unavailable("the server ended the stream without a status")
-        except asyncio.TimeoutError:
-            error = self._state.stale()
-        except grpc.aio.AioRpcError as failure:
-            error = error_of(failure)
-        except BaseException as cancelled:
+            await asyncio.wait([reading], timeout=self._state.silence)
+        except asyncio.CancelledError:
+            reading.cancel()
             await self._hang_up()
-            if self._closed and isinstance(cancelled, asyncio.CancelledError) and not _is_cancelling():
-                # Closed by another task: grpc tells that as if this task were cancelled.
-                return False
             raise
+        if not reading.done():
+            reading.cancel()
+            error: TapefeedError = self._state.stale()
+        elif reading.cancelled():
+            error = unavailable("the call was cancelled")
+        else:
+            try:
+                message = reading.result()
+            except grpc.aio.AioRpcError as failure:
+                error = error_of(failure)
+            else:
+                if message is not grpc.aio.EOF:
+                    assert isinstance(message, live_service_pb2.SubscribeTicksResponse), "the stub reads nothing else"
+                    self._state.take(message)
+                    return True
+                # The status of a call that ended with an error is raised by reading; this one ended without.
+                error = unavailable("the server ended the stream without a status")
         await self._hang_up()
         if self._closed:
             return False
@@ -155,10 +162,3 @@ class _Events(AsyncIterator[Event]):
 
     async def __anext__(self) -> Event:
         return await self._subscription._next_event()
-
-
-def _is_cancelling() -> bool:
-    """Whether this task itself is cancelled. Python 3.10 cannot tell: it then counts as cancelled."""
-    task = asyncio.current_task()
-    cancelling = getattr(task, "cancelling", None)
-    return cancelling is None or cancelling() > 0
