@@ -278,7 +278,7 @@ def take(subscription: Iterator[Tick], count: int) -> list[Tick]:
 
 
 def no_connection(proxy: Proxy) -> bool:
-    # The call is cancelled at once. Python 3.10 keeps the last cancelled one's frames, and so its idle connection, until
+    # The call is cancelled at once. Python 3.10 keeps the frames of the last one, and so its idle connection, until
     # the next is cancelled.
     gc.collect()
     return proxy.open_connections <= (0 if sys.version_info >= (3, 11) else 1)
