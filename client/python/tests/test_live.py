@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -277,15 +276,10 @@ def take(subscription: Iterator[Tick], count: int) -> list[Tick]:
 # The same from asyncio.
 
 
-def no_connection(proxy: Proxy) -> bool:
-    # The call is cancelled at once. Python 3.10 keeps the frames of the last one, and so its idle connection, until
-    # the next is cancelled.
+def at_most_one_connection(proxy: Proxy) -> bool:
+    # A call is cancelled at once, but the frames of the last one may keep its idle connection until the next is made.
     gc.collect()
-    return proxy.open_connections <= (0 if sys.version_info >= (3, 11) else 1)
-
-
-async def take_async(subscription: tapefeed.aio.Subscription, count: int) -> list[Tick]:
-    return [await asyncio.wait_for(subscription.__anext__(), PATIENCE) for _ in range(count)]
+    return proxy.open_connections <= 1
 
 
 def test_asyncio_resumes_over_kills_and_cuts(server: Server, proxy: Proxy) -> None:
@@ -324,10 +318,16 @@ def test_asyncio_cancelled_while_it_waits_closes_the_call_and_can_go_on(server: 
             task = asyncio.create_task(subscription.__anext__())
             await asyncio.to_thread(until, lambda: proxy.open_connections == 1)
             await asyncio.sleep(0.2)
+            call = subscription._call
             task.cancel()
             await asyncio.wait([task])
             assert task.cancelled()
-            await asyncio.to_thread(until, lambda: no_connection(proxy))
+            assert call is not None and call.cancelled() and subscription._call is None
+            for _ in range(5):
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(subscription.__anext__(), 0.1)
+            del call
+            await asyncio.to_thread(until, lambda: at_most_one_connection(proxy))
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(subscription.__anext__(), 0.3)
             publish(server.address, "CANCEL", 2, 1)
@@ -344,7 +344,7 @@ def test_asyncio_cancelled_while_it_waits_closes_the_call_and_can_go_on(server: 
             assert numbers(await take_async(subscription, 1)) == [3]
             await subscription.close()
             assert [tick async for tick in subscription] == []
-            await asyncio.to_thread(until, lambda: no_connection(proxy))
+            await asyncio.to_thread(until, lambda: at_most_one_connection(proxy))
 
     asyncio.run(follow())
 
