@@ -282,6 +282,10 @@ def at_most_one_connection(proxy: Proxy) -> bool:
     return proxy.open_connections <= 1
 
 
+async def take_async(subscription: tapefeed.aio.Subscription, count: int) -> list[Tick]:
+    return [await asyncio.wait_for(subscription.__anext__(), PATIENCE) for _ in range(count)]
+
+
 def test_asyncio_resumes_over_kills_and_cuts(server: Server, proxy: Proxy) -> None:
     cursor = begin(server.address, "ASYNC")
 
