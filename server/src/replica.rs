@@ -12,7 +12,8 @@ use crate::bus::Bus;
 use crate::domain::Clock;
 use crate::ingest::Ingest;
 use crate::ingest::writer::Writer;
-use crate::live::Live;
+use crate::live::{Live, MOST_INSTRUMENTS};
+use crate::metrics::Metrics;
 use crate::query::{CHUNK_CACHE_BYTES, Query};
 use crate::store::{Store, StoreError};
 use crate::tape::builder::Builder;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub hub_bytes: usize,
     /// Ticks that may wait for compaction.
     pub hot_tick_limit: usize,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// A running replica.
@@ -73,7 +76,7 @@ pub struct Replica {
 impl Replica {
     /// Reads what the store has and starts every task. Returns when the first view is complete.
     pub async fn start(parts: Parts) -> Result<Replica, StoreError> {
-        let Parts { store, bus, clock, seed, policy, hub_bytes, hot_tick_limit } = parts;
+        let Parts { store, bus, clock, seed, policy, hub_bytes, hot_tick_limit, metrics } = parts;
         let (draining, stop_writing, stop) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let registry = Arc::new(Registry::load(store.clone()).await?);
@@ -81,40 +84,52 @@ impl Replica {
         let announcements = bus.subscribe();
         let head = store.head().await?;
         let hub = Arc::new(Hub::new(&head, hub_bytes));
-        let feeder = Feeder { hub: hub.clone(), store: store.clone(), announcements, registry: registry.clone() };
+        let feeder = Feeder {
+            hub: hub.clone(),
+            store: store.clone(),
+            announcements,
+            registry: registry.clone(),
+            metrics: metrics.clone(),
+        };
         let manifest_changed = Arc::new(Notify::new());
-        let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone()).await?;
+        let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone(), metrics.clone()).await?;
         let views = builder.views();
-        let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy);
+        let compactor =
+            Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy, metrics.clone());
         let writer = Writer {
             store: store.clone(),
             bus,
             clock: clock.clone(),
             random: SmallRng::seed_from_u64(seed),
             epoch: head.epoch,
+            metrics: metrics.clone(),
         };
         let (ingest, writer) = writer.start(registry.clone(), views.clone(), hot_tick_limit, stop_writing.clone());
-        let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), CHUNK_CACHE_BYTES);
-        let live = Live::new(hub.clone(), store.clone(), registry.clone(), clock, draining.clone());
+        let query = Arc::new(Query::new(
+            views.clone(),
+            registry.clone(),
+            store.clone(),
+            clock.clone(),
+            CHUNK_CACHE_BYTES,
+            metrics.clone(),
+        ));
+        let live = Live {
+            hub: hub.clone(),
+            store: store.clone(),
+            registry: registry.clone(),
+            views: views.clone(),
+            newest: query.clone(),
+            clock,
+            draining: draining.clone(),
+            most_instruments: MOST_INSTRUMENTS,
+            metrics,
+        };
         let tasks = vec![
             tokio::spawn(feeder.run(stop.clone())),
             tokio::spawn(builder.run(stop.clone())),
             tokio::spawn(compactor.run(stop.clone())),
         ];
-        Ok(Replica {
-            store,
-            registry,
-            hub,
-            views,
-            ingest,
-            query: Arc::new(query),
-            live,
-            draining,
-            stop_writing,
-            stop,
-            writer,
-            tasks,
-        })
+        Ok(Replica { store, registry, hub, views, ingest, query, live, draining, stop_writing, stop, writer, tasks })
     }
 
     /// Ends streams, stores and answers what is queued, stops every task, and closes the store.

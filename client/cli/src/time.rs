@@ -72,6 +72,11 @@ pub(crate) fn parse_period(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a length of time that may be 0.
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_period(text) }
+}
+
 /// A time for people: as many decimals as it needs, by threes.
 pub(crate) fn short(time: UnixNanos) -> String {
     let text = time.to_string();

@@ -33,6 +33,10 @@
 //!
 //! Times are UTC nanoseconds ([`UnixNanos`]), prices and quantities are exact ([`Decimal`]), and every refusal of the
 //! server is an [`Error`] with a typed [`ErrorReason`]. The client needs a tokio runtime and starts no thread of its own.
+//!
+//! With the feature `otel`, a call that is made inside a trace of OpenTelemetry gets a span `rpc.client`, and tells the
+//! server by W3C Trace Context. A call outside a trace begins none; nor do the streams of a [`Publisher`] or a
+//! subscription, which live for days: there each batch is a trace of its own on the server.
 
 #![warn(missing_docs)]
 
@@ -55,6 +59,7 @@ mod source_event;
 mod testing;
 mod tick;
 mod time;
+mod transport;
 
 pub use tapefeed_proto::v1::ErrorReason;
 pub use tonic::Code;

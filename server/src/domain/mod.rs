@@ -15,14 +15,16 @@ pub mod name;
 pub mod published;
 pub mod ratio;
 #[cfg(test)]
-mod samples;
+pub(crate) mod samples;
 mod scale;
 pub mod segment;
+pub mod source;
 pub mod statistics;
 pub mod tally;
 pub mod tick;
 pub mod time;
 mod time_unit;
+mod trace_context;
 mod varint;
 pub mod wide;
 
@@ -35,4 +37,5 @@ pub use name::{NameInvalid, Symbol, Venue};
 pub use published::{InstrumentDetails, Published, PublishedBar, PublishedBarKey};
 pub use tick::{Batch, Control, Entry, NewTick, Origin, Side, Tick, TradeId, TradeIdInvalid};
 pub use time::{TimeInvalid, TimeRange, UnixNanos};
+pub use trace_context::{TraceContext, TraceId, Traced};
 pub use wide::I256;

@@ -12,17 +12,23 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
-use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
+use crate::domain::block::Encodings;
 use crate::domain::segment::{self, Entries};
-use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
+use crate::domain::{Block, Clock, Control, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Registry, View};
+use crate::trace;
 
-/// Ticks of one append at most, beyond its first batch: about 2 ms of encoding.
-const GROUP_TICKS: usize = 50_000;
+/// Entries of one append at most, beyond its first batch: about 2 ms of encoding.
+const GROUP_ENTRIES: usize = 50_000;
 
 /// Attempts of an append whose outcome is unknown before its senders are told so.
 const ATTEMPTS: u32 = 5;
@@ -39,6 +45,8 @@ pub struct Command {
     /// Stamps ticks whose source gives no receive time.
     pub(super) received: UnixNanos,
     pub(super) reply: oneshot::Sender<Result<Receipt, IngestError>>,
+    /// The batch's, for as long as it waits.
+    pub(super) span: Span,
     /// Gives its bytes back to the queue's budget when the command is done.
     pub(super) _budget: OwnedSemaphorePermit,
 }
@@ -53,8 +61,15 @@ impl Command {
         (self.submission.backfill, run)
     }
 
+    /// Tells the sender. One that went away learns by its next claim.
+    fn answer(self, outcome: Result<Receipt, IngestError>) {
+        // A span ends where it was left for the last time: inside it, so that the wait for the log belongs to it.
+        let Command { span, reply, .. } = self;
+        let _ = span.in_scope(|| reply.send(outcome));
+    }
+
     fn mark(&self) -> Mark {
-        let entry_count = self.submission.batch.ticks.len() as u32;
+        let entry_count = self.submission.batch.entry_count() as u32;
         match &self.submission.sender {
             Sender::Producer { producer, fence, batch_seq } => Mark::Producer {
                 producer: producer.clone(),
@@ -88,6 +103,8 @@ pub struct Writer {
     pub random: SmallRng,
     /// The log that the writer believes in.
     pub epoch: Epoch,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Writer {
@@ -109,6 +126,7 @@ impl Writer {
             clock: self.clock.clone(),
             views,
             hot_tick_limit,
+            metrics: self.metrics.clone(),
         };
         (ingest, tokio::spawn(self.run(commands, stop)))
     }
@@ -131,9 +149,9 @@ impl Writer {
                     command
                 }
             };
-            let mut ticks = first.submission.batch.ticks.len();
+            let mut entries = first.submission.batch.entry_count();
             let mut group = vec![first];
-            while ticks < GROUP_TICKS {
+            while entries < GROUP_ENTRIES {
                 let Ok(command) = commands.try_recv() else {
                     break;
                 };
@@ -141,21 +159,25 @@ impl Writer {
                     next = Some(command);
                     break;
                 }
-                ticks += command.submission.batch.ticks.len();
+                entries += command.submission.batch.entry_count();
                 group.push(command);
             }
-            self.commit(group).await;
+            let spans = Spans::begin(&group);
+            self.commit(group, spans).await;
         }
     }
 
     /// Appends a group and answers every batch of it.
-    async fn commit(&mut self, mut commands: Vec<Command>) {
+    async fn commit(&mut self, mut commands: Vec<Command>, spans: Spans) {
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).await {
+            let begun = Instant::now();
+            let appended = self.store.append(group.clone()).instrument(spans.group.clone()).await;
+            self.metrics.ingest.appended_in(begun.elapsed());
+            match appended {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
-                    self.answer(commands, entries, first_seq, append_time, chain);
+                    self.answer(commands, entries, spans, (first_seq, append_time, chain));
                     return;
                 }
                 Ok(Appended::Refused(verdicts)) => {
@@ -167,14 +189,20 @@ impl Writer {
                 }
                 Err(StoreError::EpochChanged(epoch)) => {
                     self.epoch = epoch;
-                    return refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    return self.refuse_all(commands, &IngestError::EpochChanged(epoch));
                 }
                 Err(error) => {
                     attempt += 1;
-                    tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    spans.group.record("tapefeed.append.attempts", attempt);
+                    spans.group.in_scope(|| {
+                        tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
+                    });
+                    self.metrics.tape.store_failed("append");
                     if attempt == ATTEMPTS {
-                        return refuse_all(commands, &IngestError::Unavailable);
+                        self.metrics.ingest.given_up();
+                        return self.refuse_all(commands, &IngestError::Unavailable);
                     }
+                    self.metrics.ingest.retried();
                     let wait = FIRST_WAIT * 2u32.pow(attempt);
                     tokio::time::sleep(wait.mul_f64(self.random.random_range(0.5..1.5))).await;
                 }
@@ -186,13 +214,14 @@ impl Writer {
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
         let (backfill, run) = commands[0].kind();
         let origin = if backfill { Origin::Backfill } else { Origin::Live };
-        let count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
-        let mut ticks = Vec::with_capacity(count);
+        let tick_count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
+        let mut ticks = Vec::with_capacity(tick_count);
+        let mut controls = Vec::new();
         for command in commands {
             for tick in &command.submission.batch.ticks {
                 ticks.push(Tick {
                     instrument: command.instruments[tick.instrument as usize],
-                    log_seq: ticks.len() as u64,
+                    log_seq: (ticks.len() + controls.len()) as u64,
                     event_time: tick.event_time,
                     receive_time: tick.receive_time.unwrap_or(command.received),
                     price: tick.price,
@@ -202,14 +231,18 @@ impl Writer {
                     origin,
                 });
             }
+            for control in &command.submission.batch.controls {
+                let log_seq = (ticks.len() + controls.len()) as u64;
+                controls.push((log_seq, stamped(control.clone(), command.received)));
+            }
         }
-        let entries = Entries { ticks, controls: Vec::new() };
-        let bytes = if count == 0 { Bytes::new() } else { segment::encode(&entries, 0).into() };
+        let entries = Entries { ticks, controls };
+        let bytes = if entries.is_empty() { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
             epoch: self.epoch,
             bytes,
-            entry_count: count as u32,
-            tick_count: count as u32,
+            entry_count: entries.len() as u32,
+            tick_count: tick_count as u32,
             backfill,
             run_id: run.cloned(),
             marks: commands.iter().map(Command::mark).collect(),
@@ -222,17 +255,30 @@ impl Writer {
         &self,
         commands: Vec<Command>,
         mut entries: Entries,
-        first_seq: u64,
-        append_time: UnixNanos,
-        chain: Chain,
+        spans: Spans,
+        (first_seq, append_time, chain): (u64, UnixNanos, Chain),
     ) {
-        let entry_count = entries.ticks.len() as u32;
+        let entry_count = entries.len() as u32;
         let backfill = commands[0].submission.backfill;
+        let traced = spans.traced(&commands);
+        // The append has ended; what follows is the batches' own.
+        drop(spans);
+        let metrics = &self.metrics.ingest;
+        metrics.stored(backfill, commands.len() as u64, u64::from(entry_count), append_time.nanos());
         if entry_count > 0 {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
-            let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
+            for (log_seq, _) in &mut entries.controls {
+                *log_seq += first_seq;
+            }
+            let (epoch, encodings) = (self.epoch, Encodings::default());
+            let block =
+                Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings };
+            if !backfill {
+                let received = commands.iter().map(|command| command.received.nanos()).min();
+                metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));
+            }
             self.bus.announce(Announcement {
                 epoch: self.epoch,
                 first_seq,
@@ -241,11 +287,15 @@ impl Writer {
             });
         }
         let mut position = first_seq - 1;
+        let now = self.clock.now().nanos();
         for command in commands {
-            position += command.submission.batch.ticks.len() as u64;
+            position += command.submission.batch.entry_count() as u64;
             let cursor = Cursor { epoch: self.epoch, position };
-            // A sender that went away learns by its next claim.
-            let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
+            metrics.acknowledged(now - command.received.nanos());
+            if let Sender::Run { progress, .. } = &command.submission.sender {
+                counts::stored(&self.metrics.imports, progress);
+            }
+            command.answer(Ok(Receipt { cursor, duplicate: false }));
         }
     }
 
@@ -266,14 +316,71 @@ impl Writer {
                 Verdict::Fenced => Err(IngestError::Fenced),
                 Verdict::Unknown => Err(IngestError::Unknown),
             };
-            let _ = command.reply.send(outcome);
+            match &outcome {
+                Ok(_) => self.metrics.ingest.duplicate(),
+                Err(error) => self.metrics.ingest.refused(error.name(), 1),
+            }
+            command.answer(outcome);
         }
         rest
     }
+
+    fn refuse_all(&self, commands: Vec<Command>, error: &IngestError) {
+        self.metrics.ingest.refused(error.name(), commands.len() as u64);
+        for command in commands {
+            command.answer(Err(error.clone()));
+        }
+    }
 }
 
-fn refuse_all(commands: Vec<Command>, error: &IngestError) {
-    for command in commands {
-        let _ = command.reply.send(Err(error.clone()));
+/// A status whose source gives no time changed when it was received.
+fn stamped(mut control: Control, received: UnixNanos) -> Control {
+    if let Control::SourceStatus(status) = &mut control {
+        status.change_time.get_or_insert(received);
+    }
+    control
+}
+
+/// The spans of one append: the first batch's trace has the append itself, the others have one of the same length that
+/// is linked to it.
+#[derive(Debug)]
+struct Spans {
+    group: Span,
+    others: Vec<Span>,
+}
+
+impl Spans {
+    fn begin(commands: &[Command]) -> Spans {
+        let mut spans = Spans { group: Span::none(), others: Vec::new() };
+        let mut first = None;
+        for command in commands {
+            let Some(batch) = trace::of(&command.span) else { continue };
+            let span = tracing::debug_span!(
+                parent: &command.span,
+                "append",
+                tapefeed.append.batches = commands.len(),
+                tapefeed.append.attempts = Empty,
+            );
+            match first {
+                None => {
+                    first = trace::of(&span);
+                    spans.group = span;
+                }
+                Some(first) => {
+                    trace::link(&span, first);
+                    trace::link(&spans.group, batch);
+                    spans.others.push(span);
+                }
+            }
+        }
+        spans
+    }
+
+    /// Where the traces of the batches go on.
+    fn traced(&self, commands: &[Command]) -> Traced {
+        if self.group.is_disabled() {
+            return Traced::default();
+        }
+        Traced::new(commands.iter().filter_map(|command| trace::of(&command.span)))
     }
 }

@@ -90,6 +90,7 @@ pub enum InstrumentsError {
 
 impl Query {
     /// One instrument.
+    #[tracing::instrument(level = "debug", name = "query instrument", skip_all)]
     pub async fn instrument(
         &self,
         venue: Venue,
@@ -113,6 +114,7 @@ impl Query {
     }
 
     /// A page of instruments. All pages of a walk show the instruments and ticks of the first page's moment.
+    #[tracing::instrument(level = "debug", name = "query instruments", skip_all)]
     pub async fn list_instruments(&self, request: &InstrumentsRequest) -> Result<InstrumentPage, InstrumentsError> {
         let digest = Arguments::new(Kind::Instruments).selector(&request.selector).digest();
         let token = match &request.page_token {

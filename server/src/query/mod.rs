@@ -33,11 +33,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::{Clock, Cursor, InstrumentId};
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::tape::{Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
-pub use cache::{ChunkCache, ChunkError};
+pub use cache::{ChunkCache, ChunkError, Held};
 pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest};
 pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
@@ -90,8 +91,14 @@ impl Query {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         cache_bytes: u64,
+        metrics: Metrics,
     ) -> Query {
-        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes), store, clock }
+        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes, metrics), store, clock }
+    }
+
+    /// The chunks at hand.
+    pub fn chunks(&self) -> &ChunkCache {
+        &self.chunks
     }
 
     /// The names behind the ids in answers.
@@ -104,6 +111,11 @@ impl Query {
         let Some(cursor) = min_cursor else {
             return Ok(self.views.borrow().clone());
         };
+        self.view_at(cursor).await
+    }
+
+    #[tracing::instrument(level = "debug", name = "wait for view", skip_all, fields(tapefeed.log_seq = cursor.position))]
+    async fn view_at(&self, cursor: Cursor) -> Result<Arc<View>, ViewError> {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();

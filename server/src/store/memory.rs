@@ -15,12 +15,12 @@ use bytes::Bytes;
 use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta, Mark,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept, Verdict,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner,
+    RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{
-    Clock, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue,
+    Clock, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
 };
 use state::State;
 
@@ -124,6 +124,10 @@ impl Store for MemoryStore {
 
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
         Ok(self.state()?.page(after, max_bytes))
+    }
+
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        Ok(self.state()?.position_at(append_time))
     }
 
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {

@@ -140,6 +140,15 @@ pub struct LogPage {
     pub segments: Vec<Segment>,
 }
 
+/// Where a segment of the log begins, and when it was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEdge {
+    /// Position of its first entry.
+    pub first_seq: u64,
+    /// When it was appended.
+    pub append_time: UnixNanos,
+}
+
 /// One append: everything in it is stored, or nothing.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -418,6 +427,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Consecutive segments from the one that holds `after + 1`, at least one if there is one, then as many as fit
     /// `max_bytes`, but at most [`PAGE_SEGMENTS`].
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError>;
+
+    /// The first segment that was appended at or after a time, of those still in the log; `None` if there is none.
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError>;
 
     /// The manifest's changes since a version; everything since 0, and whenever [`ManifestDelta::since`] says 0.
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError>;

@@ -8,12 +8,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Registry;
 use crate::bus::Announcement;
 use crate::domain::{Block, Cursor, Epoch, InstrumentId, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{LogHead, Segment, Store, StoreError};
 
 /// How long a hole waits for its announcement before the store is read.
@@ -27,6 +29,12 @@ const REORDER_LIMIT: usize = 64;
 
 /// Bytes of segments that one reading of the store brings at most, beyond its first segment.
 pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// How long a reading of the store's head serves those who ask for it.
+const CONFIRMED: Duration = Duration::from_millis(50);
+
+/// How long the store may take to say where its head is.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the log ends, as far as the hub has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +58,12 @@ impl Head {
 #[derive(Debug)]
 pub enum Held {
     /// Consecutive blocks, the first of which holds the next entry.
-    Blocks(Vec<Arc<Block>>),
+    Blocks {
+        /// At least one.
+        blocks: Vec<Arc<Block>>,
+        /// How much memory everything from the first of them to the head takes.
+        lag_bytes: u64,
+    },
     /// Nothing yet: the position is the head.
     Nothing,
     /// The next entry is older than what the hub keeps: read the store.
@@ -65,11 +78,18 @@ pub struct Hub {
     /// Guards the ring and the head that belongs to it. Never held across an await.
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
+    /// The store's head as it was last read, and when. Held while it is read, so that many who ask read it once.
+    confirmed: tokio::sync::Mutex<Option<(Instant, LogHead)>>,
+    /// Wakes the feeder, because the store has more than the hub.
+    behind: Notify,
 }
 
 #[derive(Debug)]
 struct Ring {
-    blocks: VecDeque<Arc<Block>>,
+    /// Each with the number of bytes that were pushed before it.
+    blocks: VecDeque<(u64, Arc<Block>)>,
+    /// How many bytes were ever pushed.
+    pushed: u64,
     bytes: usize,
     byte_limit: usize,
 }
@@ -77,9 +97,33 @@ struct Ring {
 impl Hub {
     /// An empty hub at the store's head.
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
-        let ring = Ring { blocks: VecDeque::new(), bytes: 0, byte_limit };
+        let ring = Ring { blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit };
         let head = Head { epoch: head.epoch, position: head.position, append_time: head.append_time };
-        Hub { ring: Mutex::new(ring), head: watch::Sender::new(head) }
+        Hub {
+            ring: Mutex::new(ring),
+            head: watch::Sender::new(head),
+            confirmed: tokio::sync::Mutex::default(),
+            behind: Notify::new(),
+        }
+    }
+
+    /// Where the log of the store ends, read just now: whatever the bus has not told, the hub then fetches at once.
+    pub async fn confirm(&self, store: &dyn Store) -> Result<LogHead, StoreError> {
+        let mut confirmed = self.confirmed.lock().await;
+        let now = Instant::now();
+        if let Some((read, head)) = *confirmed
+            && now < read + CONFIRMED
+        {
+            return Ok(head);
+        }
+        let reading = tokio::time::timeout(CONFIRM_PATIENCE, store.head()).await;
+        let head = reading.map_err(|_| StoreError::Unavailable("the head is not read in time".to_owned()))??;
+        *confirmed = Some((now, head));
+        let own = self.head();
+        if head.epoch != own.epoch || head.position > own.position {
+            self.behind.notify_one();
+        }
+        Ok(head)
     }
 
     /// Where the log ends.
@@ -92,6 +136,11 @@ impl Hub {
         self.head.subscribe()
     }
 
+    /// Whether the hub has everything after a position.
+    pub fn reaches(&self, after: Cursor) -> bool {
+        !matches!(self.read(after, 0), Held::Behind | Held::Foreign)
+    }
+
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
     pub fn read(&self, after: Cursor, max_bytes: usize) -> Held {
         let ring = self.ring.lock().expect("no holder of the lock panics");
@@ -102,30 +151,40 @@ impl Hub {
         if after.position == head.position {
             return Held::Nothing;
         }
-        let start = ring.blocks.partition_point(|block| block.last_seq() <= after.position);
-        match ring.blocks.get(start) {
-            Some(first) if first.first_seq <= after.position + 1 => (),
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= after.position);
+        let lag_bytes = match ring.blocks.get(start) {
+            Some((pushed, first)) if first.first_seq <= after.position + 1 => ring.pushed - pushed,
             _ => return Held::Behind,
-        }
+        };
         let mut blocks = Vec::new();
         let mut bytes = 0;
-        for block in ring.blocks.range(start..) {
+        for (_, block) in ring.blocks.range(start..) {
             bytes += block.memory();
             if !blocks.is_empty() && bytes > max_bytes {
                 break;
             }
             blocks.push(block.clone());
         }
-        Held::Blocks(blocks)
+        Held::Blocks { blocks, lag_bytes }
+    }
+
+    /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.
+    pub fn appended_after(&self, position: u64) -> Option<UnixNanos> {
+        let ring = self.ring.lock().expect("no holder of the lock panics");
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= position);
+        let (_, next) = ring.blocks.get(start)?;
+        (next.first_seq <= position + 1).then_some(next.append_time)
     }
 
     fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
         let head = Head { epoch: block.epoch, position: block.last_seq(), append_time: block.append_time };
-        ring.bytes += block.memory();
-        ring.blocks.push_back(block);
+        let (bytes, pushed) = (block.memory(), ring.pushed);
+        ring.bytes += bytes;
+        ring.pushed += bytes as u64;
+        ring.blocks.push_back((pushed, block));
         while ring.bytes > ring.byte_limit && ring.blocks.len() > 1 {
-            let oldest = ring.blocks.pop_front().expect("the ring has more than one block");
+            let (_, oldest) = ring.blocks.pop_front().expect("the ring has more than one block");
             ring.bytes -= oldest.memory();
         }
         self.head.send_replace(head);
@@ -163,6 +222,8 @@ pub struct Feeder {
     pub announcements: broadcast::Receiver<Announcement>,
     /// Learns instruments that other replicas registered.
     pub registry: Arc<Registry>,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 impl Feeder {
@@ -173,15 +234,16 @@ impl Feeder {
             let patience = if early.is_empty() { SILENCE } else { REORDER_WAIT };
             let heard = tokio::select! {
                 () = stop.cancelled() => return,
-                heard = tokio::time::timeout(patience, self.announcements.recv()) => heard,
+                heard = tokio::time::timeout(patience, self.announcements.recv()) => Some(heard),
+                () = self.hub.behind.notified() => None,
             };
             let heal = match heard {
-                Ok(Ok(announcement)) => {
+                Some(Ok(Ok(announcement))) => {
                     early.insert(announcement.first_seq, announcement);
                     early.len() > REORDER_LIMIT
                 }
-                Ok(Err(broadcast::error::RecvError::Lagged(_))) | Err(_) => true,
-                Ok(Err(broadcast::error::RecvError::Closed)) => {
+                Some(Ok(Err(broadcast::error::RecvError::Lagged(_))) | Err(_)) | None => true,
+                Some(Ok(Err(broadcast::error::RecvError::Closed))) => {
                     tokio::time::sleep(SILENCE).await;
                     true
                 }
@@ -192,6 +254,7 @@ impl Feeder {
             if heal {
                 early.clear();
                 if let Err(error) = self.heal().await {
+                    self.metrics.tape.store_failed("follow");
                     tracing::warn!(%error, "the log cannot be read; live streams wait");
                     tokio::time::sleep(SILENCE).await;
                 }

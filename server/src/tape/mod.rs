@@ -5,6 +5,7 @@
 //! The [`builder`] makes the next view from the hub and the manifest; the [`compactor`] turns hot ticks into chunks.
 
 pub mod builder;
+pub mod chunks;
 pub mod compactor;
 pub mod follower;
 pub mod hub;
@@ -12,10 +13,11 @@ mod merge;
 pub mod registry;
 pub mod view;
 
+pub use chunks::Chunks;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use registry::Registry;
-pub use view::{ChunkHeader, Holding, View};
+pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 #[cfg(test)]
 mod tests;

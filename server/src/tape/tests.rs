@@ -82,16 +82,36 @@ impl Stack {
         let announcements = bus.subscribe();
         let head = store.head().await.unwrap();
         let hub = Arc::new(Hub::new(&head, hub_bytes));
-        let feeder = Feeder { hub: hub.clone(), store: dynamic.clone(), announcements, registry: registry.clone() };
+        let feeder = Feeder {
+            hub: hub.clone(),
+            store: dynamic.clone(),
+            announcements,
+            registry: registry.clone(),
+            metrics: crate::metrics::Metrics::new(),
+        };
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(Notify::new());
-        let builder = Builder::open(dynamic.clone(), hub.clone(), changed.clone()).await.unwrap();
+        let builder =
+            Builder::open(dynamic.clone(), hub.clone(), changed.clone(), crate::metrics::Metrics::new()).await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
         let policy = Policy::default();
-        let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy);
-        let writer =
-            Writer { store: dynamic, bus, clock: clock.clone(), random: SmallRng::seed_from_u64(1), epoch: head.epoch };
+        let compactor = Compactor::new(
+            dynamic.clone(),
+            views.clone(),
+            changed,
+            clock.clone(),
+            policy,
+            crate::metrics::Metrics::new(),
+        );
+        let writer = Writer {
+            store: dynamic,
+            bus,
+            clock: clock.clone(),
+            random: SmallRng::seed_from_u64(1),
+            epoch: head.epoch,
+            metrics: crate::metrics::Metrics::new(),
+        };
         let (ingest, _) = writer.start(registry, views.clone(), usize::MAX, stop.clone());
         Stack { store, clock, hub, ingest, views, compactor, stop }
     }
@@ -231,7 +251,7 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     let start = Cursor { epoch: Epoch(7), position: 0 };
     let dynamic: Arc<dyn Store> = stack.store.clone();
     let follow = |pause: u64| {
-        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start);
+        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start, 1 << 20);
         tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.last() < Some(&40_000) {

@@ -12,13 +12,13 @@ use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, LocalBus};
 use tapefeed_server::domain::{
-    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue,
+    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
 };
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -74,6 +74,10 @@ impl Store for Stumbling {
 
     async fn head(&self) -> Result<LogHead, StoreError> {
         self.inner.head().await
+    }
+
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.inner.position_at(append_time).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -64,15 +64,15 @@ pub enum TickField {
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImportFormat {
-    /// Comma-separated trades with a header; columns are found by name.
+    /// Trades in columns, with a header; columns are found by name.
     Csv,
-    /// A capture of Binance's WebSocket, one JSON event a line.
+    /// A capture of Binance's WebSocket, one message a line. Trades are ticks, other messages are ignored.
     BinanceCapture,
     /// One tick a line, as a JSON object.
     JsonLines,
-    /// A trade file of B3.
+    /// B3's file of a day's trades.
     B3Trades,
-    /// B3's yearly file of daily quotes.
+    /// B3's history of daily quotes: published bars and details of instruments, no ticks.
     Cotahist,
 }
 

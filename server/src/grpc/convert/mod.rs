@@ -14,6 +14,7 @@ pub mod page;
 pub mod published;
 pub mod range;
 pub mod rows;
+pub mod source;
 pub mod subject;
 pub mod sums;
 pub mod tick;

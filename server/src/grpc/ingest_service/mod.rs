@@ -40,7 +40,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<Streaming<proto::PublishTicksRequest>>,
     ) -> Result<Response<Self::PublishTicksStream>, Status> {
-        let responses = publish_ticks::publish_ticks(&self.publishing, request.into_inner());
+        let responses = publish_ticks::publish_ticks(&self.publishing, request);
         Ok(Response::new(Box::pin(responses)))
     }
 

@@ -14,6 +14,7 @@ use crate::ingest::import::{
     TimeUnit,
 };
 use crate::store::{Ignored, Reject, RunError, RunId};
+use crate::trace;
 
 /// Longest file name in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -46,10 +47,11 @@ pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
         violations.add("start.options.max_rejects", format_args!("must be at most {MAX_MAX_REJECTS}"));
     }
     let again = wire.again;
-    let options = read_options(wire, &mut violations)?;
+    let options = read_options(wire, &mut violations);
+    let trace_id = trace::current().map_or_else(String::new, |here| here.trace_id.to_string());
     match (run, options) {
         (Some(run), Some(options)) if violations.is_empty() => {
-            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id: String::new() })
+            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id })
         }
         _ => Err(violations.refuse()),
     }
@@ -66,7 +68,7 @@ fn check_file_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Result<Option<ImportOptions>, Refusal> {
+fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Option<ImportOptions> {
     let proto::ImportOptions {
         format,
         venue,
@@ -81,7 +83,10 @@ fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> R
     let format = match proto::ImportFormat::try_from(format) {
         Ok(proto::ImportFormat::Unspecified) => None,
         Ok(proto::ImportFormat::Csv) => Some(FileFormat::Csv),
-        Ok(other) => return Err(Refusal::not_served(other.as_str_name())),
+        Ok(proto::ImportFormat::BinanceCapture) => Some(FileFormat::BinanceCapture),
+        Ok(proto::ImportFormat::JsonLines) => Some(FileFormat::JsonLines),
+        Ok(proto::ImportFormat::B3Trades) => Some(FileFormat::B3Trades),
+        Ok(proto::ImportFormat::Cotahist) => Some(FileFormat::Cotahist),
         Err(_) => {
             violations.add("start.options.format", "is not a format of the contract");
             None
@@ -114,7 +119,7 @@ fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> R
         Ok(delimiter) => read.delimiter = delimiter,
         Err(problem) => violations.add("start.options.delimiter", problem),
     }
-    Ok(violations.is_empty().then_some(read))
+    violations.is_empty().then_some(read)
 }
 
 fn read_unit(field: &str, wire: i32, violations: &mut Violations) -> Option<TimeUnit> {
@@ -229,6 +234,10 @@ fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -
     let format = match format {
         None => proto::ImportFormat::Unspecified,
         Some(FileFormat::Csv) => proto::ImportFormat::Csv,
+        Some(FileFormat::BinanceCapture) => proto::ImportFormat::BinanceCapture,
+        Some(FileFormat::JsonLines) => proto::ImportFormat::JsonLines,
+        Some(FileFormat::B3Trades) => proto::ImportFormat::B3Trades,
+        Some(FileFormat::Cotahist) => proto::ImportFormat::Cotahist,
     };
     let unit = |unit: Option<TimeUnit>| unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from).into();
     proto::ImportOptions {

@@ -100,7 +100,8 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
     let bomb = bomb.finish().unwrap();
     let latin = [&plain[..], b"V,caf\xE9,1,1000,,1,1,true\n"].concat();
     let strict = proto::ImportOptions { max_rejects: Some(0), ..Default::default() };
-    let captures = proto::ImportOptions { format: proto::ImportFormat::BinanceCapture.into(), ..Default::default() };
+    let formats = proto::ImportOptions { format: 17, ..Default::default() };
+    let quotes = proto::ImportOptions { format: proto::ImportFormat::Cotahist.into(), ..Default::default() };
     let units = proto::ImportOptions { time_unit: 17, ..Default::default() };
     let cases: Vec<Case> = vec![
         ("empty", Default::default(), vec![], Code::InvalidArgument, "FILE_MALFORMED", None),
@@ -137,7 +138,8 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
             "LIMIT_EXCEEDED",
             Some(("first_reject", "symbol: byte 3 is not one of A-Z a-z 0-9 . _ - : ^ = $ + /")),
         ),
-        ("capture", captures, plain.clone(), Code::Unimplemented, "NOT_SERVED", None),
+        ("foreign format", formats, plain.clone(), Code::InvalidArgument, "FIELD_INVALID", None),
+        ("no quotes", quotes, plain.clone(), Code::InvalidArgument, "FILE_MALFORMED", Some(("line", "1"))),
         ("foreign unit", units, plain.clone(), Code::InvalidArgument, "FIELD_INVALID", None),
     ];
     for (number, (name, options, file, code, expected, fact)) in cases.into_iter().enumerate() {

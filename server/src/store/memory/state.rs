@@ -10,9 +10,9 @@ use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, Retention, Run, RunId, RunOwner, RunState, Segment,
-    StoreError, Swept,
+    Appended, ChunkId, ChunkRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, Retention, Run, RunId, RunOwner, RunState,
+    Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
@@ -165,6 +165,11 @@ impl State {
             page.segments.push(segment.clone());
         }
         page
+    }
+
+    pub(super) fn position_at(&self, append_time: UnixNanos) -> Option<LogEdge> {
+        let found = self.segments.values().find(|segment| segment.append_time >= append_time)?;
+        Some(LogEdge { first_seq: found.first_seq, append_time: found.append_time })
     }
 
     pub(super) fn manifest(&self, since: u64) -> ManifestDelta {

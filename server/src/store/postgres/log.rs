@@ -1,4 +1,4 @@
-//! Reading the log: its head, a stretch of it. Each is one statement, and so sees one state.
+//! Reading the log: its head, a stretch of it, the place of a time. Each is one statement, and so sees one state.
 
 use bytes::Bytes;
 use sqlx::{FromRow as _, PgConnection, Row as _};
@@ -6,8 +6,8 @@ use sqlx::{FromRow as _, PgConnection, Row as _};
 use super::failure::Failure;
 use super::rows::{self, HeadRow, from_sql, to_sql, to_sql_at_most};
 use super::terms::Terms;
-use crate::domain::Epoch;
-use crate::store::{LogHead, LogPage, PAGE_SEGMENTS, RunId, Segment};
+use crate::domain::{Epoch, UnixNanos};
+use crate::store::{LogEdge, LogHead, LogPage, PAGE_SEGMENTS, RunId, Segment};
 
 /// The head, and whether the database has another identity than the head's epoch.
 const READ_HEAD: &str = "
@@ -136,4 +136,49 @@ pub(super) async fn page(connection: &mut PgConnection, after: u64, max_bytes: u
         return Err(rows::damaged("segments", wanted.to_string(), "the position is in no segment"));
     }
     Ok(page)
+}
+
+/// Append times ascend with positions, so halving finds the segment with some twenty look-ups, and appends need no further
+/// index. The last one found is the first of the log.
+const READ_EDGE: &str = "
+    WITH RECURSIVE halving AS (
+        SELECT
+            min(first_seq) AS low, max(first_seq) AS high, NULL::BIGINT AS first_seq, NULL::BIGINT AS append_time
+        FROM segments
+        UNION ALL
+        SELECT
+            CASE WHEN enough THEN low ELSE middle.first_seq + middle.entry_count END,
+            CASE WHEN enough THEN middle.first_seq - 1 ELSE high END,
+            CASE WHEN enough THEN middle.first_seq ELSE halving.first_seq END,
+            CASE WHEN enough THEN middle.append_time ELSE halving.append_time END
+        FROM halving
+        CROSS JOIN LATERAL (
+            SELECT first_seq, entry_count, append_time, append_time >= $1 AS enough
+            FROM segments
+            WHERE first_seq <= low + (high - low) / 2
+            ORDER BY first_seq DESC
+            LIMIT 1
+        ) AS middle
+        WHERE low <= high
+    )
+    SELECT first_seq, append_time
+    FROM halving
+    WHERE first_seq IS NOT NULL
+    ORDER BY first_seq
+    LIMIT 1";
+
+/// The first segment appended at or after a time.
+pub(super) async fn position_at(
+    connection: &mut PgConnection,
+    append_time: UnixNanos,
+) -> Result<Option<LogEdge>, Failure> {
+    let found: Option<(i64, i64)> = sqlx::query_as(READ_EDGE)
+        .bind(append_time.nanos()) // $1 append_time
+        .fetch_optional(connection)
+        .await?;
+    let edge = |(first_seq, time)| {
+        let append_time = rows::time_from_sql(time, "segments", first_seq)?;
+        Ok(LogEdge { first_seq: from_sql(first_seq), append_time })
+    };
+    found.map(edge).transpose()
 }

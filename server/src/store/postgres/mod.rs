@@ -31,18 +31,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tracing::instrument;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 pub use open::{PostgresOpenError, PostgresOptions};
 pub use url::{PostgresUrl, PostgresUrlInvalid};
 
 use super::faults::Faults;
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, Venue};
+use crate::domain::{
+    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use connections::Connections;
 use terms::TermsSource;
 
@@ -85,18 +88,38 @@ impl PostgresStore {
     }
 }
 
+/// The span of something that is asked of the database, with the names of OpenTelemetry's conventions.
+fn statement(operation: &'static str, summary: &'static str) -> Span {
+    tracing::debug_span!(
+        "statement",
+        otel.name = summary,
+        otel.kind = "client",
+        db.system.name = "postgresql",
+        db.operation.name = operation,
+        db.query.summary = summary,
+        db.operation.batch.size = Empty,
+    )
+}
+
 #[async_trait]
 impl Store for PostgresStore {
-    #[instrument(name = "db.log_head.read", skip_all)]
     async fn head(&self) -> Result<LogHead, StoreError> {
         let check_identity = self.terms.check_identity;
-        let (head, moved) = self.looks.run(move |connection| Box::pin(log::head(connection, check_identity))).await?;
+        let (head, moved) = self
+            .looks
+            .run(move |connection| Box::pin(log::head(connection, check_identity)))
+            .instrument(statement("read", "read log head"))
+            .await?;
         if !moved {
             return Ok(head);
         }
         // Without this a log that nobody writes to would keep its old name.
         let terms = self.terms.terms();
-        let head = self.writes.run(move |connection| Box::pin(log::settle(connection, terms))).await?;
+        let head = self
+            .writes
+            .run(move |connection| Box::pin(log::settle(connection, terms)))
+            .instrument(statement("settle", "settle log head"))
+            .await?;
         tracing::warn!(epoch = %head.epoch, position = head.position, "the database was promoted or restored");
         Ok(head)
     }
@@ -113,54 +136,78 @@ impl Store for PostgresStore {
             .await
     }
 
-    #[instrument(name = "db.instruments.register", skip_all)]
     async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         let (wanted, terms) = (instruments.to_vec(), self.terms.terms());
-        self.writes.run(move |connection| Box::pin(registry::register(connection, wanted, terms))).await
+        self.writes
+            .run(move |connection| Box::pin(registry::register(connection, wanted, terms)))
+            .instrument(statement("register", "register instruments"))
+            .await
     }
 
-    #[instrument(name = "db.instruments.list", skip_all)]
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
-        self.reads.run(move |connection| Box::pin(registry::list(connection, after))).await
+        self.reads
+            .run(move |connection| Box::pin(registry::list(connection, after)))
+            .instrument(statement("list", "list instruments"))
+            .await
     }
 
-    #[instrument(name = "db.producers.claim", skip_all)]
     async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
         let (producer, terms) = (producer.clone(), self.terms.terms());
-        self.writes.run(move |connection| Box::pin(registry::claim_producer(connection, producer, terms))).await
+        self.writes
+            .run(move |connection| Box::pin(registry::claim_producer(connection, producer, terms)))
+            .instrument(statement("claim", "claim producer"))
+            .await
     }
 
-    #[instrument(name = "db.log.append", skip_all, fields(entries = group.entry_count))]
     async fn append(&self, group: Group) -> Result<Appended, StoreError> {
+        let span = statement("append", "append log");
+        span.record("db.operation.batch.size", group.marks.len());
         let (terms, faults) = (self.terms.terms(), self.faults.clone());
-        self.appends.run(move |connection| Box::pin(append::append(connection, group, terms, faults))).await
+        self.appends
+            .run(move |connection| Box::pin(append::append(connection, group, terms, faults)))
+            .instrument(span)
+            .await
     }
 
-    #[instrument(name = "db.log.read", skip_all)]
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
-        self.reads.run(move |connection| Box::pin(log::page(connection, after, max_bytes))).await
+        self.reads
+            .run(move |connection| Box::pin(log::page(connection, after, max_bytes)))
+            .instrument(statement("read", "read log"))
+            .await
     }
 
-    #[instrument(name = "db.manifest.read", skip_all)]
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.reads
+            .run(move |connection| Box::pin(log::position_at(connection, append_time)))
+            .instrument(statement("seek", "seek log"))
+            .await
+    }
+
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
-        let delta = self.reads.run(move |connection| Box::pin(manifest::delta(connection, since))).await?;
+        let delta = self
+            .reads
+            .run(move |connection| Box::pin(manifest::delta(connection, since)))
+            .instrument(statement("read", "read manifest"))
+            .await?;
         self.manifest_epoch.store(delta.epoch.0, Ordering::Release);
         Ok(delta)
     }
 
-    #[instrument(name = "db.manifest.commit", skip_all)]
     async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
         let (epoch, terms, faults) = (self.manifest_epoch(), self.terms.terms(), self.faults.clone());
-        self.writes.run(move |connection| Box::pin(manifest::commit(connection, change, epoch, terms, faults))).await
+        self.writes
+            .run(move |connection| Box::pin(manifest::commit(connection, change, epoch, terms, faults)))
+            .instrument(statement("commit", "commit manifest"))
+            .await
     }
 
-    #[instrument(name = "db.chunk_bytes.read", skip_all, fields(chunks = ids.len()))]
     async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
+        let span = statement("read", "read chunks");
+        span.record("db.operation.batch.size", ids.len());
         let (ids, epoch) = (ids.to_vec(), self.manifest_epoch());
-        self.reads.run(move |connection| Box::pin(manifest::chunk_bytes(connection, ids, epoch))).await
+        self.reads.run(move |connection| Box::pin(manifest::chunk_bytes(connection, ids, epoch))).instrument(span).await
     }
 
-    #[instrument(name = "db.store.sweep", skip_all)]
     async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
@@ -169,6 +216,7 @@ impl Store for PostgresStore {
             let portion = self
                 .writes
                 .run(move |connection| Box::pin(sweep::portion(connection, retention, terms, faults)))
+                .instrument(statement("sweep", "sweep"))
                 .await?;
             swept.segments += portion.swept.segments;
             swept.chunks += portion.swept.chunks;
@@ -179,19 +227,22 @@ impl Store for PostgresStore {
         }
     }
 
-    #[instrument(name = "db.runs.begin", skip_all)]
     async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError> {
         let terms = self.terms.terms();
-        self.writes.run(move |connection| Box::pin(runs::begin(connection, request, terms))).await
+        self.writes
+            .run(move |connection| Box::pin(runs::begin(connection, request, terms)))
+            .instrument(statement("begin", "begin run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.renew_lease", skip_all)]
     async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError> {
         let run = run.clone();
-        self.writes.run(move |connection| Box::pin(runs::renew_lease(connection, run, lease))).await
+        self.writes
+            .run(move |connection| Box::pin(runs::renew_lease(connection, run, lease)))
+            .instrument(statement("renew", "renew lease"))
+            .await
     }
 
-    #[instrument(name = "db.runs.finish", skip_all)]
     async fn finish_run(
         &self,
         run: &RunId,
@@ -203,34 +254,44 @@ impl Store for PostgresStore {
             return Ok(false);
         }
         let (run, owner, now) = (run.clone(), *owner, self.terms.now());
-        self.writes.run(move |connection| Box::pin(runs::finish(connection, run, owner, state, error, now))).await
+        self.writes
+            .run(move |connection| Box::pin(runs::finish(connection, run, owner, state, error, now)))
+            .instrument(statement("finish", "finish run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.cancel", skip_all)]
     async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let (run, now) = (run.clone(), self.terms.now());
-        self.writes.run(move |connection| Box::pin(runs::cancel(connection, run, now))).await
+        self.writes
+            .run(move |connection| Box::pin(runs::cancel(connection, run, now)))
+            .instrument(statement("cancel", "cancel run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.read", skip_all)]
     async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let run = run.clone();
-        self.reads.run(move |connection| Box::pin(runs::by_id(connection, run))).await
+        self.reads
+            .run(move |connection| Box::pin(runs::by_id(connection, run)))
+            .instrument(statement("read", "read run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.list", skip_all)]
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
         let before = before.cloned();
-        self.reads.run(move |connection| Box::pin(runs::list(connection, before, limit))).await
+        self.reads
+            .run(move |connection| Box::pin(runs::list(connection, before, limit)))
+            .instrument(statement("list", "list runs"))
+            .await
     }
 
-    #[instrument(name = "db.run_rejects.list", skip_all)]
     async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let run = run.clone();
-        self.reads.run(move |connection| Box::pin(runs::rejects(connection, run, after_line, limit))).await
+        self.reads
+            .run(move |connection| Box::pin(runs::rejects(connection, run, after_line, limit)))
+            .instrument(statement("list", "list rejects"))
+            .await
     }
 
-    #[instrument(name = "db.published_bars.list", skip_all)]
     async fn published_bars(
         &self,
         instrument: InstrumentId,
@@ -238,27 +299,36 @@ impl Store for PostgresStore {
         after: Option<PublishedBarKey>,
         limit: usize,
     ) -> Result<Vec<PublishedBar>, StoreError> {
-        self.reads.run(move |connection| Box::pin(published::bars(connection, instrument, days, after, limit))).await
+        self.reads
+            .run(move |connection| Box::pin(published::bars(connection, instrument, days, after, limit)))
+            .instrument(statement("list", "list published bars"))
+            .await
     }
 
-    #[instrument(name = "db.instrument_details.read", skip_all, fields(instruments = instruments.len()))]
     async fn instrument_details(
         &self,
         instruments: &[InstrumentId],
     ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
         let instruments = instruments.to_vec();
-        self.reads.run(move |connection| Box::pin(published::details(connection, instruments))).await
+        self.reads
+            .run(move |connection| Box::pin(published::details(connection, instruments)))
+            .instrument(statement("read", "read instrument details"))
+            .await
     }
 
-    #[instrument(name = "db.epochs.list", skip_all)]
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {
-        self.reads.run(|connection| Box::pin(epochs::list(connection))).await
+        self.reads
+            .run(|connection| Box::pin(epochs::list(connection)))
+            .instrument(statement("list", "list epochs"))
+            .await
     }
 
-    #[instrument(name = "db.epochs.renew", skip_all)]
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
         let terms = self.terms.terms_of(epoch);
-        self.writes.run(move |connection| Box::pin(epochs::renew(connection, terms))).await
+        self.writes
+            .run(move |connection| Box::pin(epochs::renew(connection, terms)))
+            .instrument(statement("renew", "renew epoch"))
+            .await
     }
 
     async fn close(&self) {
