@@ -221,7 +221,11 @@ impl Compactor {
         })
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        let mut change = ManifestChange { expected_version: view.manifest_version(), ..ManifestChange::default() };
+        let mut change = ManifestChange {
+            epoch: Some(view.epoch()),
+            expected_version: view.manifest_version(),
+            ..ManifestChange::default()
+        };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
         let mut cuts = Vec::new();
         for (instrument, day, cut) in days.into_iter().flatten() {
@@ -301,6 +305,7 @@ impl Compactor {
                 .await
                 .map_err(|error| StoreError::Unavailable(error.to_string()))??;
                 let change = ManifestChange {
+                    epoch: Some(view.epoch()),
                     expected_version: view.manifest_version(),
                     added,
                     dropped,

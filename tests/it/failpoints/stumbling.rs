@@ -4,17 +4,18 @@
 //! Failures of writes are the embedded store's own.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, LocalBus};
-use tapefeed_server::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use tapefeed_server::domain::{Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
     Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
+    ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
     Store, StoreError, Swept,
 };
 
@@ -141,6 +142,14 @@ impl Store for Stumbling {
 
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
         self.inner.renew_epoch(epoch).await
+    }
+
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        self.inner.fork_epoch(epoch, common).await
+    }
+
+    async fn lead(&self, replica: ReplicaId, lease: Duration) -> Result<bool, StoreError> {
+        self.inner.lead(replica, lease).await
     }
 
     async fn close(&self) {

@@ -37,7 +37,7 @@ use super::{
     ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
     Store, StoreError, Swept,
 };
-use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
 use readers::Readers;
 use writer::Writer;
 
@@ -223,6 +223,11 @@ impl Store for SqliteStore {
     #[instrument(name = "db.epochs.renew", skip_all)]
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
         self.write(move |writer| Box::pin(writer.renew_epoch(epoch))).await
+    }
+
+    #[instrument(name = "db.epochs.fork", skip_all)]
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        self.write(move |writer| Box::pin(writer.fork_epoch(epoch, common))).await
     }
 
     async fn close(&self) {
