@@ -19,7 +19,8 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::accept::{self, Listener};
-use crate::bus::{Bus, LocalBus};
+use crate::bus::redis::LatestPrices;
+use crate::bus::{Bus, LocalBus, RedisBus, RedisUrlInvalid};
 use crate::config::{BusUrl, ServeConfig, StoreUrl};
 use crate::domain::{Clock, Epoch, UnixNanos};
 use crate::grpc::health::Health;
@@ -73,6 +74,9 @@ pub enum StartError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The bus has no address.
+    #[error(transparent)]
+    Bus(#[from] RedisUrlInvalid),
     /// There is no store to work on.
     #[error("{0} does not exist: give the file of a store with --store")]
     NoStore(String),
@@ -160,12 +164,11 @@ impl App {
         let bytes = sqlite.size_on_disk().await.unwrap_or(0);
         let place = sqlite.path().display().to_string();
         let store: Arc<dyn Store> = sqlite;
-        let bus: Arc<dyn Bus> = match config.bus {
-            BusUrl::Local => Arc::new(LocalBus::new()),
-        };
+        let (bus, prices) = open_bus(&config.bus, &mut random)?;
         let replica = Replica::start(Parts {
             store: store.clone(),
-            bus,
+            bus: bus.clone(),
+            prices,
             clock: clock.clone(),
             seed: random.random(),
             policy: policy(config),
@@ -173,8 +176,9 @@ impl App {
             hot_tick_limit: HOT_TICK_LIMIT,
         })
         .await?;
+        let tape = replica.tapes.get();
         let summary =
-            StoreSummary { place, bytes, entries: replica.hub.head().position, instruments: replica.registry.len() };
+            StoreSummary { place, bytes, entries: tape.hub.head().position, instruments: tape.registry.len() };
 
         let spool_folder = spool_folder(&config.store)?;
         let imports = Imports::new(ImportsConfig {
@@ -212,13 +216,7 @@ impl App {
         let ends = Ends { draining: shutdown.draining.clone(), ending: shutdown.ending.clone() };
         let (health, health_server) = Health::new().await;
         let (readiness, ready) = watch::channel(http::Readiness::default());
-        let monitor = Monitor {
-            store,
-            hub: replica.hub.clone(),
-            views: replica.views.clone(),
-            health: health.clone(),
-            readiness,
-        };
+        let monitor = Monitor { store, bus, tapes: replica.tapes.clone(), health: health.clone(), readiness };
         let calls = grpc::stack(services(&replica, ingest, address, random.random()), health_server, ends)?;
         let router = http::router(address, ready, grpc::is_call, calls);
 
@@ -258,7 +256,6 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, strea
     let history = HistoryService::new(replica.query.clone());
     let live = LiveService {
         live: replica.live.clone(),
-        registry: replica.registry.clone(),
         server_name: address.to_string().into(),
         next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
@@ -298,6 +295,17 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
         ErrorKind::AddrInUse => StartError::AddressInUse(address),
         _ => StartError::Listen { address, problem },
     })
+}
+
+/// The bus, and where latest prices are shown: with Redis alone.
+fn open_bus(url: &BusUrl, random: &mut SmallRng) -> Result<(Arc<dyn Bus>, Option<LatestPrices>), StartError> {
+    match url {
+        BusUrl::Local => Ok((Arc::new(LocalBus::new()), None)),
+        BusUrl::Redis(url) => {
+            let bus = RedisBus::start(url, random.random(), random.random())?;
+            Ok((Arc::new(bus), Some(LatestPrices::new(url)?)))
+        }
+    }
 }
 
 async fn open_store(

@@ -8,18 +8,31 @@ pub mod import;
 pub mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
-use crate::tape::{Registry, View};
+use crate::tape::{Current, Tape};
 
 /// Batches that wait for the writer. Each producer has at most its credit outstanding, so this covers a hundred of them.
 const QUEUE_BATCHES: usize = 1_024;
 
 /// Memory of batches that wait for the writer, in bytes.
 const QUEUE_BYTES: usize = 64 << 20;
+
+/// How long the store may take for one batch, or for one claim, until its sender is told that it does not answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What the store answers in time. The store owns its writes: one that is given up here still happens, or not, as a
+/// whole.
+async fn within<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STORE_PATIENCE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {STORE_PATIENCE:?}"))),
+    }
+}
 
 /// Who sends a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,17 +136,21 @@ pub struct Ingest {
     queue: mpsc::Sender<writer::Command>,
     /// Bytes that may still wait.
     budget: Arc<Semaphore>,
-    registry: Arc<Registry>,
+    tapes: Current<Tape>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    views: watch::Receiver<Arc<View>>,
     hot_tick_limit: usize,
 }
 
 impl Ingest {
+    /// The log that batches go to now. A claim ends with it.
+    pub fn epoch(&self) -> Epoch {
+        self.tapes.get().epoch
+    }
+
     /// Claims a producer, which ends its older streams.
     pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
-        Ok(self.store.claim_producer(producer).await?)
+        Ok(within(self.store.claim_producer(producer)).await?)
     }
 
     /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
@@ -142,17 +159,19 @@ impl Ingest {
         &self,
         submission: Submission,
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
-        let hot_ticks = self.views.borrow().hot_ticks();
+        // One tape from here to the append: an id of one epoch means nothing in another.
+        let tape = self.tapes.get();
+        let hot_ticks = tape.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
             return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
         }
-        let instruments = self.registry.resolve(&submission.batch.instruments).await?;
+        let instruments = within(tape.registry.resolve(&submission.batch.instruments)).await?;
         let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();
         let received = self.clock.now();
-        let command = writer::Command { submission, instruments, received, reply, _budget: permit };
+        let command = writer::Command { submission, epoch: tape.epoch, instruments, received, reply, _budget: permit };
         self.queue.send(command).await.map_err(|_| IngestError::ShuttingDown)?;
         Ok(receipt)
     }

@@ -10,22 +10,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission};
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, STORE_PATIENCE, Sender, Submission};
 use crate::bus::{Announcement, Bus};
 use crate::domain::segment::{self, Entries};
 use crate::domain::{Block, Clock, Cursor, Epoch, InstrumentId, Origin, Tick, UnixNanos};
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
-use crate::tape::{Registry, View};
+use crate::tape::{Current, Tape};
 
 /// Ticks of one append at most, beyond its first batch: about 2 ms of encoding.
 const GROUP_TICKS: usize = 50_000;
 
 /// Attempts of an append whose outcome is unknown before its senders are told so.
 const ATTEMPTS: u32 = 5;
+
+/// How long a group waits for a store that did not answer the one before: who queued meanwhile has waited already.
+const UNANSWERED_PATIENCE: Duration = Duration::from_secs(1);
 
 /// The first wait between attempts; it doubles, and each is jittered.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
@@ -34,6 +38,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Command {
     pub(super) submission: Submission,
+    /// The log whose instruments these are.
+    pub(super) epoch: Epoch,
     /// Ids for the batch's instrument table.
     pub(super) instruments: Vec<InstrumentId>,
     /// Stamps ticks whose source gives no receive time.
@@ -45,12 +51,12 @@ pub struct Command {
 
 impl Command {
     /// What all batches of one segment share.
-    fn kind(&self) -> (bool, Option<&RunId>) {
+    fn kind(&self) -> (Epoch, bool, Option<&RunId>) {
         let run = match &self.submission.sender {
             Sender::Run { run, .. } => Some(run),
             Sender::Producer { .. } => None,
         };
-        (self.submission.backfill, run)
+        (self.epoch, self.submission.backfill, run)
     }
 
     fn mark(&self) -> Mark {
@@ -86,8 +92,8 @@ pub struct Writer {
     pub clock: Arc<dyn Clock>,
     /// Jitter.
     pub random: SmallRng,
-    /// The log that the writer believes in.
-    pub epoch: Epoch,
+    /// Whether the store did not answer the last append. Begins as false.
+    pub unanswered: bool,
 }
 
 impl Writer {
@@ -95,8 +101,7 @@ impl Writer {
     /// queue is empty; what was queued before is stored and answered.
     pub fn start(
         self,
-        registry: Arc<Registry>,
-        views: watch::Receiver<Arc<View>>,
+        tapes: Current<Tape>,
         hot_tick_limit: usize,
         stop: CancellationToken,
     ) -> (Ingest, JoinHandle<()>) {
@@ -104,10 +109,9 @@ impl Writer {
         let ingest = Ingest {
             queue,
             budget: Arc::new(Semaphore::new(QUEUE_BYTES)),
-            registry,
+            tapes,
             store: self.store.clone(),
             clock: self.clock.clone(),
-            views,
             hot_tick_limit,
         };
         (ingest, tokio::spawn(self.run(commands, stop)))
@@ -144,36 +148,47 @@ impl Writer {
                 ticks += command.submission.batch.ticks.len();
                 group.push(command);
             }
-            self.commit(group).await;
+            if self.commit(group).await.is_err() {
+                // What waited behind it would wait as long in its turn; none of it has been tried.
+                refuse_all(next.take().into_iter().collect(), &IngestError::Unavailable);
+                while let Ok(command) = commands.try_recv() {
+                    refuse_all(vec![command], &IngestError::Unavailable);
+                }
+            }
         }
     }
 
-    /// Appends a group and answers every batch of it.
-    async fn commit(&mut self, mut commands: Vec<Command>) {
+    /// Appends a group and answers every batch of it. An error: the store does not answer.
+    async fn commit(&mut self, mut commands: Vec<Command>) -> Result<(), Unanswered> {
+        let give_up = Instant::now() + if self.unanswered { UNANSWERED_PATIENCE } else { STORE_PATIENCE };
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
-            match self.store.append(group.clone()).await {
+            let appended = tokio::time::timeout_at(give_up, self.store.append(group.clone())).await;
+            let appended = appended.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+            self.unanswered = matches!(appended, Err(StoreError::Unavailable(_)));
+            match appended {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
-                    self.answer(commands, entries, first_seq, append_time, chain);
-                    return;
+                    self.answer(commands, entries, group, first_seq, append_time, chain);
+                    return Ok(());
                 }
                 Ok(Appended::Refused(verdicts)) => {
-                    commands = self.refuse(commands, &verdicts);
+                    commands = refuse(commands, &verdicts);
                     if commands.is_empty() {
-                        return;
+                        return Ok(());
                     }
                     (group, entries) = self.encode(&commands);
                 }
                 Err(StoreError::EpochChanged(epoch)) => {
-                    self.epoch = epoch;
-                    return refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    return Ok(());
                 }
                 Err(error) => {
                     attempt += 1;
                     tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
-                    if attempt == ATTEMPTS {
-                        return refuse_all(commands, &IngestError::Unavailable);
+                    if attempt == ATTEMPTS || Instant::now() >= give_up {
+                        refuse_all(commands, &IngestError::Unavailable);
+                        return Err(Unanswered);
                     }
                     let wait = FIRST_WAIT * 2u32.pow(attempt);
                     tokio::time::sleep(wait.mul_f64(self.random.random_range(0.5..1.5))).await;
@@ -184,7 +199,7 @@ impl Writer {
 
     /// The group's segment, and its entries with positions counted from zero.
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
-        let (backfill, run) = commands[0].kind();
+        let (epoch, backfill, run) = commands[0].kind();
         let origin = if backfill { Origin::Backfill } else { Origin::Live };
         let count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
         let mut ticks = Vec::with_capacity(count);
@@ -206,7 +221,7 @@ impl Writer {
         let entries = Entries { ticks, controls: Vec::new() };
         let bytes = if count == 0 { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
-            epoch: self.epoch,
+            epoch,
             bytes,
             entry_count: count as u32,
             tick_count: count as u32,
@@ -222,55 +237,60 @@ impl Writer {
         &self,
         commands: Vec<Command>,
         mut entries: Entries,
+        group: Group,
         first_seq: u64,
         append_time: UnixNanos,
         chain: Chain,
     ) {
         let entry_count = entries.ticks.len() as u32;
-        let backfill = commands[0].submission.backfill;
+        let Group { epoch, backfill, bytes, .. } = group;
         if entry_count > 0 {
             for tick in &mut entries.ticks {
                 tick.log_seq += first_seq;
             }
-            let block = Block { epoch: self.epoch, first_seq, entry_count, append_time, backfill, chain, entries };
+            let block = Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries };
             self.bus.announce(Announcement {
-                epoch: self.epoch,
+                epoch,
                 first_seq,
                 last_seq: block.last_seq(),
                 block: Some(Arc::new(block)),
+                bytes: Some(bytes),
             });
         }
         let mut position = first_seq - 1;
         for command in commands {
             position += command.submission.batch.ticks.len() as u64;
-            let cursor = Cursor { epoch: self.epoch, position };
+            let cursor = Cursor { epoch, position };
             // A sender that went away learns by its next claim.
             let _ = command.reply.send(Ok(Receipt { cursor, duplicate: false }));
         }
     }
-
-    /// Answers what was refused and returns the rest.
-    fn refuse(&self, commands: Vec<Command>, verdicts: &[Verdict]) -> Vec<Command> {
-        let mut rest = Vec::new();
-        for (command, verdict) in commands.into_iter().zip(verdicts) {
-            let outcome = match *verdict {
-                Verdict::New => {
-                    rest.push(command);
-                    continue;
-                }
-                Verdict::Duplicate { last_seq } => {
-                    Ok(Receipt { cursor: Cursor { epoch: self.epoch, position: last_seq }, duplicate: true })
-                }
-                Verdict::OutOfOrder { expected } => Err(IngestError::OutOfOrder { expected }),
-                Verdict::Conflict => Err(IngestError::Conflict),
-                Verdict::Fenced => Err(IngestError::Fenced),
-                Verdict::Unknown => Err(IngestError::Unknown),
-            };
-            let _ = command.reply.send(outcome);
-        }
-        rest
-    }
 }
+
+/// Answers what was refused and returns the rest.
+fn refuse(commands: Vec<Command>, verdicts: &[Verdict]) -> Vec<Command> {
+    let mut rest = Vec::new();
+    for (command, verdict) in commands.into_iter().zip(verdicts) {
+        let outcome = match *verdict {
+            Verdict::New => {
+                rest.push(command);
+                continue;
+            }
+            Verdict::Duplicate { last_seq } => {
+                Ok(Receipt { cursor: Cursor { epoch: command.epoch, position: last_seq }, duplicate: true })
+            }
+            Verdict::OutOfOrder { expected } => Err(IngestError::OutOfOrder { expected }),
+            Verdict::Conflict => Err(IngestError::Conflict),
+            Verdict::Fenced => Err(IngestError::Fenced),
+            Verdict::Unknown => Err(IngestError::Unknown),
+        };
+        let _ = command.reply.send(outcome);
+    }
+    rest
+}
+
+/// The store did not answer a group.
+struct Unanswered;
 
 fn refuse_all(commands: Vec<Command>, error: &IngestError) {
     for command in commands {

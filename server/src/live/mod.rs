@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::{Clock, Cursor, Epoch};
 use crate::store::{LogHead, Store, StoreError};
-use crate::tape::{FollowError, Follower, Hub, Registry};
+use crate::tape::{FollowError, Follower, Registry, Tape};
 
 /// Heartbeats that may be asked for.
 pub const HEARTBEATS: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(60);
@@ -72,6 +72,14 @@ pub enum LiveError {
         oldest: Cursor,
         /// Its head.
         newest: Cursor,
+        /// The log that it forked from, and the last position that they share.
+        fork: Option<(Epoch, u64)>,
+    },
+    /// The log has a new epoch, in which the cursor is exact: subscribe again with it.
+    #[error("the log has a new epoch")]
+    Moved {
+        /// Everything up to here was delivered.
+        cursor: Cursor,
     },
     /// The log cannot be read now.
     #[error(transparent)]
@@ -90,9 +98,9 @@ impl LiveError {
         LiveError::Expired { oldest: at(oldest - 1), newest: at(head.position) }
     }
 
-    fn epoch_changed(head: &LogHead) -> LiveError {
+    fn epoch_changed(head: &LogHead, fork: Option<(Epoch, u64)>) -> LiveError {
         let at = |position| Cursor { epoch: head.epoch, position };
-        LiveError::EpochChanged { epoch: head.epoch, oldest: at(head.oldest - 1), newest: at(head.position) }
+        LiveError::EpochChanged { epoch: head.epoch, oldest: at(head.oldest - 1), newest: at(head.position), fork }
     }
 }
 
@@ -100,7 +108,8 @@ impl From<FollowError> for LiveError {
     fn from(error: FollowError) -> LiveError {
         match error {
             FollowError::Expired { oldest, head } => LiveError::expired(oldest, &head),
-            FollowError::EpochChanged { head } => LiveError::epoch_changed(&head),
+            FollowError::EpochChanged { head, fork } => LiveError::epoch_changed(&head, fork),
+            FollowError::Moved { to } => LiveError::Moved { cursor: to },
             FollowError::Store(error) => LiveError::Store(error),
         }
     }
@@ -109,42 +118,46 @@ impl From<FollowError> for LiveError {
 /// Where subscriptions come from.
 #[derive(Clone, Debug)]
 pub struct Live {
-    hub: Arc<Hub>,
+    tape: Tape,
     store: Arc<dyn Store>,
-    registry: Arc<Registry>,
     clock: Arc<dyn Clock>,
     /// Cancelled when the server begins to stop: every session then ends with its cursor.
     draining: CancellationToken,
 }
 
 impl Live {
-    /// Subscriptions over one hub.
-    pub fn new(
-        hub: Arc<Hub>,
-        store: Arc<dyn Store>,
-        registry: Arc<Registry>,
-        clock: Arc<dyn Clock>,
-        draining: CancellationToken,
-    ) -> Live {
-        Live { hub, store, registry, clock, draining }
+    /// Subscriptions to one epoch of the log.
+    pub fn new(tape: Tape, store: Arc<dyn Store>, clock: Arc<dyn Clock>, draining: CancellationToken) -> Live {
+        Live { tape, store, clock, draining }
+    }
+
+    /// The names behind the ids in events.
+    pub fn registry(&self) -> &Arc<Registry> {
+        &self.tape.registry
     }
 
     /// Starts a subscription, or says why its position cannot be continued.
     pub async fn subscribe(&self, subscription: Subscription) -> Result<Session, LiveError> {
         let head = self.store.head().await?;
+        if head.epoch != self.tape.epoch {
+            // Another replica knows already what this one learns in a moment; its cursors must not be refused.
+            return Err(StoreError::Unavailable("this replica has not begun the log's new epoch yet".into()).into());
+        }
         let after = match subscription.start {
-            Start::Live => self.hub.head().cursor(),
+            Start::Live => self.tape.hub.head().cursor(),
             Start::After(cursor) => {
-                if cursor.epoch != head.epoch || cursor.position > head.position {
-                    return Err(LiveError::epoch_changed(&head));
-                }
+                // An older epoch's cursor is good as long as nothing up to it was lost.
+                let carried = self.tape.lineage.carry(cursor).filter(|cursor| cursor.epoch == head.epoch);
+                let Some(cursor) = carried.filter(|cursor| cursor.position <= head.position) else {
+                    return Err(LiveError::epoch_changed(&head, self.tape.lineage.fork()));
+                };
                 if cursor.position + 1 < head.oldest {
                     return Err(LiveError::expired(head.oldest, &head));
                 }
                 cursor
             }
         };
-        let matcher = Matcher::new(subscription.selectors, self.registry.clone());
+        let matcher = Matcher::new(subscription.selectors, self.tape.registry.clone());
         let ack = Event::Ack {
             cursor: after,
             head: head.position,
@@ -154,7 +167,7 @@ impl Live {
             matched: matcher.counts(),
         };
         Ok(Session {
-            follower: Follower::new(self.hub.clone(), self.store.clone(), after),
+            follower: Follower::new(self.tape.hub.clone(), self.store.clone(), after),
             matcher,
             clock: self.clock.clone(),
             draining: self.draining.clone(),

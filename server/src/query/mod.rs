@@ -30,9 +30,9 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::domain::{Clock, Cursor, InstrumentId};
+use crate::domain::{Clock, Cursor, Epoch, InstrumentId};
 use crate::store::{Store, StoreError};
-use crate::tape::{Registry, View};
+use crate::tape::{Lineage, Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
 pub use cache::{ChunkCache, ChunkError};
@@ -63,9 +63,11 @@ pub enum ViewError {
     EpochChanged {
         /// This server's log and the position of its view.
         current: Cursor,
+        /// The log that it forked from, and the last position that they share.
+        fork: Option<(Epoch, u64)>,
     },
-    /// No more views come: the server stops.
-    #[error("the server stops")]
+    /// No more views come: the server stops, or its log is another one now.
+    #[error("the server stops, or begins another epoch")]
     Stopping,
 }
 
@@ -76,6 +78,9 @@ pub struct Query {
     registry: Arc<Registry>,
     chunks: ChunkCache,
     clock: Arc<dyn Clock>,
+    store: Arc<dyn Store>,
+    /// The epochs before this one, where there can be any.
+    lineage: Option<Arc<Lineage>>,
 }
 
 impl Query {
@@ -87,7 +92,12 @@ impl Query {
         clock: Arc<dyn Clock>,
         cache_bytes: u64,
     ) -> Query {
-        Query { views, registry, chunks: ChunkCache::new(store, cache_bytes), clock }
+        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes), clock, store, lineage: None }
+    }
+
+    /// Takes cursors of these epochs too, as far as nothing up to them was lost.
+    pub fn descending(self, lineage: Arc<Lineage>) -> Query {
+        Query { lineage: Some(lineage), ..self }
     }
 
     /// The names behind the ids in answers.
@@ -97,14 +107,23 @@ impl Query {
 
     /// The newest view, once it has reached `min_cursor`. Waits without end: the caller's deadline bounds it.
     pub async fn view(&self, min_cursor: Option<Cursor>) -> Result<Arc<View>, ViewError> {
-        let Some(cursor) = min_cursor else {
+        let Some(mut cursor) = min_cursor else {
             return Ok(self.views.borrow().clone());
         };
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();
             if view.epoch() != cursor.epoch {
-                return Err(ViewError::EpochChanged { current: view.cursor() });
+                let lineage = self.lineage.as_deref();
+                let Some(carried) = lineage.and_then(|lineage| lineage.carry(cursor)) else {
+                    if lineage.is_some() && !matches!(self.store.head().await, Ok(head) if head.epoch == view.epoch()) {
+                        // Another replica may know already what this one learns in a moment.
+                        return Err(ViewError::Stopping);
+                    }
+                    let fork = lineage.and_then(Lineage::fork);
+                    return Err(ViewError::EpochChanged { current: view.cursor(), fork });
+                };
+                cursor = carried;
             }
             if view.position() >= cursor.position {
                 return Ok(view);

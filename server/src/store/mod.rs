@@ -17,7 +17,8 @@ mod sqlite;
 
 pub use memory::{MemoryStore, Standby};
 pub use run::{
-    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest, RunState,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest,
+    RunState,
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 

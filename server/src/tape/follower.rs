@@ -3,15 +3,20 @@
 //! One loop, no special case: behind the hub means read the store, at the head means wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::Lineage;
 use super::hub::{Head, Held, Hub, READ_BYTES, decode};
-use crate::domain::{Block, Cursor};
+use crate::domain::{Block, Cursor, Epoch};
 use crate::store::{LogHead, Store, StoreError};
 
 /// Memory of blocks that one step takes from the hub at most, beyond the first block.
 const STEP_BYTES: usize = 4 << 20;
+
+/// How long a store that does not answer is left alone.
+const RETRY_WAIT: Duration = Duration::from_millis(250);
 
 /// Why the log cannot be followed from a position.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +34,14 @@ pub enum FollowError {
     EpochChanged {
         /// The log's head.
         head: LogHead,
+        /// The log that it forked from, and the last position that they share.
+        fork: Option<(Epoch, u64)>,
+    },
+    /// The log goes on under another name, and the position is exact there too: follow anew from it.
+    #[error("the log has a new epoch, which has the position too")]
+    Moved {
+        /// The position under its new name.
+        to: Cursor,
     },
     /// The store cannot be read.
     #[error(transparent)]
@@ -79,7 +92,8 @@ impl Follower {
         Some(Step { blocks, from_log: false })
     }
 
-    /// The next entries; waits at the head. A call that is dropped has returned nothing and lost nothing.
+    /// The next entries; waits at the head, and for a store that does not answer. A call that is dropped has returned
+    /// nothing and lost nothing.
     pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
             self.head.borrow_and_update();
@@ -92,11 +106,17 @@ impl Follower {
                     // The hub keeps the sender, so the channel cannot close while it is held here.
                     let _ = self.head.changed().await;
                 }
-                Held::Behind => {
-                    if let Some(step) = self.read_log().await? {
-                        return Ok(step);
+                Held::Over(successor) => return Err(self.lost(successor.head, &successor.lineage)),
+                Held::Behind => match self.read_log().await {
+                    Ok(Some(step)) => return Ok(step),
+                    Ok(None) => (),
+                    // Who lags is late, not wrong: the stream stays, and goes on when the store answers again.
+                    Err(FollowError::Store(StoreError::Unavailable(problem))) => {
+                        tracing::debug!(%problem, "a reader behind the hub waits for the store");
+                        tokio::time::sleep(RETRY_WAIT).await;
                     }
-                }
+                    Err(error) => return Err(error),
+                },
                 Held::Foreign => {
                     let head = self.store.head().await?;
                     if head.epoch == self.position.epoch && head.position >= self.position.position {
@@ -104,9 +124,17 @@ impl Follower {
                         let _ = self.head.changed().await;
                         continue;
                     }
-                    return Err(FollowError::EpochChanged { head });
+                    return Err(self.lost(head, &Lineage::load(&*self.store).await?));
                 }
             }
+        }
+    }
+
+    /// What a log with another name means for the position.
+    fn lost(&self, head: LogHead, lineage: &Lineage) -> FollowError {
+        match lineage.carry(self.position) {
+            Some(to) => FollowError::Moved { to },
+            None => FollowError::EpochChanged { head, fork: lineage.fork() },
         }
     }
 
@@ -114,7 +142,7 @@ impl Follower {
         let page = self.store.segments(self.position.position, READ_BYTES).await?;
         let head = page.head;
         if head.epoch != self.position.epoch {
-            return Err(FollowError::EpochChanged { head });
+            return Err(self.lost(head, &Lineage::load(&*self.store).await?));
         }
         if head.oldest > self.position.position + 1 {
             return Err(FollowError::Expired { oldest: head.oldest, head });

@@ -1,29 +1,16 @@
 //! The newest blocks of the log, contiguous by position.
 //!
-//! The hub listens to the bus and keeps what it brings in order. What the bus does not bring is read from the store:
-//! a hole waits 10 ms for the missing announcement, silence is checked against the store's head every 250 ms. So the
-//! bus may lose, repeat or reorder, and whoever follows the hub still sees exactly the log.
+//! One task feeds it ([`super::feeder`]); whoever follows the log reads it. A hub belongs to one epoch: when the log goes
+//! on as another one, the hub is over, and so is whoever followed it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
 
-use tokio::sync::{broadcast, watch};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
-use super::Registry;
-use crate::bus::Announcement;
-use crate::domain::{Block, Cursor, Epoch, InstrumentId, UnixNanos};
-use crate::store::{LogHead, Segment, Store, StoreError};
-
-/// How long a hole waits for its announcement before the store is read.
-const REORDER_WAIT: Duration = Duration::from_millis(10);
-
-/// How long the bus may be silent before the store's head is compared.
-const SILENCE: Duration = Duration::from_millis(250);
-
-/// Announcements that wait for a hole before them; more are forgotten and read from the store.
-const REORDER_LIMIT: usize = 64;
+use super::{Lineage, trail::Trail};
+use crate::domain::{Block, Cursor, Epoch, UnixNanos};
+use crate::store::{Chain, LogHead, Segment, StoreError};
 
 /// Bytes of segments that one reading of the store brings at most, beyond its first segment.
 pub(super) const READ_BYTES: usize = 1 << 20;
@@ -35,6 +22,8 @@ pub struct Head {
     pub epoch: Epoch,
     /// The last position.
     pub position: u64,
+    /// The chain of the last segment: two logs that agree in it agree in everything up to it.
+    pub chain: Chain,
     /// When it was appended.
     pub append_time: UnixNanos,
 }
@@ -57,6 +46,17 @@ pub enum Held {
     Behind,
     /// The position belongs to another log, or lies above the head.
     Foreign,
+    /// The log goes on as another one.
+    Over(Arc<Successor>),
+}
+
+/// The log that took the place of a hub's.
+#[derive(Debug)]
+pub struct Successor {
+    /// Its head when it was found.
+    pub head: LogHead,
+    /// Its epochs.
+    pub lineage: Lineage,
 }
 
 /// The newest blocks, bounded by bytes. Shared; one task feeds it.
@@ -65,6 +65,8 @@ pub struct Hub {
     /// Guards the ring and the head that belongs to it. Never held across an await.
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
+    /// Set once, before the watchers of the head are woken for the last time.
+    over: OnceLock<Arc<Successor>>,
 }
 
 #[derive(Debug)]
@@ -72,14 +74,17 @@ struct Ring {
     blocks: VecDeque<Arc<Block>>,
     bytes: usize,
     byte_limit: usize,
+    trail: Trail,
 }
 
 impl Hub {
     /// An empty hub at the store's head.
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
-        let ring = Ring { blocks: VecDeque::new(), bytes: 0, byte_limit };
-        let head = Head { epoch: head.epoch, position: head.position, append_time: head.append_time };
-        Hub { ring: Mutex::new(ring), head: watch::Sender::new(head) }
+        let LogHead { epoch, position, chain, append_time, .. } = *head;
+        let trail = Trail::beginning(position, chain);
+        let ring = Ring { blocks: VecDeque::new(), bytes: 0, byte_limit, trail };
+        let head = Head { epoch, position, chain, append_time };
+        Hub { ring: Mutex::new(ring), head: watch::Sender::new(head), over: OnceLock::new() }
     }
 
     /// Where the log ends.
@@ -94,6 +99,9 @@ impl Hub {
 
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
     pub fn read(&self, after: Cursor, max_bytes: usize) -> Held {
+        if let Some(successor) = self.over.get() {
+            return Held::Over(successor.clone());
+        }
         let ring = self.ring.lock().expect("no holder of the lock panics");
         let head = self.head();
         if after.epoch != head.epoch || after.position > head.position {
@@ -119,9 +127,17 @@ impl Hub {
         Held::Blocks(blocks)
     }
 
-    fn push(&self, block: Arc<Block>) {
+    /// Appends the block that follows the head.
+    pub(super) fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        let head = Head { epoch: block.epoch, position: block.last_seq(), append_time: block.append_time };
+        // The hub's epoch, not the block's: a forked log also has blocks that were stored under the name before.
+        let head = Head {
+            epoch: self.head().epoch,
+            position: block.last_seq(),
+            chain: block.chain,
+            append_time: block.append_time,
+        };
+        ring.trail.push(head.position, head.chain);
         ring.bytes += block.memory();
         ring.blocks.push_back(block);
         while ring.bytes > ring.byte_limit && ring.blocks.len() > 1 {
@@ -131,12 +147,16 @@ impl Hub {
         self.head.send_replace(head);
     }
 
-    /// Starts over at the head of another log.
-    fn restart(&self, head: &LogHead) {
-        let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        ring.blocks.clear();
-        ring.bytes = 0;
-        self.head.send_replace(Head { epoch: head.epoch, position: head.position, append_time: head.append_time });
+    /// The positions and chains that the hub has passed, for finding out what it shares with another log.
+    pub(super) fn trail(&self) -> Trail {
+        self.ring.lock().expect("no holder of the lock panics").trail.clone()
+    }
+
+    /// Ends the hub and wakes everybody who waits at its head.
+    pub fn end(&self, successor: Successor) {
+        // A second end changes nothing: the first one was true already.
+        let _ = self.over.set(Arc::new(successor));
+        self.head.send_modify(|_| ());
     }
 }
 
@@ -150,107 +170,4 @@ pub(super) fn decode(segment: &Segment) -> Result<Arc<Block>, StoreError> {
             problem: problem.to_string(),
         },
     )
-}
-
-/// Feeds a hub until it is told to stop.
-#[derive(Debug)]
-pub struct Feeder {
-    /// The hub.
-    pub hub: Arc<Hub>,
-    /// The truth.
-    pub store: Arc<dyn Store>,
-    /// The hint. Subscribe before the hub is made, or the first commits are found only by the check of silence.
-    pub announcements: broadcast::Receiver<Announcement>,
-    /// Learns instruments that other replicas registered.
-    pub registry: Arc<Registry>,
-}
-
-impl Feeder {
-    /// Feeds the hub. Ends when `stop` is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut early: BTreeMap<u64, Announcement> = BTreeMap::new();
-        loop {
-            let patience = if early.is_empty() { SILENCE } else { REORDER_WAIT };
-            let heard = tokio::select! {
-                () = stop.cancelled() => return,
-                heard = tokio::time::timeout(patience, self.announcements.recv()) => heard,
-            };
-            let heal = match heard {
-                Ok(Ok(announcement)) => {
-                    early.insert(announcement.first_seq, announcement);
-                    early.len() > REORDER_LIMIT
-                }
-                Ok(Err(broadcast::error::RecvError::Lagged(_))) | Err(_) => true,
-                Ok(Err(broadcast::error::RecvError::Closed)) => {
-                    tokio::time::sleep(SILENCE).await;
-                    true
-                }
-            };
-            if self.take_contiguous(&mut early).await && !heal {
-                continue;
-            }
-            if heal {
-                early.clear();
-                if let Err(error) = self.heal().await {
-                    tracing::warn!(%error, "the log cannot be read; live streams wait");
-                    tokio::time::sleep(SILENCE).await;
-                }
-            }
-        }
-    }
-
-    /// Moves early announcements into the hub as far as they follow its head. True when none is left waiting.
-    async fn take_contiguous(&mut self, early: &mut BTreeMap<u64, Announcement>) -> bool {
-        while let Some(entry) = early.first_entry() {
-            let head = self.hub.head();
-            let announcement = entry.get();
-            if announcement.epoch == head.epoch && announcement.last_seq <= head.position {
-                entry.remove();
-                continue;
-            }
-            let follows = announcement.epoch == head.epoch && announcement.first_seq == head.position + 1;
-            let Some(block) = announcement.block.clone().filter(|_| follows) else {
-                return false;
-            };
-            entry.remove();
-            if self.know_instruments(&block).await.is_err() {
-                return false;
-            }
-            self.hub.push(block);
-        }
-        true
-    }
-
-    /// Reads the store from the hub's head to the store's.
-    async fn heal(&mut self) -> Result<(), StoreError> {
-        loop {
-            let head = self.hub.head();
-            let page = self.store.segments(head.position, READ_BYTES).await?;
-            let lost = page.head.position < head.position || page.head.oldest > head.position + 1;
-            if page.head.epoch != head.epoch || lost {
-                tracing::warn!(epoch = %page.head.epoch, position = page.head.position, "the log is another one now");
-                self.hub.restart(&page.head);
-                return Ok(());
-            }
-            if page.segments.is_empty() {
-                return Ok(());
-            }
-            for segment in &page.segments {
-                if segment.first_seq == self.hub.head().position + 1 {
-                    let block = decode(segment)?;
-                    self.know_instruments(&block).await?;
-                    self.hub.push(block);
-                }
-            }
-        }
-    }
-
-    /// Whoever follows the hub may look up every instrument of its blocks.
-    async fn know_instruments(&self, block: &Block) -> Result<(), StoreError> {
-        let greatest = block.entries.ticks.iter().map(|tick| tick.instrument).max();
-        if greatest > Some(InstrumentId(self.registry.len() as u32)) {
-            self.registry.refresh().await?;
-        }
-        Ok(())
-    }
 }

@@ -10,13 +10,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tapefeed_server::bus::{Announcement, Bus, LocalBus};
+use tapefeed_server::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use tapefeed_server::domain::{Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
     Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -194,5 +194,19 @@ impl Bus for LooseBus {
 
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Announcement> {
         self.bus.subscribe()
+    }
+
+    fn announce_manifest(&self, news: ManifestNews) {
+        if self.state.lock().expect("no holder of the lock panics").0.random_bool(0.5) {
+            self.bus.announce_manifest(news);
+        }
+    }
+
+    fn manifests(&self) -> tokio::sync::watch::Receiver<Option<ManifestNews>> {
+        self.bus.manifests()
+    }
+
+    fn state(&self) -> BusState {
+        self.bus.state()
     }
 }

@@ -291,6 +291,12 @@ impl Refusal {
         planned_end(ErrorReason::ShuttingDown, "the server stops: come back and resume", cursor)
     }
 
+    /// The log has a new epoch, and what the stream delivered is part of it.
+    pub fn epoch_moved(cursor: Cursor) -> Refusal {
+        let message = "the log has a new epoch, which has everything up to the cursor: come back and resume";
+        planned_end(ErrorReason::StreamExpired, message, Some(cursor))
+    }
+
     /// The call took longer than it may.
     pub fn deadline_exceeded(message: impl Into<String>) -> Refusal {
         Refusal::new(Code::DeadlineExceeded, ErrorReason::DeadlineExceeded, message)

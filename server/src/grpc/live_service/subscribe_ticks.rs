@@ -25,9 +25,10 @@ pub(super) async fn subscribe_ticks(
 ) -> Result<impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let subscription = parse(request)?;
-    let session = service.live.subscribe(subscription).await?;
+    let live = service.live.get();
+    let session = live.subscribe(subscription).await?;
     let encoder = Encoder {
-        registry: service.registry.clone(),
+        registry: live.registry().clone(),
         server_name: service.server_name.clone(),
         stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
         selectors,
@@ -176,8 +177,9 @@ impl From<LiveError> for Refusal {
     fn from(error: LiveError) -> Refusal {
         match error {
             LiveError::Expired { oldest, newest: _ } => Refusal::cursor_expired(oldest),
-            LiveError::EpochChanged { epoch, oldest, newest } => {
-                Refusal::epoch_changed(EpochFacts { epoch, fork: None, oldest: Some(oldest), newest: Some(newest) })
+            LiveError::Moved { cursor } => Refusal::epoch_moved(cursor),
+            LiveError::EpochChanged { epoch, oldest, newest, fork } => {
+                Refusal::epoch_changed(EpochFacts { epoch, fork, oldest: Some(oldest), newest: Some(newest) })
             }
             LiveError::Store(error) => error.into(),
             LiveError::ShuttingDown { cursor } => Refusal::shutting_down(Some(cursor)),

@@ -51,10 +51,7 @@ async fn other_manifest(fixture: Fixture) {
     let store = fixture.open().await;
     let change = |epoch| ManifestChange { epoch: Some(epoch), hot_floor: 1, ..ManifestChange::default() };
     assert!(matches!(store.commit_manifest(change(Epoch(2))).await, Err(StoreError::EpochChanged(EPOCH))));
-    assert!(matches!(
-        store.commit_manifest(change(EPOCH)).await,
-        Ok(ManifestCommit::Committed { version: 1 })
-    ));
+    assert!(matches!(store.commit_manifest(change(EPOCH)).await, Ok(ManifestCommit::Committed { version: 1 })));
 }
 
 async fn renewed_epoch(fixture: Fixture) {

@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::Published;
 use crate::store::{
-    Appended, Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
-    Verdict,
+    Appended, Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest,
+    RunState, Verdict,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -67,7 +67,14 @@ fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> 
         rejected: rejects.len() as u64,
         rejects: rejects.iter().map(reject).collect(),
     };
-    Mark::Run { run: run_id(name), owner: RunOwner(owner), batch, progress, published: Published::default(), entry_count: ticks as u32 }
+    Mark::Run {
+        run: run_id(name),
+        owner: RunOwner(owner),
+        batch,
+        progress,
+        published: Published::default(),
+        entry_count: ticks as u32,
+    }
 }
 
 async fn verdict(store: &dyn Store, mark: Mark) -> Verdict {

@@ -10,8 +10,8 @@ use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
     Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner, RunState, Segment,
-    StoreError, Swept,
+    Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner, RunState,
+    Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.

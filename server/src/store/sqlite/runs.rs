@@ -11,7 +11,8 @@ use super::writer::Writer;
 use crate::domain::UnixNanos;
 use crate::store::marks::{self, Begin};
 use crate::store::{
-    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
+    StoreError,
 };
 
 impl Writer {
