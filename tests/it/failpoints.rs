@@ -6,7 +6,7 @@
 
 pub(crate) mod oracle;
 mod questions;
-mod replica;
+pub(crate) mod replica;
 mod stumbling;
 mod workload;
 

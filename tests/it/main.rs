@@ -14,6 +14,7 @@ mod raw;
 mod readme;
 mod recipes;
 mod reflection;
+mod replicas;
 mod resume;
 mod shutdown;
 mod values;
