@@ -13,6 +13,7 @@ mod publish;
 mod raw;
 mod readme;
 mod recipes;
+mod redis_bus;
 mod reflection;
 mod replicas;
 mod resume;

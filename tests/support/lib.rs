@@ -16,6 +16,7 @@ pub mod memory;
 pub mod power;
 pub mod process;
 pub mod publisher;
+pub mod redis_server;
 pub mod refusal;
 pub mod server;
 pub mod strace;

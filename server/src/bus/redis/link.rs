@@ -110,7 +110,10 @@ fn describe(error: &RedisError) -> String {
     } else if error.is_io_error() {
         "no connection".to_owned()
     } else {
-        match error.code() {
+        // Redis begins a refusal with a word in capitals, which a pipeline puts behind its own words.
+        let text = error.to_string();
+        let capitals = |word: &&str| word.len() > 2 && word.bytes().all(|byte| byte.is_ascii_uppercase());
+        match text.split(|letter: char| !letter.is_ascii_alphanumeric()).find(capitals) {
             Some(code) => format!("it refuses with {code}"),
             None => format!("{:?}", error.kind()),
         }

@@ -170,3 +170,71 @@ fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], Malformed> {
     *rest = behind;
     Ok(*bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::segment::{self, Entries};
+    use crate::domain::{Decimal, InstrumentId, Origin, Side, Tick, TradeId};
+
+    fn announcement(ticks: usize, backfill: bool) -> Announcement {
+        let time = UnixNanos::new(1_700_000_000_000_000_000).unwrap();
+        let tick = |index: usize| Tick {
+            instrument: InstrumentId(1),
+            log_seq: 7 + index as u64,
+            event_time: time,
+            receive_time: time,
+            price: Decimal::new(index as i64 * 7_919 % 1_000, -2).unwrap(),
+            quantity: None,
+            side: Side::Buy,
+            trade_id: TradeId::Number((index as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            origin: if backfill { Origin::Backfill } else { Origin::Live },
+        };
+        let entries = Entries { ticks: (0..ticks).map(tick).collect(), controls: Vec::new() };
+        let bytes = Bytes::from(segment::encode(&entries, 7));
+        let place = (Epoch(3), 7, ticks as u32);
+        let block = Block::decode(place, time, backfill, [9; 16], &bytes).unwrap();
+        let last_seq = block.last_seq();
+        Announcement { epoch: Epoch(3), first_seq: 7, last_seq, block: Some(Arc::new(block)), bytes: Some(bytes) }
+    }
+
+    #[test]
+    fn a_block_comes_out_as_it_went_in_and_an_echo_is_known() {
+        let sent = announcement(20, false);
+        let bytes = Message::of(&sent).encode(1);
+        let Ok(Heard::Announcement(heard)) = Message::decode(&bytes, 2) else { panic!("it is an announcement") };
+        let (one, other) = (sent.block.as_ref().unwrap(), heard.block.as_ref().unwrap());
+        assert_eq!((one.epoch, one.first_seq, one.chain), (other.epoch, other.first_seq, other.chain));
+        assert_eq!(one.entries, other.entries);
+        assert_eq!((sent.bytes, sent.last_seq), (heard.bytes, heard.last_seq));
+        assert!(matches!(Message::decode(&bytes, 1), Ok(Heard::Echo)));
+    }
+
+    #[test]
+    fn what_is_large_or_backfill_is_told_as_a_range() {
+        for sent in [announcement(20_000, false), announcement(3, true)] {
+            let bytes = Message::of(&sent).encode(1);
+            assert!(bytes.len() < 100, "{}", bytes.len());
+            let Ok(Heard::Announcement(heard)) = Message::decode(&bytes, 2) else { panic!("it is an announcement") };
+            assert_eq!((heard.first_seq, heard.last_seq), (sent.first_seq, sent.last_seq));
+            assert!(heard.block.is_none() && heard.bytes.is_none());
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_a_cut_and_foreign_bytes_are_refused() {
+        let news = Message::Manifest(ManifestNews { epoch: Epoch(3), version: 8 });
+        for message in [Message::of(&announcement(20, false)), Message::of(&announcement(3, true)), news] {
+            let bytes = message.encode(1);
+            for bit in 0..bytes.len() * 8 {
+                let mut damaged = bytes.clone();
+                damaged[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(Message::decode(&damaged, 2).err(), Some(Malformed), "bit {bit}");
+            }
+            for length in 0..bytes.len() {
+                assert_eq!(Message::decode(&bytes[..length], 2).err(), Some(Malformed), "{length} bytes");
+            }
+        }
+        assert_eq!(Message::decode(&vec![0; 10 << 20], 2).err(), Some(Malformed));
+    }
+}

@@ -153,6 +153,3 @@ impl Bus for RedisBus {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
