@@ -3,6 +3,7 @@
 
 mod base;
 mod figure;
+mod latest;
 mod process;
 mod ticks;
 
@@ -13,7 +14,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base.
+    /// Which: base, latest.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -31,6 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let options = Options::parse();
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
-        other => Err(format!("there is no benchmark {other}: base is the one").into()),
+        "latest" => latest::run(options.quick).await,
+        other => Err(format!("there is no benchmark {other}: base and latest are").into()),
     }
 }
