@@ -7,7 +7,7 @@
 pub(crate) mod oracle;
 mod questions;
 pub(crate) mod replica;
-mod stumbling;
+pub(crate) mod stumbling;
 mod workload;
 
 use std::path::Path;

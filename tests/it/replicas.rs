@@ -17,6 +17,8 @@ use tapefeed_server::tape::compactor::Policy;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::failpoints::replica::{Plan, Sin};
+use crate::failpoints::stumbling::{Stumbling, VIEW_LOG};
 use world::{Heard, PATIENCE, Source, World, follow, ticks_of, view_at};
 
 /// Publishes some batches on a replica, a new symbol with each.
@@ -333,4 +335,40 @@ async fn a_store_that_stands_still_refuses_in_time_and_nothing_else_ends() {
     assert_eq!(position, last + stored + 20);
     assert!(heard.until(&a, &mut session, position).await.is_none());
     a.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_slept_longer_than_the_log_is_kept_begins_anew_under_the_same_epoch() {
+    let mut world = World::new(19);
+    world.policy = Policy {
+        interval: Duration::from_millis(5),
+        age_cap: Duration::from_millis(20),
+        sweep_interval: Duration::from_millis(20),
+        log_retention: Duration::ZERO,
+        ..Policy::default()
+    };
+    let b = world.replica().await;
+    let plan = Plan::over(std::path::Path::new("nowhere"));
+    let sleepy = Stumbling::over(Arc::new(world.store.reopen()), plan.clone());
+    let end = world.ether.end();
+    let a = world.replica_with(Arc::new(sleepy), end).await;
+    let mut session = follow(&a, Start::Live).await;
+    let epoch = a.tapes.get().epoch;
+    world.ether.silence(true);
+    plan.arm(VIEW_LOG, 0, Sin::Fail(u32::MAX));
+    let last = load(&world, &b, "b", 10).await;
+    let swept = async {
+        while world.store.head().await.expect("the store answers").oldest <= last {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, swept).await.expect("the log is swept");
+    plan.disarm();
+    let view = view_at(&a, last).await;
+    assert_eq!((view.epoch(), ticks_of(&view)), (epoch, last as usize));
+    // Its streams end, and a new one says that the position is gone.
+    let end = Heard::default().until(&a, &mut session, last).await;
+    assert!(matches!(end, Some(LiveError::Moved { cursor }) if cursor.epoch == epoch), "{end:?}");
+    a.stop().await;
+    b.stop().await;
 }

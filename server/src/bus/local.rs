@@ -7,7 +7,7 @@ use super::{Announcement, Bus, BusState, ManifestNews};
 
 /// Announcements kept for a receiver that lags. A hub that loses one reads the store, so the number only has to
 /// cover a scheduling hiccup.
-const KEPT: usize = 1_024;
+const KEPT: usize = 256;
 
 /// Announces inside this process.
 #[derive(Debug)]

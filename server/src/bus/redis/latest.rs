@@ -4,6 +4,7 @@
 //! strings. Replicas write it side by side: a script keeps the greatest `log_seq` under the newest epoch, by the time
 //! at which the epoch began.
 
+use std::fmt;
 use std::time::Duration;
 
 use redis::RedisResult;
@@ -77,7 +78,6 @@ struct Value<'a> {
 }
 
 /// Writes the hash.
-#[derive(Debug)]
 pub struct LatestPrices {
     client: redis::Client,
     script: redis::Script,
@@ -93,6 +93,13 @@ pub enum Written {
     Outdated,
     /// Redis is away; what it had may be gone when it is back.
     Away,
+}
+
+impl fmt::Debug for LatestPrices {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The client knows the password.
+        out.debug_struct("LatestPrices").field("connected", &self.connection.is_some()).finish_non_exhaustive()
+    }
 }
 
 impl LatestPrices {

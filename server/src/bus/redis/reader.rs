@@ -37,7 +37,6 @@ const DOUBT_INTERVAL: Duration = Duration::from_secs(5);
 const ROLE: &str = "listening";
 
 /// The task's state.
-#[derive(Debug)]
 pub(super) struct Reader {
     client: redis::Client,
     followed: watch::Receiver<Option<Epoch>>,

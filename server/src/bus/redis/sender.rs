@@ -40,7 +40,6 @@ const LIFE_INTERVAL: Duration = Duration::from_secs(60);
 const ROLE: &str = "announcing";
 
 /// The task's state.
-#[derive(Debug)]
 pub(super) struct Sender {
     client: redis::Client,
     queue: mpsc::Receiver<Message>,
