@@ -212,7 +212,8 @@ mod tests {
 
     #[test]
     fn what_is_large_or_backfill_is_told_as_a_range() {
-        for sent in [announcement(20_000, false), announcement(3, true)] {
+        let large = Announcement { bytes: Some(vec![7; MAX_PAYLOAD_BYTES + 1].into()), ..announcement(3, false) };
+        for sent in [large, announcement(3, true)] {
             let bytes = Message::of(&sent).encode(1);
             assert!(bytes.len() < 100, "{}", bytes.len());
             let Ok(Heard::Announcement(heard)) = Message::decode(&bytes, 2) else { panic!("it is an announcement") };
