@@ -32,6 +32,7 @@ pub async fn run(quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         policy: Policy::default(),
         hub_bytes: HUB_BYTES,
         hot_tick_limit: HOT_TICK_LIMIT,
+        metrics: Default::default(),
     };
     let replica = Replica::start(parts).await?;
     let mut names = Vec::new();
@@ -47,7 +48,8 @@ pub async fn run(quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         side: Side::Buy,
         trade_id: TradeId::Number(index as u64),
     };
-    let batch = Batch { instruments: names.clone(), ticks: (0..INSTRUMENTS * 100).map(tick).collect() };
+    let batch =
+        Batch { instruments: names.clone(), ticks: (0..INSTRUMENTS * 100).map(tick).collect(), ..Batch::default() };
     let producer = ProducerId::new("bench")?;
     let claim = replica.ingest.claim(&producer).await?;
     let sender = Sender::Producer { producer, fence: claim.fence, batch_seq: 1 };

@@ -4,7 +4,9 @@
 mod base;
 mod figure;
 mod latest;
+mod live;
 mod process;
+mod telemetry;
 mod ticks;
 
 use std::path::PathBuf;
@@ -14,7 +16,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, latest.
+    /// Which: base, latest, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -25,14 +27,25 @@ struct Options {
     /// A folder with real captures (`binance/*_trades.csv.gz`), to measure stored bytes on them too.
     #[arg(long, env = "TAPEFEED_SAMPLE_DATA")]
     sample_data: Option<PathBuf>,
+    /// The program of a NATS server, to compare with it too.
+    #[arg(long)]
+    nats: Option<PathBuf>,
 }
 
-#[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let options = Options::parse();
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let arguments: Vec<String> = std::env::args().collect();
+    if arguments.get(1).is_some_and(|name| name == "peer") {
+        return live::peer::run(&arguments[2..]);
+    }
+    tokio::runtime::Runtime::new()?.block_on(run(Options::parse()))
+}
+
+async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
         "latest" => latest::run(options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base and latest are").into()),
+        "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
+        "telemetry" => telemetry::run(&options.server, options.quick).await,
+        other => Err(format!("there is no benchmark {other}: base, latest, live and telemetry are").into()),
     }
 }

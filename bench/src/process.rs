@@ -20,12 +20,22 @@ pub struct Server {
 impl Server {
     /// Starts a server on a free port over a store file, and waits until it answers.
     pub async fn start(binary: &Path, store: &Path) -> Result<Server, Box<dyn std::error::Error>> {
+        Server::start_with(binary, store, &[]).await
+    }
+
+    /// The same, with variables in its environment.
+    pub async fn start_with(
+        binary: &Path,
+        store: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Server, Box<dyn std::error::Error>> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         drop(listener);
         let child = Command::new(binary)
             .args(["serve", "--listen", &address.to_string(), "--store"])
             .arg(format!("sqlite://{}", store.display()))
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
@@ -43,6 +53,15 @@ impl Server {
     /// CPU time that it has used, user and system, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.child.id().map_or(0.0, |id| cpu_seconds(&id.to_string()))
+    }
+
+    /// The most memory that it has had resident, in MiB.
+    pub fn peak_memory_mib(&self) -> f64 {
+        let status = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
+        let status = status.unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
+        kib.map_or(0.0, |kib| kib / 1_024.0)
     }
 }
 

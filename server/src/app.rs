@@ -4,6 +4,8 @@
 //! assembly; [`crate::shutdown`] has the order of the end.
 
 mod monitor;
+mod process;
+mod scrape;
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -34,9 +36,9 @@ use crate::grpc::live_service::LiveService;
 use crate::grpc::proto::history_service_server::HistoryServiceServer;
 use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
-use crate::grpc::proto::live_service_server::LiveServiceServer;
 use crate::ingest::feed::{self, demo::DemoOptions};
 use crate::ingest::import::{self, Imports, ImportsConfig};
+use crate::metrics::Metrics;
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
@@ -44,6 +46,7 @@ use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
 use monitor::Monitor;
+use scrape::Scrape;
 use std::path::PathBuf;
 
 /// Why the server does not start. Each message says what to change.
@@ -109,6 +112,8 @@ pub struct Outside {
     pub times: Times,
     /// What connections are held to.
     pub limits: accept::Limits,
+    /// Counts; whoever has more to expose adds it before the start.
+    pub metrics: Metrics,
 }
 
 impl Outside {
@@ -119,6 +124,7 @@ impl Outside {
             seed: rand::random(),
             times: Times::default(),
             limits: accept::Limits::default(),
+            metrics: Metrics::new(),
         }
     }
 }
@@ -155,7 +161,7 @@ impl App {
     ///
     /// The store does not open, or cannot be read.
     pub async fn start<L: Listener>(config: &ServeConfig, listener: L, outside: Outside) -> Result<App, StartError> {
-        let Outside { clock, seed, times, limits } = outside;
+        let Outside { clock, seed, times, limits, metrics } = outside;
         let mut random = SmallRng::seed_from_u64(seed);
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
@@ -174,6 +180,7 @@ impl App {
             policy: policy(config),
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
+            metrics: metrics.clone(),
         })
         .await?;
         let tape = replica.tapes.get();
@@ -189,6 +196,7 @@ impl App {
             limits: import::Limits::default(),
             first_owner: random.random(),
             stop: replica.draining.clone(),
+            metrics: metrics.clone(),
         });
         let publishing = Publishing {
             ingest: replica.ingest.clone(),
@@ -216,9 +224,35 @@ impl App {
         let ends = Ends { draining: shutdown.draining.clone(), ending: shutdown.ending.clone() };
         let (health, health_server) = Health::new().await;
         let (readiness, ready) = watch::channel(http::Readiness::default());
-        let monitor = Monitor { store, bus, tapes: replica.tapes.clone(), health: health.clone(), readiness };
-        let calls = grpc::stack(services(&replica, ingest, address, random.random()), health_server, ends)?;
-        let router = http::router(address, ready, grpc::is_call, calls);
+        let monitor = Monitor {
+            store,
+            bus,
+            tapes: replica.tapes.clone(),
+            health: health.clone(),
+            readiness,
+            metrics: metrics.clone(),
+        };
+        let StoreUrl::Sqlite(store_path) = &config.store;
+        let scrape = Scrape {
+            tapes: replica.tapes.clone(),
+            ingest: replica.ingest.clone(),
+            query: replica.query.clone(),
+            metrics: metrics.clone(),
+            imports: imports.clone(),
+            readiness: ready.clone(),
+            clock: clock.clone(),
+            started: clock.now(),
+            store_path: store_path.clone(),
+            log_limit_bytes: config.log_retention_bytes,
+        };
+        scrape.register();
+        let calls = grpc::stack(
+            services(&replica, ingest, address, random.random()),
+            health_server,
+            ends,
+            metrics.rpc.clone(),
+        )?;
+        let router = http::router(address, ready, metrics.clone(), grpc::is_call, calls);
 
         let monitor = monitor.start(shutdown.asked.clone()).await;
         let serving = tokio::spawn(accept::serve(listener, router, limits, stop.clone()));
@@ -237,6 +271,7 @@ impl App {
             }
             imports.finished().await;
             replica.stop().await;
+            metrics.close();
         };
         let ended = tokio::spawn(shutdown.clone().run(times, told, disconnected, stopped));
         Ok(App { address, shutdown, store: summary, ended })
@@ -259,11 +294,11 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, strea
         server_name: address.to_string().into(),
         next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
-    Routes::default()
+    let routes = Routes::default()
         .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES))
         .add_service(HistoryServiceServer::new(history).max_encoding_message_size(MAX_RESPONSE_BYTES))
-        .add_service(LiveServiceServer::new(live).max_encoding_message_size(MAX_RESPONSE_BYTES))
-        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES))
+        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES));
+    live.serve(routes)
 }
 
 fn policy(config: &ServeConfig) -> Policy {

@@ -13,7 +13,7 @@ pub fn banner(app: &App, config: &ServeConfig) -> String {
         // Writing to a String does not fail.
         let _ = writeln!(text, "  {name:<9} {value}");
     };
-    line("listening", format!("http://{address}   gRPC, gRPC-Web, a page, /healthz, /readyz"));
+    line("listening", format!("http://{address}   gRPC, gRPC-Web, a page, /healthz, /readyz, /metrics"));
     line(
         "store",
         format!("{}   {}, {} instruments, log at {}", store.place, size(store.bytes), store.instruments, store.entries),

@@ -4,6 +4,7 @@
 //! values, never the configuration.
 
 mod file;
+mod traces;
 mod units;
 
 use crate::bus::RedisUrl;
@@ -13,10 +14,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::feed::demo::MAX_RATE;
 use file::File;
+pub use traces::{SampledShare, Traces};
 use units::{ByteCount, Span};
 
 /// Where to listen.
@@ -104,6 +106,9 @@ struct CommonOptions {
     /// What is logged: a level, or pairs such as `info,tapefeed_server=debug`. [default: info]
     #[arg(long, value_name = "FILTER", env = "TAPEFEED_LOG")]
     log: Option<String>,
+    /// How lines of the log look: `text` for people, `json` for programs. [default: text]
+    #[arg(long, value_name = "FORMAT", env = "TAPEFEED_LOG_FORMAT", hide_possible_values = true)]
+    log_format: Option<LogFormat>,
     /// The file of options. [default: ./tapefeed.toml if it is there]
     #[arg(long, value_name = "PATH", env = "TAPEFEED_CONFIG")]
     config: Option<PathBuf>,
@@ -150,8 +155,8 @@ pub enum Config {
     RenewEpoch {
         /// The store.
         store: StoreUrl,
-        /// What is logged.
-        log: String,
+        /// What is logged, and how.
+        log: LogConfig,
     },
 }
 
@@ -176,8 +181,29 @@ pub struct ServeConfig {
     pub merge_delay: Duration,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
-    /// What is logged.
-    pub log: String,
+    /// What is logged, and how.
+    pub log: LogConfig,
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// A level, or pairs of a module and a level.
+    pub filter: String,
+    /// How lines look.
+    pub format: LogFormat,
+    /// The option file that was named.
+    file: Option<PathBuf>,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
 }
 
 /// The synthetic feeds.
@@ -237,13 +263,58 @@ impl Config {
         CommandLine::parse().resolve()
     }
 
-    /// What is logged.
-    pub fn log(&self) -> &str {
+    /// What is logged, and how.
+    pub fn log(&self) -> &LogConfig {
         match self {
             Config::Serve(serve) => &serve.log,
             Config::RenewEpoch { log, .. } => log,
         }
     }
+
+    /// Where traces go, by the variables that OpenTelemetry names. Only a server has any. The seed
+    /// names this process.
+    pub fn traces(&self, seed: u128) -> Option<Traces> {
+        match self {
+            Config::Serve(_) => Traces::read(seed, variable),
+            Config::RenewEpoch { .. } => None,
+        }
+    }
+}
+
+/// A variable of the environment, unless it is unset, empty or no text.
+#[expect(clippy::disallowed_methods, reason = "this is the module that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+impl Default for LogConfig {
+    fn default() -> LogConfig {
+        LogConfig { filter: LOG.into(), format: LogFormat::Text, file: None }
+    }
+}
+
+impl LogConfig {
+    /// What the option file says of the filter now; without a word in it, what the process was started with. So the
+    /// file is how a running server is told to log more, whatever its command line says.
+    pub fn reread(&self) -> Result<String, ConfigError> {
+        Ok(File::read(self.file.as_deref())?.log.unwrap_or_else(|| self.filter.clone()))
+    }
+}
+
+impl CommonOptions {
+    fn resolve(self, log: Option<String>, log_format: Option<LogFormat>) -> LogConfig {
+        let defaults = LogConfig::default();
+        LogConfig {
+            filter: self.log.or(log).unwrap_or(defaults.filter),
+            format: self.log_format.or(log_format).unwrap_or(defaults.format),
+            file: self.config,
+        }
+    }
+}
+
+/// Where systemd wants to be told the state of a service of `Type=notify`.
+pub fn notify_socket() -> Option<std::ffi::OsString> {
+    std::env::var_os("NOTIFY_SOCKET")
 }
 
 impl CommandLine {
@@ -267,7 +338,7 @@ impl CommandLine {
                 let mut file = File::read(common.config.as_deref())?;
                 Ok(Config::RenewEpoch {
                     store: store.resolve(&mut file),
-                    log: common.log.or(file.log).unwrap_or_else(|| LOG.into()),
+                    log: common.resolve(file.log, file.log_format),
                 })
             }
         }
@@ -296,7 +367,7 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             demo,
-            log: self.common.log.or(file.log).unwrap_or_else(|| LOG.into()),
+            log: self.common.resolve(file.log, file.log_format),
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::bus::redis::LatestPrices;
 use crate::domain::{Clock, Epoch};
 use crate::ingest::Ingest;
 use crate::ingest::writer::Writer;
-use crate::live::Live;
+use crate::live::{Live, MOST_INSTRUMENTS};
+use crate::metrics::Metrics;
 use crate::query::{CHUNK_CACHE_BYTES, Query};
 use crate::store::{LogHead, ReplicaId, Store, StoreError};
 use crate::tape::builder::Builder;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub hub_bytes: usize,
     /// Ticks that may wait for compaction.
     pub hot_tick_limit: usize,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// A running replica.
@@ -85,7 +88,7 @@ pub struct Replica {
 impl Replica {
     /// Reads what the store has and starts every task. Returns when the first view is complete.
     pub async fn start(parts: Parts) -> Result<Replica, StoreError> {
-        let Parts { store, bus, prices, clock, seed, policy, hub_bytes, hot_tick_limit } = parts;
+        let Parts { store, bus, prices, clock, seed, policy, hub_bytes, hot_tick_limit, metrics } = parts;
         let mut random = SmallRng::seed_from_u64(seed);
         let (draining, stop_writing, stop) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -98,6 +101,7 @@ impl Replica {
             policy,
             hub_bytes,
             draining: draining.clone(),
+            metrics: metrics.clone(),
         };
         let mut attempt = 1;
         let era = loop {
@@ -111,8 +115,14 @@ impl Replica {
         let (tape_sender, tapes) = Current::begin(Arc::new(era.tape.clone()));
         let (query_sender, query) = Current::begin(era.query.clone());
         let (live_sender, live) = Current::begin(era.live.clone());
-        let writer =
-            Writer { store: store.clone(), bus, clock, random: SmallRng::from_rng(&mut random), unanswered: false };
+        let writer = Writer {
+            store: store.clone(),
+            bus,
+            clock,
+            random: SmallRng::from_rng(&mut random),
+            unanswered: false,
+            metrics,
+        };
         let (ingest, writer) = writer.start(tapes.clone(), hot_tick_limit, stop_writing.clone());
         let keeper = Keeper { ground, era, random, tapes: tape_sender, queries: query_sender, lives: live_sender };
         let keeper = tokio::spawn(keeper.run(stop.clone()));
@@ -141,6 +151,7 @@ struct Ground {
     policy: Policy,
     hub_bytes: usize,
     draining: CancellationToken,
+    metrics: Metrics,
 }
 
 /// Everything that belongs to one epoch.
@@ -160,7 +171,7 @@ struct Era {
 impl Ground {
     /// Reads the log as it is now, and starts what follows it.
     async fn begin(&self, random: &mut SmallRng) -> Result<Era, StoreError> {
-        let Ground { store, bus, clock, .. } = self;
+        let Ground { store, bus, clock, metrics, .. } = self;
         let registry = Arc::new(Registry::load(store.clone()).await?);
         // Listening before the head is read: a commit between the two is announced, not missed.
         let announcements = bus.subscribe();
@@ -179,12 +190,14 @@ impl Ground {
             bus: bus.clone(),
             announcements,
             registry: registry.clone(),
+            metrics: metrics.clone(),
         };
         let mut feeder = tokio::spawn(feeder.run(stop.clone()));
         let unfinished = stop.clone().drop_guard();
         let manifest_changed = Arc::new(Notify::new());
+        let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone(), metrics.clone());
         let builder = tokio::select! {
-            opened = Builder::open(store.clone(), hub.clone(), manifest_changed.clone()) => opened?.hearing(manifests),
+            opened = builder => opened?.hearing(manifests),
             end = &mut feeder => {
                 self.settle(end.unwrap_or(FeedEnd::Behind), random).await?;
                 return Err(StoreError::EpochChanged(head.epoch));
@@ -192,19 +205,33 @@ impl Ground {
         };
         unfinished.disarm();
         let views = builder.views();
-        let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), self.policy)
+        let (policy, counts) = (self.policy, metrics.clone());
+        let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy, counts)
             .shared(self.id, bus.clone());
-        let tape =
-            Tape { epoch: head.epoch, lineage: lineage.clone(), registry: registry.clone(), hub, views: views.clone() };
-        let query = Query::new(views, registry, store.clone(), clock.clone(), CHUNK_CACHE_BYTES).descending(lineage);
-        let live = Live::new(tape.clone(), store.clone(), clock.clone(), self.draining.clone());
+        let tape = Tape { epoch: head.epoch, lineage, registry, hub, views };
+        let Tape { lineage, registry, hub, views, .. } = tape.clone();
+        let (store, clock) = (store.clone(), clock.clone());
+        let query = Query::new(views, registry, store.clone(), clock.clone(), CHUNK_CACHE_BYTES, metrics.clone());
+        let query = Arc::new(query.descending(lineage.clone()));
+        let live = Live {
+            hub,
+            store: store.clone(),
+            lineage,
+            registry: tape.registry.clone(),
+            views: tape.views.clone(),
+            newest: query.clone(),
+            clock,
+            draining: self.draining.clone(),
+            most_instruments: MOST_INSTRUMENTS,
+            metrics: metrics.clone(),
+        };
         let mut tasks = vec![tokio::spawn(compactor.run(stop.clone()))];
         if let Some(prices) = &self.prices {
-            let latest = LatestWriter::new(tape.clone(), store.clone(), prices.again());
+            let latest = LatestWriter::new(tape.clone(), store, prices.again());
             tasks.push(tokio::spawn(latest.run(stop.clone())));
         }
         let builder = tokio::spawn(builder.run(stop.clone()));
-        Ok(Era { head, tape, query: Arc::new(query), live: Arc::new(live), stop, feeder, builder, tasks })
+        Ok(Era { head, tape, query, live: Arc::new(live), stop, feeder, builder, tasks })
     }
 
     /// After a loss, the first transaction begins a new epoch that says what is lost. Another replica may have been

@@ -48,8 +48,8 @@ async fn grpcurl_lines_follow_from_the_buf_curl_lines_and_work_where_grpcurl_is(
 
 #[test]
 fn every_command_of_the_readme_is_run_or_known() {
-    /// Run by these tests, by `tests/run`, or by the tests of durability.
-    const KNOWN: [&str; 9] = [
+    /// Run by these tests, by `tests/run`, or by the tests of durability and of telemetry.
+    const KNOWN: [&str; 10] = [
         "tapefeed ",
         "printf ",
         "buf curl ",
@@ -57,6 +57,7 @@ fn every_command_of_the_readme_is_run_or_known() {
         "cargo run --release -p tapefeed-server -- demo",
         "cargo ",
         "tapefeed-server ",
+        "OTEL_EXPORTER_OTLP_ENDPOINT=",
         "tests/run",
         "bench/run",
     ];

@@ -223,6 +223,8 @@ fn announcement(epoch: Epoch, first_seq: u64, bytes: Bytes) -> Announcement {
         backfill: false,
         chain: [0; 16],
         entries: Entries::default(),
+        traced: Default::default(),
+        encodings: Default::default(),
     };
     Announcement { epoch, first_seq, last_seq: first_seq, block: Some(Arc::new(block)), bytes: Some(bytes) }
 }
@@ -242,6 +244,7 @@ async fn latest_prices_are_one_hget_away_exact_and_of_the_newest_epoch() {
             policy: Policy::default(),
             hub_bytes: 1 << 20,
             hot_tick_limit: 1_000_000,
+            metrics: Default::default(),
         };
         Replica::start(parts).await.expect("the replica starts")
     };

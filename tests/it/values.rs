@@ -258,21 +258,11 @@ async fn a_live_subscriber_sees_the_nanoseconds_in_rows_and_in_columns() {
             ..Default::default()
         };
         let mut live = stubs.live.clone();
-        match live.subscribe_ticks(request).await {
-            Ok(stream) => {
-                let mut stream = stream.into_inner();
-                let first = within("the first event", Duration::from_secs(10), stream.message());
-                let first = first.await.expect("no error").expect("no end");
-                assert!(matches!(first.event, Some(Event::Ack(_))), "{first:?}");
-                streams.push(stream);
-            }
-            // Columns of a stream may come later: then it says so.
-            Err(status) => {
-                assert_eq!(encoding, proto::Encoding::Columns, "{status:?}");
-                let refusal = tapefeed_tests::refusal::Refusal::of(&status);
-                refusal.assert(tonic::Code::Unimplemented, "NOT_SERVED", &[]);
-            }
-        }
+        let mut stream = live.subscribe_ticks(request).await.expect("served").into_inner();
+        let first = within("the first event", Duration::from_secs(10), stream.message());
+        let first = first.await.expect("no error").expect("no end");
+        assert!(matches!(first.event, Some(Event::Ack(_))), "{first:?}");
+        streams.push(stream);
     }
 
     let mut publisher = Publisher::claim(&stubs, "values").await.expect("a claim");

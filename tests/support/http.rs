@@ -34,6 +34,17 @@ pub async fn get(address: SocketAddr, path: &str) -> Answer {
     call(address, &request).await
 }
 
+/// `GET` of a path over HTTP/1.0, to a server that would cut a long answer over HTTP/1.1 into chunks.
+pub async fn get_whole(address: SocketAddr, path: &str) -> Answer {
+    call(address, format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).await
+}
+
+/// `GET` of a path with an `Accept` header.
+pub async fn get_as(address: SocketAddr, path: &str, accept: &str) -> Answer {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nAccept: {accept}\r\nConnection: close\r\n\r\n");
+    call(address, request.as_bytes()).await
+}
+
 /// A unary call over gRPC-Web: the request is the encoded message.
 pub async fn grpc_web(address: SocketAddr, path: &str, message: &[u8]) -> Answer {
     let length = u32::try_from(message.len()).expect("a short message");

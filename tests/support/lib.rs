@@ -6,6 +6,7 @@
 
 pub mod checker;
 pub mod cli;
+pub mod collector;
 pub mod cut;
 pub mod exact;
 pub mod file;
@@ -13,11 +14,13 @@ pub mod guard;
 pub mod http;
 pub mod import;
 pub mod memory;
+pub mod mute;
 pub mod power;
 pub mod process;
 pub mod publisher;
 pub mod redis_server;
 pub mod refusal;
+pub mod scrape;
 pub mod server;
 pub mod strace;
 pub mod stubs;

@@ -44,12 +44,28 @@ pub fn sample_data() -> Option<PathBuf> {
     folder
 }
 
-/// A command that sees nothing of the caller's settings: no `TAPEFEED_*` variable, and its own folder.
+/// A program of the system. `None`: it is not installed, which the output says; with `CI=true` that is a failure.
+///
+/// # Panics
+///
+/// If it is missing and CI needs it.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    if found.is_none() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{name} is missing: tests/run installs it");
+        eprintln!("SKIPPED: {name} is not installed, so what needs it is not tested; tests/run installs it");
+    }
+    found
+}
+
+/// A command that sees nothing of the caller's settings: no `TAPEFEED_*` or `OTEL_*` variable, and its own folder.
 pub fn command(program: &Path, folder: &Path) -> Command {
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name.to_string_lossy().starts_with("TAPEFEED_") {
-            command.env_remove(name);
+        let name_text = name.to_string_lossy();
+        if name_text.starts_with("TAPEFEED_") || name_text.starts_with("OTEL_") {
+            command.env_remove(&name);
         }
     }
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

@@ -68,7 +68,7 @@ pub(super) async fn run(server: &Server, folder: &Path, quick: bool) -> Result<(
 }
 
 /// Publishes all trades; CPU of the server in ns a tick, and ticks a second until the last acknowledgement.
-pub(super) async fn publish(
+pub(crate) async fn publish(
     server: &Server,
     producer: &str,
     trades: &[Trade],

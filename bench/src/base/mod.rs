@@ -1,7 +1,7 @@
 //! The first slice on SQLite: durable ingest, an average over 10 M ticks, latest prices, and stored bytes.
 
 mod bytes;
-mod ingest;
+pub(crate) mod ingest;
 mod reads;
 
 use std::path::Path;

@@ -8,7 +8,7 @@ use tapefeed_client::Client;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{average, health, history, import, instruments, latest, publish, runs, statistics, watch};
+use crate::{average, bars, health, history, import, instruments, latest, publish, replay, runs, statistics, watch};
 
 /// Read, watch, publish and import market data of a Tapefeed server.
 ///
@@ -39,10 +39,12 @@ enum Command {
     History(history::Args),
     Average(average::Args),
     Statistics(statistics::Args),
+    Bars(bars::Args),
     Watch(watch::Args),
     Import(import::Args),
     Runs(runs::Args),
     Publish(publish::Args),
+    Replay(replay::Args),
     Health(health::Args),
 }
 
@@ -81,10 +83,12 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::History(args) => history::run(&client, args, &mut output).await?,
         Command::Average(args) => average::run(&client, args, &mut output).await?,
         Command::Statistics(args) => statistics::run(&client, args, &mut output).await?,
+        Command::Bars(args) => bars::run(&client, args, &mut output).await?,
         Command::Watch(args) => watch::run(&client, args, &mut output).await?,
         Command::Import(args) => import::run(&client, args, &mut output).await?,
         Command::Runs(args) => runs::run(&client, args, &mut output).await?,
         Command::Publish(args) => publish::run(&client, args, &mut output).await?,
+        Command::Replay(args) => replay::run(&client, args, &mut output).await?,
         Command::Health(args) => health::run(&client, args, &mut output).await?,
     }
     output.flush()?;
@@ -113,11 +117,18 @@ mod tests {
             "tapefeed statistics BTCUSDT --venue BINANCE",
             "tapefeed watch",
             "tapefeed watch AAPL --from-cursor AQID+g==",
+            "tapefeed watch --snapshot --conflate 250ms --backfill",
+            "tapefeed watch AAPL --conflate 0 --start-time 2024-08-09 --if-expired oldest",
             "tapefeed import a.csv b.csv.gz --map time=ts,price=px --time-unit ms --venue X --symbol Y",
             "tapefeed runs",
+            "tapefeed bars PETR4 --venue B3 --published --start 2024-08-08 --end 2024-08-10",
+            "tapefeed bars PETR4 --venue B3",
             "tapefeed runs show run-1",
+            "tapefeed runs rejects run-1 --json",
             "tapefeed runs cancel run-1",
             "tapefeed publish --producer feed-1 --backfill",
+            "tapefeed replay capture.jsonl.gz --speed 60 --as-live",
+            "tapefeed replay a.csv --speed max --venue X --symbol Y --time-unit ms",
             "tapefeed --server http://example.com:1 health",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
@@ -135,11 +146,19 @@ mod tests {
             "tapefeed average AAPL --period 5m --start 2024-08-09",
             "tapefeed average AAPL --decimals 37",
             "tapefeed average AAPL --period 2mo",
+            "tapefeed bars PETR4 --published",
+            "tapefeed bars PETR4 --venue B3 --published --start 1723161255s",
+            "tapefeed bars PETR4 --venue B3 --published --end 2024-08-09T00:00:00Z",
+            "tapefeed runs rejects",
             "tapefeed watch --from-cursor ?",
+            "tapefeed watch --snapshot --start-time 2024-08-09",
+            "tapefeed watch --conflate soon",
             "tapefeed import",
             "tapefeed import a.csv --map colour=red",
             "tapefeed import a.csv --time-unit h",
             "tapefeed import a.csv --delimiter ab",
+            "tapefeed replay",
+            "tapefeed replay a.csv --speed 0",
         ] {
             let parsed = Cli::try_parse_from(line.split(' '));
             assert!(parsed.is_err(), "{line}: {parsed:?}");

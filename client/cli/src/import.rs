@@ -4,11 +4,12 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clap::{Args as ClapArgs, ValueEnum};
+use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
-use tapefeed_client::{Client, Import, ImportFormat, ImportOptions, ImportProgress, RunState, TickField, TimeUnit};
+use tapefeed_client::{Client, Import, ImportProgress, RunState};
 
 use crate::failure::Failure;
+use crate::file::FileArgs;
 use crate::output::{Output, count, notice};
 use crate::runs::print_one;
 use crate::time::short_duration;
@@ -32,70 +33,16 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
 
-    /// The venue of all ticks, if the file has none
-    #[arg(long)]
-    venue: Option<String>,
-
-    /// The symbol of all ticks, if the file has none
-    #[arg(long)]
-    symbol: Option<String>,
-
-    /// Which column holds which field, such as time=ts,price=px. Fields: time, receive_time, venue, symbol, price,
-    /// quantity, side, trade_id
-    #[arg(long, value_delimiter = ',', value_parser = parse_mapping, value_name = "FIELD=COLUMN")]
-    map: Vec<(TickField, String)>,
-
-    /// The unit of times that are numbers; without it, it must be evident from the column's name
-    #[arg(long, value_enum, value_name = "UNIT")]
-    time_unit: Option<UnitArg>,
-
-    /// The same for receive times
-    #[arg(long, value_enum, value_name = "UNIT")]
-    receive_time_unit: Option<UnitArg>,
-
-    /// The format; without it, recognised by the content
-    #[arg(long, value_enum)]
-    format: Option<FormatArg>,
-
-    /// The character between two columns, or `tab`
-    #[arg(long, value_parser = parse_delimiter, value_name = "CHARACTER")]
-    delimiter: Option<char>,
-
-    /// How many lines may be rejected before the import fails [default: 1000]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
-    max_rejects: Option<u32>,
+    #[command(flatten)]
+    file: FileArgs,
 
     /// Import the same bytes again with other options
     #[arg(long)]
     again: bool,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum UnitArg {
-    S,
-    Ms,
-    Us,
-    Ns,
-    /// RFC 3339
-    Text,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum FormatArg {
-    /// Trades with a header
-    Csv,
-    /// A capture of Binance's WebSocket
-    Binance,
-    /// One tick a line as JSON
-    JsonLines,
-    /// Trades of B3
-    B3,
-    /// Daily quotes of B3
-    Cotahist,
-}
-
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
-    let options = options(&args);
+    let options = args.file.import_options().again(args.again);
     let mut failed = 0u64;
     for file in &args.files {
         let name = file.display().to_string();
@@ -129,83 +76,6 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     }
 }
 
-fn options(args: &Args) -> ImportOptions {
-    let mut options = ImportOptions::new().again(args.again);
-    if let Some(venue) = &args.venue {
-        options = options.venue(venue);
-    }
-    if let Some(symbol) = &args.symbol {
-        options = options.symbol(symbol);
-    }
-    for (field, column) in &args.map {
-        options = options.map(*field, column);
-    }
-    if let Some(unit) = args.time_unit {
-        options = options.time_unit(unit.into());
-    }
-    if let Some(unit) = args.receive_time_unit {
-        options = options.receive_time_unit(unit.into());
-    }
-    if let Some(format) = args.format {
-        options = options.format(match format {
-            FormatArg::Csv => ImportFormat::Csv,
-            FormatArg::Binance => ImportFormat::BinanceCapture,
-            FormatArg::JsonLines => ImportFormat::JsonLines,
-            FormatArg::B3 => ImportFormat::B3Trades,
-            FormatArg::Cotahist => ImportFormat::Cotahist,
-        });
-    }
-    if let Some(delimiter) = args.delimiter {
-        options = options.delimiter(delimiter);
-    }
-    if let Some(max_rejects) = args.max_rejects {
-        options = options.max_rejects(max_rejects);
-    }
-    options
-}
-
-impl From<UnitArg> for TimeUnit {
-    fn from(unit: UnitArg) -> TimeUnit {
-        match unit {
-            UnitArg::S => TimeUnit::Seconds,
-            UnitArg::Ms => TimeUnit::Milliseconds,
-            UnitArg::Us => TimeUnit::Microseconds,
-            UnitArg::Ns => TimeUnit::Nanoseconds,
-            UnitArg::Text => TimeUnit::Text,
-        }
-    }
-}
-
-fn parse_mapping(text: &str) -> Result<(TickField, String), String> {
-    let (field, column) = text.split_once('=').ok_or("write FIELD=COLUMN, such as time=ts")?;
-    let field = match field {
-        "time" | "event_time" => TickField::EventTime,
-        "receive_time" => TickField::ReceiveTime,
-        "venue" => TickField::Venue,
-        "symbol" => TickField::Symbol,
-        "price" => TickField::Price,
-        "quantity" => TickField::Quantity,
-        "side" => TickField::Side,
-        "trade_id" => TickField::TradeId,
-        other => return Err(format!("{other} is no field of a tick")),
-    };
-    if column.is_empty() {
-        return Err("the column's name is missing".to_owned());
-    }
-    Ok((field, column.to_owned()))
-}
-
-fn parse_delimiter(text: &str) -> Result<char, String> {
-    if matches!(text, "tab" | "\\t") {
-        return Ok('\t');
-    }
-    let mut characters = text.chars();
-    match (characters.next(), characters.next()) {
-        (Some(one), None) => Ok(one),
-        _ => Err("one character, or tab".to_owned()),
-    }
-}
-
 /// Tells how an import ended.
 fn report(name: &str, import: &Import, took: Duration, output: &mut Output) -> Result<(), Failure> {
     let run = &import.run;
@@ -223,7 +93,8 @@ fn report(name: &str, import: &Import, took: Duration, output: &mut Output) -> R
     }
     let shown = run.first_rejects.len() as u64;
     if run.reject_count > shown && shown > 0 {
-        notice(&format!("  and {} more", run.reject_count - shown))?;
+        let more = run.reject_count - shown;
+        notice(&format!("  and {more} more: tapefeed runs rejects {}", run.run_id))?;
     }
     Ok(())
 }
@@ -242,6 +113,9 @@ fn summary(import: &Import, took: Duration) -> String {
         }
         state => format!("{}, with {ticks} stored", state.as_str()),
     };
+    if run.published_count > 0 {
+        text += &format!(", {} published", count(run.published_count, "line", "lines"));
+    }
     if run.reject_count > 0 {
         text += &format!(", {} rejected", count(run.reject_count, "line", "lines"));
     }
@@ -356,25 +230,6 @@ fn draw(bar: &ProgressBar, done: u64, total: Option<u64>, template: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mappings_name_a_field_and_a_column() {
-        assert_eq!(parse_mapping("time=ts"), Ok((TickField::EventTime, "ts".to_owned())));
-        assert_eq!(parse_mapping("price=Px (USD)"), Ok((TickField::Price, "Px (USD)".to_owned())));
-        for text in ["time", "time=", "=ts", "colour=red"] {
-            assert!(parse_mapping(text).is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn delimiters_are_one_character() {
-        assert_eq!(parse_delimiter(";"), Ok(';'));
-        assert_eq!(parse_delimiter("tab"), Ok('\t'));
-        assert_eq!(parse_delimiter("\\t"), Ok('\t'));
-        for text in ["", ";;"] {
-            assert!(parse_delimiter(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn every_bar_can_be_drawn() {

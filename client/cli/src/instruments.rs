@@ -35,6 +35,17 @@ struct Line<'a> {
     last_event_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_price: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details<'a>>,
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    isin: &'a str,
+    issuer: &'a str,
+    share_class: &'a str,
+    currency: &'a str,
+    as_of_date: &'a str,
 }
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
@@ -45,29 +56,46 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     if let Some(symbol) = args.symbol {
         query = query.symbol(symbol);
     }
-    let mut table = Table::new(&[
-        ("VENUE", Align::Left),
-        ("SYMBOL", Align::Left),
-        ("TICKS", Align::Right),
-        ("FIRST", Align::Left),
-        ("LAST", Align::Left),
-        ("LAST PRICE", Align::Right),
-    ]);
+    let mut rows = Vec::new();
+    // Without details, the table stays narrow.
+    let mut detailed = false;
     let mut pages = std::pin::pin!(client.instrument_pages(query));
     while let Some(page) = pages.next().await {
         for instrument in page?.items {
             if output.is_json() {
                 output.object(&line(&instrument))?;
             } else {
-                table.row(row(&instrument));
+                detailed |= instrument.details.is_some();
+                rows.push(row(&instrument));
             }
         }
     }
     if !output.is_json() {
+        let columns = if detailed { &COLUMNS[..] } else { &COLUMNS[..OF_TICKS] };
+        let mut table = Table::new(columns);
+        for mut row in rows {
+            row.truncate(columns.len());
+            table.row(row);
+        }
         output.table(table, "no instruments: publish or import ticks, and they are created")?;
     }
     Ok(())
 }
+
+/// The columns, those of details last.
+const COLUMNS: [(&str, Align); 8] = [
+    ("VENUE", Align::Left),
+    ("SYMBOL", Align::Left),
+    ("TICKS", Align::Right),
+    ("FIRST", Align::Left),
+    ("LAST", Align::Left),
+    ("LAST PRICE", Align::Right),
+    ("ISIN", Align::Left),
+    ("ISSUER", Align::Left),
+];
+
+/// How many columns are not of details.
+const OF_TICKS: usize = 6;
 
 fn line(instrument: &Instrument) -> Line<'_> {
     let (first, last) = (&instrument.first_tick, &instrument.last_tick);
@@ -81,6 +109,13 @@ fn line(instrument: &Instrument) -> Line<'_> {
         first_event_time: first.as_ref().map(|tick| tick.event_time.to_string()),
         last_event_time: last.as_ref().map(|tick| tick.event_time.to_string()),
         last_price: last.as_ref().map(|tick| tick.price.to_string()),
+        details: instrument.details.as_ref().map(|details| Details {
+            isin: &details.isin,
+            issuer: &details.issuer,
+            share_class: &details.share_class,
+            currency: &details.currency,
+            as_of_date: &details.as_of_date,
+        }),
     }
 }
 
@@ -90,6 +125,7 @@ fn row(instrument: &Instrument) -> Vec<String> {
         let tick = tick.as_ref();
         tick.map(|tick| short(tick.event_time)).unwrap_or_default()
     };
+    let details = instrument.details.as_ref();
     vec![
         instrument.venue.clone(),
         instrument.symbol.clone(),
@@ -97,5 +133,7 @@ fn row(instrument: &Instrument) -> Vec<String> {
         time(first),
         time(last),
         last.as_ref().map(|tick| tick.price.to_string()).unwrap_or_default(),
+        details.map(|details| details.isin.clone()).unwrap_or_default(),
+        details.map(|details| details.issuer.clone()).unwrap_or_default(),
     ]
 }

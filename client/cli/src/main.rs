@@ -4,8 +4,10 @@
 //! and out in `time`. Start reading at `cli`.
 
 mod average;
+mod bars;
 mod cli;
 mod failure;
+mod file;
 mod health;
 mod history;
 mod import;
@@ -15,6 +17,7 @@ mod lines;
 mod output;
 mod publish;
 mod range;
+mod replay;
 mod runs;
 mod statistics;
 mod table;

@@ -36,7 +36,7 @@ struct Summary {
 }
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
-    let producer = args.producer.unwrap_or_else(random_producer);
+    let producer = args.producer.unwrap_or_else(|| random_name("cli"));
     let publisher = client.publisher(producer).backfill(args.backfill).start().await?;
     let mut passed_over = 0;
     let input = read(&publisher, &mut passed_over).await;
@@ -72,10 +72,10 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
 }
 
 /// A name that no other publisher has.
-fn random_producer() -> String {
+pub(crate) fn random_name(kind: &str) -> String {
     // The standard library seeds each hasher from the system's randomness.
     use std::hash::{BuildHasher as _, RandomState};
-    format!("cli-{:016x}", RandomState::new().hash_one(std::process::id()))
+    format!("{kind}-{:016x}", RandomState::new().hash_one(std::process::id()))
 }
 
 /// Sends standard input, up to its end or the first line that is no tick.
@@ -101,7 +101,7 @@ async fn read(publisher: &Publisher, passed_over: &mut u64) -> Result<(), Failur
 }
 
 /// Names the ticks that were refused.
-fn explain(refused: &RefusedBatches) -> Result<(), Failure> {
+pub(crate) fn explain(refused: &RefusedBatches) -> Result<(), Failure> {
     for batch in &refused.batches {
         for violation in &batch.violations {
             let tick = violation.index.and_then(|index| batch.ticks.get(index));

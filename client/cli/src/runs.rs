@@ -2,11 +2,11 @@
 
 use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use serde::Serialize;
-use tapefeed_client::{Client, Run, RunQuery, RunState};
+use tapefeed_client::{Client, RejectQuery, RejectedLine, Run, RunQuery, RunState};
 use tokio_stream::StreamExt as _;
 
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, notice};
 use crate::table::{Align, Table};
 use crate::time::short;
 
@@ -30,6 +30,11 @@ pub(crate) struct Args {
 enum Command {
     /// Show one run
     Show {
+        /// The name of the run
+        run_id: String,
+    },
+    /// Show all rejected lines of a run that the server keeps
+    Rejects {
         /// The name of the run
         run_id: String,
     },
@@ -64,6 +69,9 @@ struct Line<'a> {
     tick_count: u64,
     reject_count: u64,
     ignored_count: u64,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ignored_lines: Vec<Ignored<'a>>,
+    published_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<RunError<'a>>,
     create_time: Option<String>,
@@ -87,6 +95,12 @@ struct RunError<'a> {
 }
 
 #[derive(Serialize)]
+struct Ignored<'a> {
+    kind: &'a str,
+    count: u64,
+}
+
+#[derive(Serialize)]
 struct Reject<'a> {
     line_number: u64,
     reason: &'static str,
@@ -97,6 +111,7 @@ struct Reject<'a> {
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
     match args.command {
         Some(Command::Show { run_id }) => print_one(&client.run(&run_id).await?, output),
+        Some(Command::Rejects { run_id }) => rejects(client, run_id, output).await,
         Some(Command::Cancel { run_id }) => print_one(&client.cancel_run(&run_id).await?, output),
         None => list(client, args.state, args.limit, output).await,
     }
@@ -148,6 +163,43 @@ async fn list(client: &Client, state: Option<StateArg>, limit: u64, output: &mut
     Ok(())
 }
 
+/// Prints every rejected line, page by page.
+async fn rejects(client: &Client, run_id: String, output: &mut Output) -> Result<(), Failure> {
+    let mut table =
+        Table::new(&[("LINE", Align::Right), ("REASON", Align::Left), ("MESSAGE", Align::Left), ("TEXT", Align::Left)]);
+    let mut headed = false;
+    let mut counts = (0, 0);
+    let mut pages = std::pin::pin!(client.reject_pages(RejectQuery::of(run_id)));
+    while let Some(page) = pages.next().await {
+        let page = page?;
+        counts = (page.reject_count, page.kept_count);
+        for reject in &page.lines {
+            if output.is_json() {
+                output.object(&Reject::new(reject))?;
+                continue;
+            }
+            table.row(vec![
+                reject.line_number.to_string(),
+                reason_name(reject.reason).to_owned(),
+                reject.message.clone(),
+                reject.text.clone(),
+            ]);
+        }
+        if !headed && !table.is_empty() {
+            headed = true;
+            output.line(&table.header())?;
+        }
+        output.rows(&mut table)?;
+    }
+    let (rejected, kept) = counts;
+    if rejected == 0 {
+        notice("no line was rejected")?;
+    } else if kept < rejected {
+        notice(&format!("{rejected} lines were rejected; the server keeps the first {kept} of them"))?;
+    }
+    Ok(())
+}
+
 /// Prints a run: as JSON, or its values below each other and its first rejected lines.
 pub(crate) fn print_one(run: &Run, output: &mut Output) -> Result<(), Failure> {
     if output.is_json() {
@@ -162,7 +214,10 @@ pub(crate) fn print_one(run: &Run, output: &mut Output) -> Result<(), Failure> {
     pairs.push(("lines", run.line_count.to_string()));
     pairs.push(("ticks", run.tick_count.to_string()));
     pairs.push(("rejected", run.reject_count.to_string()));
-    pairs.push(("ignored", run.ignored_count.to_string()));
+    if run.published_count > 0 {
+        pairs.push(("published", run.published_count.to_string()));
+    }
+    pairs.push(("ignored", ignored(run)));
     for (name, time) in [("begun", run.create_time), ("ended", run.finish_time)] {
         if let Some(time) = time {
             pairs.push((name, short(time)));
@@ -179,7 +234,19 @@ pub(crate) fn print_one(run: &Run, output: &mut Output) -> Result<(), Failure> {
         output.line(&format!("line {}: {}", reject.line_number, reject.message))?;
         output.line(&format!("    {}", reject.text))?;
     }
+    if run.reject_count > run.first_rejects.len() as u64 {
+        output.line(&format!("all: tapefeed runs rejects {}", run.run_id))?;
+    }
     Ok(())
+}
+
+/// How many lines were passed over, and what they are.
+fn ignored(run: &Run) -> String {
+    let kinds: Vec<String> = run.ignored_lines.iter().map(|of| format!("{} {}", of.count, of.kind)).collect();
+    match kinds.len() {
+        0 => run.ignored_count.to_string(),
+        _ => format!("{} ({})", run.ignored_count, kinds.join(", ")),
+    }
 }
 
 fn line(run: &Run) -> Line<'_> {
@@ -195,6 +262,8 @@ fn line(run: &Run) -> Line<'_> {
         tick_count: run.tick_count,
         reject_count: run.reject_count,
         ignored_count: run.ignored_count,
+        ignored_lines: run.ignored_lines.iter().map(|of| Ignored { kind: &of.kind, count: of.count }).collect(),
+        published_count: run.published_count,
         error: run
             .failure
             .as_ref()
@@ -205,16 +274,18 @@ fn line(run: &Run) -> Line<'_> {
         digest: &run.digest,
         trace_id: &run.trace_id,
         cursor: run.cursor.as_ref().map(|cursor| cursor.to_string()),
-        first_rejects: run
-            .first_rejects
-            .iter()
-            .map(|reject| Reject {
-                line_number: reject.line_number,
-                reason: reason_name(reject.reason),
-                message: &reject.message,
-                text: &reject.text,
-            })
-            .collect(),
+        first_rejects: run.first_rejects.iter().map(Reject::new).collect(),
+    }
+}
+
+impl<'a> Reject<'a> {
+    fn new(reject: &'a RejectedLine) -> Reject<'a> {
+        Reject {
+            line_number: reject.line_number,
+            reason: reason_name(reject.reason),
+            message: &reject.message,
+            text: &reject.text,
+        }
     }
 }
 

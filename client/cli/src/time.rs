@@ -23,6 +23,13 @@ pub(crate) fn parse_time(text: &str) -> Result<UnixNanos, String> {
     i64::try_from(timestamp.as_nanosecond()).map(UnixNanos).map_err(|_| "times lie between 1677 and 2262".to_owned())
 }
 
+/// Reads a day of the calendar, and writes it as the contract does.
+pub(crate) fn parse_date(text: &str) -> Result<String, String> {
+    let date = text.parse::<civil::Date>().ok().map(|date| date.to_string());
+    // The parser also takes other forms, and times of a day, which it drops.
+    date.filter(|date| date == text).ok_or_else(|| "write a date as 2024-08-09".to_owned())
+}
+
 /// Reads digits with an optional unit and decimals; `None` if the text is something else.
 fn unix_time(text: &str) -> Result<Option<UnixNanos>, String> {
     let digits_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -65,6 +72,11 @@ pub(crate) fn parse_period(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Reads a length of time that may be 0.
+pub(crate) fn parse_interval(text: &str) -> Result<Duration, String> {
+    if text == "0" { Ok(Duration::ZERO) } else { parse_period(text) }
+}
+
 /// A time for people: as many decimals as it needs, by threes.
 pub(crate) fn short(time: UnixNanos) -> String {
     let text = time.to_string();
@@ -96,6 +108,16 @@ pub(crate) fn short_duration(nanos: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn dates_are_days_of_the_calendar() {
+        for text in ["1986-01-02", "2024-02-29", "9999-12-31"] {
+            assert_eq!(parse_date(text).as_deref(), Ok(text));
+        }
+        for text in ["2023-02-29", "20240809", "2024-08-09T00:00:00", "2024-08-09 12:00", "1723161255", "today", ""] {
+            assert!(parse_date(text).is_err(), "{text:?}");
+        }
+    }
 
     #[test]
     fn times_are_read_in_every_documented_form() {

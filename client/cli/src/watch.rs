@@ -1,14 +1,25 @@
 //! `tapefeed watch`: live ticks as they come, over cuts and restarts of the server.
 
-use clap::Args as ClapArgs;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
-use tapefeed_client::{Client, Cursor, Event, SelectorStatus, Subscription, SubscriptionStream, Tick, UnixNanos};
+use tapefeed_client::{
+    Client, Cursor, Event, IfUnavailable, Selector, SelectorStatus, Subscription, SubscriptionStream, Tick, UnixNanos,
+};
 
 use crate::failure::Failure;
 use crate::lines::{TickLine, tick_row, tick_table};
 use crate::output::{Output, count, notice};
 use crate::table::Table;
-use crate::time::{parse_time, short, short_duration};
+use crate::time::{parse_interval, parse_time, short, short_duration};
+
+/// From so many symbols on, columns are less work than rows: few symbols have few ticks, and rows are simpler to look at
+/// on the wire.
+const COLUMNS_FROM: usize = 8;
+
+/// How many symbols a notice names before it only counts.
+const NAMED_SYMBOLS: usize = 5;
 
 /// Follow live ticks; notices go to standard error
 ///
@@ -29,15 +40,39 @@ pub(crate) struct Args {
 
     /// Start with what was stored at or after this time, by the server's clock
     #[arg(long, value_parser = parse_time, value_name = "TIME", conflicts_with = "from_cursor")]
-    from_time: Option<UnixNanos>,
+    start_time: Option<UnixNanos>,
+
+    /// Start with the latest tick of each symbol
+    #[arg(long, conflicts_with_all = ["from_cursor", "start_time"])]
+    snapshot: bool,
+
+    /// What to do if the start is older than what the server can replay
+    #[arg(long, value_name = "WHAT", default_value = "fail")]
+    if_expired: IfExpired,
+
+    /// Only the newest tick of each symbol, in rounds at least this far apart: 250ms, 1s, or 0 for as fast as they are
+    /// shown
+    #[arg(long, value_parser = parse_interval, value_name = "INTERVAL")]
+    conflate: Option<Duration>,
 
     /// Also show ticks that are imported or filled in
     #[arg(long)]
-    include_backfill: bool,
+    backfill: bool,
 
     /// Stop after this many ticks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
+}
+
+/// What happens to a start that is too old.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum IfExpired {
+    /// End with an error
+    Fail,
+    /// Start with the oldest tick that is kept
+    Oldest,
+    /// Start with the latest tick of each symbol
+    Snapshot,
 }
 
 /// An event that is no tick, as a line of JSON.
@@ -54,6 +89,15 @@ enum EventLine<'a> {
     Progress {
         log_seq: u64,
         server_time: String,
+        cursor: Option<String>,
+    },
+    SnapshotBegin {
+        log_seq: u64,
+        tick_count: u32,
+    },
+    SnapshotEnd {
+        log_seq: u64,
+        without_data: Vec<String>,
         cursor: Option<String>,
     },
     ReplayCompleted {
@@ -117,12 +161,26 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     if let Some(cursor) = args.from_cursor.clone() {
         subscription = subscription.after(cursor);
     }
-    if let Some(time) = args.from_time {
+    if let Some(time) = args.start_time {
         subscription = subscription.from_time(time);
     }
-    if args.include_backfill {
+    if args.snapshot {
+        subscription = subscription.snapshot();
+    }
+    if args.symbols.is_empty() || args.symbols.len() >= COLUMNS_FROM {
+        subscription = subscription.columns();
+    }
+    if let Some(interval) = args.conflate {
+        subscription = subscription.conflated(interval);
+    }
+    if args.backfill {
         subscription = subscription.include_backfill();
     }
+    subscription = subscription.if_unavailable(match args.if_expired {
+        IfExpired::Fail => IfUnavailable::Fail,
+        IfExpired::Oldest => IfUnavailable::FromOldest,
+        IfExpired::Snapshot => IfUnavailable::Snapshot,
+    });
     let mut watch = Watch {
         stream: client.subscribe(subscription),
         output,
@@ -235,6 +293,13 @@ impl Watch<'_> {
                 server_time: server_time.to_string(),
                 cursor: cursor.as_ref().map(Cursor::to_string),
             },
+            Event::SnapshotBegin { log_seq, tick_count } => {
+                EventLine::SnapshotBegin { log_seq: *log_seq, tick_count: *tick_count }
+            }
+            Event::SnapshotEnd { log_seq, without_data } => {
+                let without_data = without_data.iter().map(selected).collect();
+                EventLine::SnapshotEnd { log_seq: *log_seq, without_data, cursor }
+            }
             Event::ReplayCompleted { log_seq } => EventLine::ReplayCompleted { log_seq: *log_seq },
             Event::SourceGap(gap) => EventLine::SourceGap {
                 source: &gap.source,
@@ -308,25 +373,31 @@ impl Watch<'_> {
                 }
                 return Ok(());
             }
+            Event::SnapshotEnd { without_data, .. } if !without_data.is_empty() => {
+                let symbols: Vec<String> = without_data.iter().map(selected).collect();
+                format!("no ticks yet of {}", few(&symbols))
+            }
             Event::SourceGap(gap) => format!(
-                "{} lost data on {} from {} to {}: {}{}",
+                "{} lost data on {} from {} to {}: {}{}{}",
                 gap.source,
-                gap.venue,
+                place(&gap.venue, &gap.symbols),
                 time(&gap.start_time),
                 time(&gap.end_time),
                 gap.cause.as_str(),
                 if gap.recoverable { ", may come back" } else { "" },
+                remark(&gap.detail),
             ),
             Event::SourceGapFilled(filled) => format!(
                 "{} got lost data on {} back, from {} to {}",
                 filled.source,
-                filled.venue,
+                place(&filled.venue, &filled.symbols),
                 time(&filled.start_time),
                 time(&filled.end_time),
             ),
             Event::SourceStatus(status) => {
-                let state = if status.up { "up" } else { "down" };
-                format!("{} on {} is {state}", status.source, status.venue)
+                let state = if status.up { "up" } else { "down: silence says nothing about the market" };
+                let place = place(&status.venue, &status.symbols);
+                format!("{} on {place} is {state}{}", status.source, remark(&status.detail))
             }
             Event::StreamGap { from_log_seq, to_log_seq, cause } => {
                 let cause = cause.as_str();
@@ -353,5 +424,46 @@ impl Watch<'_> {
             notice(&format!("to go on from here: --from-cursor {cursor}"))?;
         }
         Ok(())
+    }
+}
+
+/// A venue, and its symbols if it is not about all of them.
+fn place(venue: &str, symbols: &[String]) -> String {
+    if symbols.is_empty() { venue.to_owned() } else { format!("{venue} ({})", few(symbols)) }
+}
+
+/// The first of several names, and how many there are beside.
+fn few(names: &[String]) -> String {
+    let named = names[..names.len().min(NAMED_SYMBOLS)].join(", ");
+    match names.len().saturating_sub(NAMED_SYMBOLS) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+/// What the source says about it.
+fn remark(detail: &str) -> String {
+    if detail.is_empty() { String::new() } else { format!(" ({detail})") }
+}
+
+/// A selector as people write it.
+fn selected(selector: &Selector) -> String {
+    match selector.venue_name() {
+        "" => selector.symbol_name().to_owned(),
+        venue => format!("{venue}:{}", selector.symbol_name()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_name_a_few_symbols_and_count_the_rest() {
+        let names: Vec<String> = (1..=7).map(|number| format!("S{number}")).collect();
+        assert_eq!(place("V", &[]), "V");
+        assert_eq!(place("V", &names[..2]), "V (S1, S2)");
+        assert_eq!(place("V", &names), "V (S1, S2, S3, S4, S5 and 2 more)");
+        assert_eq!((remark(""), remark("why")), (String::new(), " (why)".to_owned()));
     }
 }

@@ -18,6 +18,7 @@ use tonic::{Request, Response, Status};
 use crate::Error;
 use crate::backoff::{Backoff, Delays};
 use crate::connector::{self, Connector};
+use crate::transport::Transport;
 
 /// The deadline of a unary call, retries included, unless the builder says otherwise.
 const DEFAULT_DEADLINE: Duration = Duration::from_secs(10);
@@ -227,17 +228,17 @@ impl Client {
     }
 
     /// A new connection for one attempt of one stream. It connects at the first call.
-    pub(crate) fn stream_channel(&self) -> Channel {
-        connector::open_lazy(&self.shared.endpoint, self.shared.connector.as_ref())
+    pub(crate) fn stream_channel(&self) -> Transport {
+        Transport::new(connector::open_lazy(&self.shared.endpoint, self.shared.connector.as_ref()))
     }
 
     /// The connection of unary calls.
-    pub(crate) fn call_channel(&self) -> Channel {
-        self.shared.calls.clone()
+    pub(crate) fn call_channel(&self) -> Transport {
+        Transport::new(self.shared.calls.clone())
     }
 
     /// Makes a call that may be repeated, and repeats it while the server is unavailable. The deadline covers all of it.
-    pub(crate) async fn call<Q, A, F>(&self, request: Q, call: impl Fn(Channel, Request<Q>) -> F) -> Result<A, Error>
+    pub(crate) async fn call<Q, A, F>(&self, request: Q, call: impl Fn(Transport, Request<Q>) -> F) -> Result<A, Error>
     where
         Q: Clone,
         F: Future<Output = Result<Response<A>, Status>>,
@@ -274,19 +275,19 @@ impl fmt::Debug for Client {
 
 // The stubs of the four services, with the limit on answers set.
 
-pub(crate) fn instrument_service(channel: Channel) -> InstrumentServiceClient<Channel> {
+pub(crate) fn instrument_service(channel: Transport) -> InstrumentServiceClient<Transport> {
     InstrumentServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-pub(crate) fn history_service(channel: Channel) -> HistoryServiceClient<Channel> {
+pub(crate) fn history_service(channel: Transport) -> HistoryServiceClient<Transport> {
     HistoryServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-pub(crate) fn live_service(channel: Channel) -> LiveServiceClient<Channel> {
+pub(crate) fn live_service(channel: Transport) -> LiveServiceClient<Transport> {
     LiveServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 
-pub(crate) fn ingest_service(channel: Channel) -> IngestServiceClient<Channel> {
+pub(crate) fn ingest_service(channel: Transport) -> IngestServiceClient<Transport> {
     IngestServiceClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES)
 }
 

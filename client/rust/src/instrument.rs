@@ -35,6 +35,24 @@ pub struct Instrument {
     pub price_decimals: u32,
     /// The greatest number of decimals seen in a quantity, 0 to 18.
     pub quantity_decimals: u32,
+    /// What the venue says about the instrument. `None` if nothing was imported. It has no position in the log.
+    pub details: Option<InstrumentDetails>,
+}
+
+/// What a venue published about an instrument on a day. Texts are the venue's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InstrumentDetails {
+    /// The ISIN, or the venue's internal code in its place. May be empty.
+    pub isin: String,
+    /// The short name of the issuer. May be empty.
+    pub issuer: String,
+    /// The class of the share and its marks. May be empty.
+    pub share_class: String,
+    /// The currency of prices as the venue writes it. May be empty.
+    pub currency: String,
+    /// The day on which the venue published this, `YYYY-MM-DD`.
+    pub as_of_date: String,
 }
 
 /// Which instruments to list, and what the answer must have seen.
@@ -137,7 +155,15 @@ impl Instrument {
             tick_count: instrument.tick_count,
             price_decimals: instrument.price_decimals,
             quantity_decimals: instrument.quantity_decimals,
+            details: instrument.details.map(InstrumentDetails::from_wire),
         })
+    }
+}
+
+impl InstrumentDetails {
+    fn from_wire(details: proto::InstrumentDetails) -> InstrumentDetails {
+        let proto::InstrumentDetails { isin, issuer, share_class, currency, as_of_date } = details;
+        InstrumentDetails { isin, issuer, share_class, currency, as_of_date }
     }
 }
 

@@ -3,10 +3,11 @@
 //! A [`Client`] speaks to one server. Its methods are the calls:
 //!
 //! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::latest`], [`Client::average`],
-//!   [`Client::statistics`], [`Client::instrument`] and [`Client::instrument_pages`];
+//!   [`Client::statistics`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
 //! - **live**: [`Client::subscribe`] gives a [`SubscriptionStream`], which reconnects and resumes by itself;
 //! - **publishing**: [`Client::publisher`] gives a [`Publisher`] with batches, credit and idempotent resend;
-//! - **importing**: [`Client::import_file`], [`Client::watch_run`], [`Client::run_pages`], [`Client::cancel_run`].
+//! - **importing**: [`Client::import_file`], [`Client::watch_run`], [`Client::run_pages`], [`Client::reject_pages`],
+//!   [`Client::cancel_run`].
 //!
 //! One [`Cursor`] joins them: a query says at which position it was answered, and a subscription goes on exactly there.
 //!
@@ -32,6 +33,10 @@
 //!
 //! Times are UTC nanoseconds ([`UnixNanos`]), prices and quantities are exact ([`Decimal`]), and every refusal of the
 //! server is an [`Error`] with a typed [`ErrorReason`]. The client needs a tokio runtime and starts no thread of its own.
+//!
+//! With the feature `otel`, a call that is made inside a trace of OpenTelemetry gets a span `rpc.client`, and tells the
+//! server by W3C Trace Context. A call outside a trace begins none; nor do the streams of a [`Publisher`] or a
+//! subscription, which live for days: there each batch is a trace of its own on the server.
 
 #![warn(missing_docs)]
 
@@ -54,6 +59,7 @@ mod source_event;
 mod testing;
 mod tick;
 mod time;
+mod transport;
 
 pub use tapefeed_proto::v1::ErrorReason;
 pub use tonic::Code;
@@ -64,12 +70,15 @@ pub use cursor::{Cursor, CursorInvalid};
 pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
 pub use health::Health;
-pub use history::{Average, Averaging, Latest, LatestTick, Method, PricePoint, Query, Statistics, TickQuery};
-pub use import::{
-    Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectedLine, Run, RunQuery, RunState,
-    TickField, TimeUnit,
+pub use history::{
+    Average, Averaging, Latest, LatestTick, Method, PricePoint, PublishedBar, PublishedBarQuery, Query, Statistics,
+    TickQuery,
 };
-pub use instrument::{Instrument, InstrumentQuery, Selector};
+pub use import::{
+    IgnoredLines, Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectPage, RejectQuery,
+    RejectedLine, Run, RunQuery, RunState, TickField, TimeUnit,
+};
+pub use instrument::{Instrument, InstrumentDetails, InstrumentQuery, Selector};
 pub use live::{
     Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus, StreamGapCause,
     Subscription, SubscriptionAck, SubscriptionStream,

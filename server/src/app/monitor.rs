@@ -10,7 +10,8 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::{Bus, BusState};
 use crate::grpc::health::Health;
 use crate::http::{Dependency, Readiness, State};
-use crate::store::Store;
+use crate::metrics::Metrics;
+use crate::store::{LogHead, Store};
 use crate::tape::{Current, Tape};
 
 /// How often it looks.
@@ -27,6 +28,7 @@ pub(super) struct Monitor {
     pub(super) tapes: Current<Tape>,
     pub(super) health: Health,
     pub(super) readiness: watch::Sender<Readiness>,
+    pub(super) metrics: Metrics,
 }
 
 impl Monitor {
@@ -53,7 +55,10 @@ impl Monitor {
 
     async fn look(&self, last: Option<&Seen>) -> Seen {
         let head = match tokio::time::timeout(STORE_DEADLINE, self.store.head()).await {
-            Ok(Ok(head)) => Ok(head.position),
+            Ok(Ok(head)) => {
+                self.measure(&head);
+                Ok(head.position)
+            }
             Ok(Err(problem)) => Err(problem.to_string()),
             Err(_) => Err(format!("no answer within {STORE_DEADLINE:?}")),
         };
@@ -70,6 +75,7 @@ impl Monitor {
         let store = match &head {
             Ok(_) => Dependency::up("store", ""),
             Err(problem) => {
+                self.metrics.tape.store_failed("check");
                 if last.is_none_or(|last| last.problem.is_none()) {
                     tracing::error!(%problem, "the store does not answer");
                 }
@@ -82,6 +88,19 @@ impl Monitor {
             dependencies: vec![store, bus(&self.bus.state()), hub],
         };
         Seen { readiness, shown, newest, problem: head.err() }
+    }
+
+    /// What only the store knows, for whoever scrapes: a scrape itself never asks the store.
+    fn measure(&self, head: &LogHead) {
+        let tape = &self.metrics.tape;
+        let entries = (head.position + 1).saturating_sub(head.oldest).max(1);
+        let lag = (head.position + 1).saturating_sub(head.hot_floor);
+        let uncompacted = u128::from(head.log_bytes) * u128::from(lag) / u128::from(entries);
+        tape.log_oldest.set(head.oldest as i64);
+        tape.log_bytes.set(head.log_bytes as i64);
+        tape.hot_floor_lag.set(lag as i64);
+        tape.uncompacted_bytes.set(uncompacted as i64);
+        tape.manifest_version.set(head.manifest_version as i64);
     }
 
     async fn tell(&self, seen: &Seen) {

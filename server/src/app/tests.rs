@@ -13,7 +13,7 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt as _;
 
 use super::*;
-use crate::config::ServeConfig;
+use crate::config::{LogConfig, ServeConfig};
 use crate::grpc::proto;
 use crate::grpc::proto::history_service_client::HistoryServiceClient;
 use crate::grpc::proto::live_service_client::LiveServiceClient;
@@ -46,9 +46,9 @@ impl Fixture {
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
             demo: None,
-            log: "info".into(),
+            log: LogConfig::default(),
         };
-        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits };
+        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits, metrics: Metrics::new() };
         let listener = bind(config.listen).await.unwrap();
         let app = App::start(&config, listener, outside).await.unwrap();
         Fixture { app, _folder: folder }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::units::{ByteCount, Span};
-use super::{BusUrl, ConfigError, Loopback, StoreUrl};
+use super::{BusUrl, ConfigError, LogFormat, Loopback, StoreUrl};
 
 /// Read if it is there and no other file is named.
 const DEFAULT_PATH: &str = "tapefeed.toml";
@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) demo_rate: Option<u32>,
     pub(super) demo_seed: Option<u64>,
     pub(super) log: Option<String>,
+    pub(super) log_format: Option<LogFormat>,
 }
 
 impl File {

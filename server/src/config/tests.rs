@@ -19,7 +19,7 @@ fn defaults_serve_a_local_file_for_this_machine() {
     assert_eq!(serve.log_retention_bytes, 8 << 30);
     assert_eq!(serve.history_retention, None);
     assert_eq!(serve.demo, None);
-    assert_eq!(serve.log, "info");
+    assert_eq!(serve.log, LogConfig::default());
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_flag_is_stronger_than_the_file() {
     let serve = read(&["serve", "--config", path, "--log-retention", "3h"]).unwrap();
     assert_eq!(serve.store, StoreUrl::Sqlite("from-file.db".into()));
     assert_eq!(serve.log_retention, Duration::from_secs(3 * 3_600));
-    assert_eq!(serve.log, "debug");
+    assert_eq!(serve.log.filter, "debug");
 
     let demo = read(&["demo", "--config", path]).unwrap();
     assert_eq!(demo.store, StoreUrl::Sqlite("./tapefeed-demo.db".into()));
@@ -71,6 +71,20 @@ fn wrong_options_say_what_to_write() {
 fn an_epoch_is_renewed_in_the_store_of_serve() {
     let line = ["tapefeed-server", "epoch", "renew", "--store", "sqlite://copy.db"];
     let config = CommandLine::try_parse_from(line).unwrap().resolve().unwrap();
-    let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: "info".into() };
+    let expected = Config::RenewEpoch { store: StoreUrl::Sqlite("copy.db".into()), log: LogConfig::default() };
     assert_eq!(config, expected);
+}
+
+#[test]
+fn a_log_filter_is_read_again_from_the_file_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("options.toml");
+    std::fs::write(&path, "log-format = \"json\"\n").unwrap();
+    let serve = read(&["serve", "--log", "warn", "--config", path.to_str().unwrap()]).unwrap();
+    assert_eq!((serve.log.filter.as_str(), serve.log.format), ("warn", LogFormat::Json));
+    assert_eq!(serve.log.reread().unwrap(), "warn");
+    std::fs::write(&path, "log = \"info,tapefeed_server::tape=debug\"\n").unwrap();
+    assert_eq!(serve.log.reread().unwrap(), "info,tapefeed_server::tape=debug");
+    std::fs::write(&path, "log = 7\n").unwrap();
+    assert!(serve.log.reread().is_err());
 }

@@ -1,7 +1,11 @@
 //! A segment's entries in memory.
 
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+
 use super::segment::{self, Entries, SegmentCorrupt};
-use super::{Cursor, Epoch, Origin, UnixNanos};
+use super::{Cursor, Epoch, InstrumentId, Origin, Traced, UnixNanos};
 
 /// The entries of one committed segment, decoded once and shared by everything that follows the log.
 #[derive(Debug)]
@@ -20,7 +24,45 @@ pub struct Block {
     pub chain: [u8; 16],
     /// The entries, with absolute positions.
     pub entries: Entries,
+    /// Its ticks as readers get them.
+    pub encodings: Encodings,
+    /// The traces of its batches, if it was made here and they are recorded.
+    pub traced: Traced,
 }
+
+/// A block's ticks as readers get them, each form made once by whoever needs it first and shared by all. What the bytes
+/// mean, only their maker knows.
+#[derive(Debug, Default)]
+pub struct Encodings {
+    /// Complete messages with all ticks as rows.
+    pub row_messages: OnceLock<Bytes>,
+    /// Complete messages with all ticks as columns.
+    pub column_messages: OnceLock<Bytes>,
+    /// Each tick as a row, for readers of some.
+    pub rows: OnceLock<Rows>,
+    /// Where each instrument's ticks are.
+    places: OnceLock<Vec<(InstrumentId, u32)>>,
+}
+
+/// The rows of a block one after the other.
+#[derive(Debug)]
+pub struct Rows {
+    /// All of them.
+    pub bytes: Bytes,
+    /// Where each one ends.
+    pub ends: Vec<u32>,
+}
+
+impl Rows {
+    /// The row of a tick, by its index in the block.
+    pub fn row(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start as usize..self.ends[index] as usize]
+    }
+}
+
+/// What a tick's encodings cost in memory once all of them are made, about.
+const ENCODED_BYTES: usize = 256;
 
 /// What a tick costs in memory, for byte bounds.
 pub const TICK_BYTES: usize = std::mem::size_of::<super::Tick>();
@@ -39,7 +81,8 @@ impl Block {
         if entries.ticks.len() + entries.controls.len() != entry_count as usize {
             return Err(SegmentCorrupt("its row counts other entries than its bytes hold"));
         }
-        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries })
+        let (traced, encodings) = (Traced::default(), Encodings::default());
+        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings })
     }
 
     /// Position of its last entry.
@@ -52,8 +95,30 @@ impl Block {
         Cursor { epoch: self.epoch, position: self.last_seq() }
     }
 
+    /// The greatest id among its ticks' instruments.
+    pub fn greatest_instrument(&self) -> Option<InstrumentId> {
+        self.by_instrument().last().map(|(instrument, _)| *instrument)
+    }
+
+    /// The indexes of an instrument's ticks, ascending.
+    pub fn places(&self, instrument: InstrumentId) -> impl Iterator<Item = u32> {
+        let places = self.by_instrument();
+        let from = places.partition_point(|(each, _)| *each < instrument);
+        places[from..].iter().take_while(move |(each, _)| *each == instrument).map(|(_, index)| *index)
+    }
+
+    fn by_instrument(&self) -> &[(InstrumentId, u32)] {
+        self.encodings.places.get_or_init(|| {
+            let ticks = self.entries.ticks.iter().enumerate();
+            let mut places: Vec<_> = ticks.map(|(index, tick)| (tick.instrument, index as u32)).collect();
+            places.sort_unstable();
+            places
+        })
+    }
+
     /// About how much memory it holds, in bytes.
     pub fn memory(&self) -> usize {
-        std::mem::size_of::<Block>() + self.entries.ticks.len() * TICK_BYTES + self.entries.controls.len() * 128
+        let controls = self.entries.controls.iter().map(|(_, control)| control.memory()).sum::<usize>();
+        std::mem::size_of::<Block>() + self.entries.ticks.len() * (TICK_BYTES + ENCODED_BYTES) + controls
     }
 }

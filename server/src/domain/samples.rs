@@ -84,7 +84,7 @@ fn any_habit() -> impl Strategy<Value = fn(&mut Tick)> {
 }
 
 /// Ticks of several instruments in the order of the log, dense from a position.
-pub(super) fn any_log(first_seq: u64, most: usize) -> impl Strategy<Value = Vec<Tick>> {
+pub(crate) fn any_log(first_seq: u64, most: usize) -> impl Strategy<Value = Vec<Tick>> {
     (vec(any_tick(), 0..most), vec(any_habit(), 0..3), any::<bool>()).prop_map(move |(mut ticks, habits, backfill)| {
         for (index, tick) in ticks.iter_mut().enumerate() {
             tick.log_seq = first_seq + index as u64;

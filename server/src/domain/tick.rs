@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Decimal, InstrumentId, Symbol, UnixNanos, Venue};
+use super::source::{Scope, SourceGap, SourceGapFilled, SourceStatus};
+use super::{Decimal, InstrumentId, Symbol, UnixNanos, Venue, segment};
 
 /// Which side was the aggressor of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -138,17 +139,31 @@ pub struct NewTick {
     pub trade_id: TradeId,
 }
 
-/// Valid ticks of one sender, stored all or not at all.
+/// What one sender sends at once, all of it valid: ticks, or what its source says about itself. Stored all or not at
+/// all.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Batch {
     /// The distinct instruments, in the order of their first tick.
     pub instruments: Vec<(Venue, Symbol)>,
     /// The ticks, in the order sent.
     pub ticks: Vec<NewTick>,
+    /// Other entries, which follow the ticks.
+    pub controls: Vec<Control>,
 }
 
 impl Batch {
-    /// A digest of the ticks as sent, before the server stamps anything: rows and columns of the same ticks agree.
+    /// How many entries of the log it becomes.
+    pub fn entry_count(&self) -> usize {
+        self.ticks.len() + self.controls.len()
+    }
+
+    /// About how much memory it holds, in bytes.
+    pub fn memory(&self) -> usize {
+        let controls = self.controls.iter().map(Control::memory).sum::<usize>();
+        self.ticks.len() * super::block::TICK_BYTES + controls
+    }
+
+    /// A digest of the entries as sent, before the server stamps anything: rows and columns of the same ticks agree.
     ///
     /// XXH3 with 128 bits over a fixed layout. It recognises a repeated batch; it is no defence against forgery.
     pub fn digest(&self) -> [u8; 16] {
@@ -189,37 +204,14 @@ impl Batch {
                 }
             }
         }
+        for control in &self.controls {
+            let (kind, bytes) = segment::control_bytes(control);
+            hash.update(&[0xff, kind]);
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(&bytes);
+        }
         hash.digest128().to_le_bytes()
     }
-}
-
-/// Why a source lost data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum GapCause {
-    /// Not known.
-    Unspecified = 0,
-    /// The source was not reachable.
-    Disconnected = 1,
-    /// The source's own numbers have a hole.
-    SequenceHole = 2,
-    /// The source said so.
-    Reported = 3,
-}
-
-/// A hole in what a source delivered, or the notice that it was filled.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SourceGap {
-    /// The source's name, at most 64 bytes.
-    pub source: Arc<str>,
-    /// What was missed, by event time, half-open.
-    pub range: super::TimeRange,
-    /// First and last missing number of the source's own sequence, where it has one.
-    pub sequence: Option<(u64, u64)>,
-    /// Why.
-    pub cause: GapCause,
-    /// Whether the source can deliver it again.
-    pub recoverable: bool,
 }
 
 /// An entry of the log that is not a tick.
@@ -227,17 +219,10 @@ pub struct SourceGap {
 pub enum Control {
     /// A source lost data.
     SourceGap(SourceGap),
-    /// What a source lost has been stored since.
-    SourceGapFilled(SourceGap),
+    /// A source got lost data back.
+    SourceGapFilled(SourceGapFilled),
     /// A source went up or down.
-    SourceStatus {
-        /// The source's name, at most 64 bytes.
-        source: Arc<str>,
-        /// Whether it delivers.
-        up: bool,
-        /// A sentence for people, at most 256 bytes.
-        detail: Arc<str>,
-    },
+    SourceStatus(SourceStatus),
     /// A source says that nothing older than this will come for its venue.
     Watermark {
         /// The venue.
@@ -263,6 +248,26 @@ pub enum Control {
         /// Its bytes.
         bytes: Vec<u8>,
     },
+}
+
+impl Control {
+    /// About how much memory it holds, in bytes.
+    pub fn memory(&self) -> usize {
+        /// A symbol is shared text behind a pointer.
+        const SYMBOL_BYTES: usize = 64;
+        let symbols = self.scope().map_or(0, |scope| scope.symbols.len());
+        std::mem::size_of::<Control>() + 512 + symbols * SYMBOL_BYTES
+    }
+
+    /// Which feed it is about, if it is an entry about a feed.
+    pub fn scope(&self) -> Option<&Scope> {
+        match self {
+            Control::SourceGap(gap) => Some(&gap.scope),
+            Control::SourceGapFilled(filled) => Some(&filled.scope),
+            Control::SourceStatus(status) => Some(&status.scope),
+            Control::Watermark { .. } | Control::Correction { .. } | Control::Unknown { .. } => None,
+        }
+    }
 }
 
 /// One entry of the log. Every entry has its own position.
@@ -299,8 +304,11 @@ mod tests {
             side: Side::Buy,
             trade_id: TradeId::None,
         };
-        let base =
-            Batch { instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())], ticks: vec![tick] };
+        let base = Batch {
+            instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())],
+            ticks: vec![tick],
+            controls: Vec::new(),
+        };
         let variants: Vec<fn(&mut Batch)> = vec![
             |_| (),
             |batch| batch.instruments[0].0 = Venue::new("W").unwrap(),
@@ -312,6 +320,9 @@ mod tests {
             |batch| batch.ticks[0].trade_id = TradeId::Number(0),
             |batch| batch.ticks[0].trade_id = TradeId::Text("".into()),
             |batch| batch.ticks.push(batch.ticks[0].clone()),
+            |batch| batch.controls.push(Control::Unknown { kind: 200, bytes: vec![1] }),
+            |batch| batch.controls.push(Control::Unknown { kind: 200, bytes: vec![2] }),
+            |batch| batch.controls.push(Control::Unknown { kind: 201, bytes: vec![1] }),
         ];
         let mut digests = std::collections::BTreeSet::new();
         for change in &variants {

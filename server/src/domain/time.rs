@@ -143,7 +143,7 @@ impl fmt::Display for UnixNanos {
 }
 
 /// Year, month and day of a count of days since 1970, by Howard Hinnant's `civil_from_days`.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+pub(super) fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted / 146_097;
     let day_of_era = shifted % 146_097;

@@ -25,6 +25,7 @@ use super::proto::ErrorReason;
 use super::violation::Violations;
 use crate::domain::Cursor;
 use crate::store::StoreError;
+use crate::trace;
 
 /// The domain of every reason.
 pub const DOMAIN: &str = "tapefeed";
@@ -154,6 +155,9 @@ impl From<Refusal> for Status {
     fn from(refusal: Refusal) -> Status {
         let reason = refusal.reason_name();
         let Facts { code, reason: _, message, mut metadata, mut violations, resource, retry_after, quota } = *refusal.0;
+        if let Some(here) = trace::current() {
+            metadata.insert("trace_id".into(), here.trace_id.to_string());
+        }
         if violations.total() > 0 {
             metadata.insert("violation_count".into(), violations.total().to_string());
         }

@@ -18,6 +18,7 @@ pub mod violation;
 pub use tapefeed_proto::v1 as proto;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{Request, Response};
@@ -29,7 +30,10 @@ use tower::{Layer as _, Service};
 
 use layers::cors::{Cors, is_preflight};
 use layers::guard::{Ends, Guard};
+use layers::measure::Measure;
 use layers::methods::Methods;
+
+use crate::metrics::RpcMetrics;
 
 /// Descriptors that are built into the program do not decode.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +47,7 @@ pub fn stack<B>(
     services: Routes,
     health: HealthServer<impl HealthService>,
     ends: Ends,
+    metrics: Arc<RpcMetrics>,
 ) -> Result<
     impl Service<Request<B>, Response = Response<Body>, Error = Infallible, Future: Send> + Clone + Send + Sync + 'static,
     DescriptorsBroken,
@@ -65,11 +70,11 @@ where
     };
     let reflection = reflected().build_v1().map_err(|error| broken(&error))?;
     let reflection_alpha = reflected().build_v1alpha().map_err(|error| broken(&error))?;
-    let methods = Methods::read(&described).map_err(|error| broken(&error))?;
+    let methods = Arc::new(Methods::read(&described).map_err(|error| broken(&error))?);
 
     let routes = services.add_service(health).add_service(reflection).add_service(reflection_alpha);
-    let guard = Guard::new(routes, methods, ends);
-    Ok(Cors::new(GrpcWebLayer::new().layer(guard)))
+    let guard = Guard::new(routes, methods.clone(), ends);
+    Ok(Cors::new(GrpcWebLayer::new().layer(Measure::new(guard, methods, metrics))))
 }
 
 /// Whether a request is for [`stack`]: gRPC, gRPC-Web, or a browser that asks before it calls.

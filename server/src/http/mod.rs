@@ -1,4 +1,4 @@
-//! Floor 3: what a browser or a probe asks for: a page, `/healthz` and `/readyz`.
+//! Floor 3: what a browser, a probe or Prometheus asks for: a page, `/healthz`, `/readyz` and `/metrics`.
 //!
 //! It shares its port with gRPC and knows nothing of it: what is no page here and looks like a call goes to the
 //! service it is given, and anything else is not found.
@@ -15,10 +15,12 @@ use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
-use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, StatusCode};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::sync::watch;
 use tower::{Service, ServiceExt as _};
+
+use crate::metrics::{Format, Metrics};
 
 /// The page at `/`: self-contained, with the address still to be filled in.
 const PAGE: &str = include_str!("page.html");
@@ -34,6 +36,7 @@ const JSON: [(HeaderName, &str); 2] = [(CONTENT_TYPE, "application/json"), (CACH
 pub fn router<S>(
     address: SocketAddr,
     readiness: watch::Receiver<Readiness>,
+    metrics: Metrics,
     is_call: fn(&Request) -> bool,
     calls: S,
 ) -> Router
@@ -46,6 +49,7 @@ where
         .route("/", get(move || async move { (PAGE_HEADERS, Html(page.clone())) }))
         .route("/healthz", get(alive))
         .route("/readyz", get(move || ready(readiness.clone())))
+        .route("/metrics", get(move |headers: HeaderMap| measured(metrics.clone(), headers)))
         .fallback(move |request: Request| {
             let calls = calls.clone();
             async move {
@@ -70,6 +74,20 @@ async fn ready(readiness: watch::Receiver<Readiness>) -> Response {
     let readiness = readiness.borrow().clone();
     let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, JSON, readiness.to_json()).into_response()
+}
+
+/// All metrics, in the format that is asked for. Written on a blocking thread: what is served here waits for nobody
+/// who scrapes.
+async fn measured(metrics: Metrics, headers: HeaderMap) -> Response {
+    let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+    let format = Format::accepted(accept.unwrap_or_default());
+    match tokio::task::spawn_blocking(move || metrics.text(format)).await {
+        Ok(text) => ([(CONTENT_TYPE, format.content_type()), (CACHE_CONTROL, "no-store")], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
 }
 
 fn not_found(request: &Request) -> Response<Body> {

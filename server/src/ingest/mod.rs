@@ -3,6 +3,7 @@
 //! Whoever has ticks submits batches to [`Ingest`]; one [`writer`] task appends them in groups and announces what it
 //! committed. Files come in through `import`, invented data through `feed`.
 
+mod counts;
 pub mod feed;
 pub mod import;
 pub mod writer;
@@ -11,8 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tracing::Span;
 
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
+use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
 use crate::tape::{Current, Tape};
 
@@ -21,6 +24,9 @@ const QUEUE_BATCHES: usize = 1_024;
 
 /// Memory of batches that wait for the writer, in bytes.
 const QUEUE_BYTES: usize = 64 << 20;
+
+/// About the memory of a published bar, with its texts.
+const PUBLISHED_BYTES: usize = 320;
 
 /// How long the store may take for one batch, or for one claim, until its sender is told that it does not answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(4);
@@ -61,10 +67,20 @@ pub enum Sender {
     },
 }
 
+impl Sender {
+    /// How many things the batch publishes beside ticks.
+    fn published(&self) -> usize {
+        match self {
+            Sender::Producer { .. } => 0,
+            Sender::Run { published, .. } => published.bars.len() + published.details.len(),
+        }
+    }
+}
+
 /// A batch on its way to the log.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// The ticks; empty only for a run's batch whose lines were all rejected or ignored.
+    /// Its entries; none only for a run's batch whose lines were all rejected or ignored.
     pub batch: Batch,
     /// Who sends it.
     pub sender: Sender,
@@ -118,6 +134,22 @@ pub enum IngestError {
     ShuttingDown,
 }
 
+impl IngestError {
+    /// Its name among the counts and the attributes of a span.
+    pub fn name(&self) -> &'static str {
+        match self {
+            IngestError::Fenced => "fenced",
+            IngestError::Unknown => "unknown_producer",
+            IngestError::OutOfOrder { .. } => "out_of_order",
+            IngestError::Conflict => "conflict",
+            IngestError::QueueFull { .. } => "queue_full",
+            IngestError::Unavailable => "store_unavailable",
+            IngestError::EpochChanged(_) => "epoch_changed",
+            IngestError::ShuttingDown => "shutting_down",
+        }
+    }
+}
+
 impl From<StoreError> for IngestError {
     fn from(error: StoreError) -> IngestError {
         match error {
@@ -140,6 +172,20 @@ pub struct Ingest {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
     hot_tick_limit: usize,
+    metrics: Metrics,
+}
+
+/// What waits for the writer, and how much may.
+#[derive(Clone, Copy, Debug)]
+pub struct Queue {
+    /// Batches that wait.
+    pub batches: usize,
+    /// Memory of batches that wait or are being appended.
+    pub bytes: usize,
+    /// Batches that may wait.
+    pub batch_limit: usize,
+    /// Memory that they may take.
+    pub byte_limit: usize,
 }
 
 impl Ingest {
@@ -148,13 +194,24 @@ impl Ingest {
         self.tapes.get().epoch
     }
 
+    /// What waits for the writer now.
+    pub fn queue(&self) -> Queue {
+        Queue {
+            batches: QUEUE_BATCHES - self.queue.capacity(),
+            bytes: QUEUE_BYTES - self.budget.available_permits(),
+            batch_limit: QUEUE_BATCHES,
+            byte_limit: QUEUE_BYTES,
+        }
+    }
+
     /// Claims a producer, which ends its older streams.
     pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
         Ok(within(self.store.claim_producer(producer)).await?)
     }
 
     /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
-    /// one sender are stored in the order in which they were queued.
+    /// one sender are stored in the order in which they were queued. The span that is entered is the batch's: call it
+    /// inside a span of the batch's own.
     pub async fn submit(
         &self,
         submission: Submission,
@@ -163,15 +220,25 @@ impl Ingest {
         let tape = self.tapes.get();
         let hot_ticks = tape.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
-            return Err(IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit });
+            let refused = IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit };
+            self.metrics.ingest.refused(refused.name(), 1);
+            return Err(refused);
         }
         let instruments = within(tape.registry.resolve(&submission.batch.instruments)).await?;
-        let bytes = submission.batch.ticks.len() * crate::domain::block::TICK_BYTES;
+        let bytes = submission.batch.memory() + submission.sender.published() * PUBLISHED_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();
         let received = self.clock.now();
-        let command = writer::Command { submission, epoch: tape.epoch, instruments, received, reply, _budget: permit };
+        let command = writer::Command {
+            submission,
+            epoch: tape.epoch,
+            instruments,
+            received,
+            reply,
+            span: Span::current(),
+            _budget: permit,
+        };
         self.queue.send(command).await.map_err(|_| IngestError::ShuttingDown)?;
         Ok(receipt)
     }

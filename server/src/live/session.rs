@@ -1,4 +1,8 @@
-//! One subscription: events in the order of the log, as fast as its reader takes them.
+//! One subscription: a position in the log and a filter, which make messages as fast as their reader takes them.
+//!
+//! [`Session::next`] is one loop. What is due is given at once (`due`); else the session waits for the log, the clock or
+//! the end (`wait`) and looks again. Blocks are cut into messages only when the reader asks for one, so that a reader who
+//! stands still costs the blocks of one step and nothing more.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,61 +11,67 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::event::{Event, Message, Run, Ticks};
+use super::round::{Round, Sending};
+use super::snapshot::Snapshot;
+use super::start::mid_stream;
 use super::{LiveError, Matcher};
-use crate::domain::{Block, Clock, Cursor, Tick, UnixNanos};
-use crate::tape::Follower;
+use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
+use crate::metrics::{Metrics, ReaderMark};
+use crate::tape::follower::Step;
+use crate::tape::{FollowError, Follower};
+use crate::trace;
 
-/// Ticks of one message at most: keeps a message of rows below 64 KiB.
-const MESSAGE_TICKS: usize = 400;
+/// Instruments that one message defines at most: keeps it below 64 KiB.
+const MESSAGE_DEFINITIONS: usize = 512;
 
-/// What a subscriber is told. Every event but the acknowledgement belongs behind what came before it.
-#[derive(Clone, Debug)]
-pub enum Event {
-    /// Always first: what was granted.
-    Ack {
-        /// Where the subscription starts.
-        cursor: Cursor,
-        /// The log's head.
-        head: u64,
-        /// The first position that can be read again.
-        oldest: u64,
-        /// The granted heartbeat.
-        heartbeat: Duration,
-        /// The granted flush window.
-        flush_window: Duration,
-        /// How many instruments each selector matches now.
-        matched: Vec<u32>,
-    },
-    /// Ticks in the order of the log.
-    Ticks {
-        /// Continues after them.
-        cursor: Cursor,
-        /// At least one.
-        ticks: Vec<Tick>,
-    },
-    /// Everything that was stored when the subscription began has been delivered.
-    ReplayCompleted {
-        /// The boundary.
-        cursor: Cursor,
-    },
-    /// Everything that matches up to here has been delivered.
-    Progress {
-        /// Complete up to here.
-        cursor: Cursor,
-        /// The server's clock.
-        time: UnixNanos,
-    },
-    /// The reader lags behind what the hub keeps, or has caught up again.
-    SlowConsumer {
-        /// Delivered up to here.
-        cursor: Cursor,
-        /// Whether catching up begins (or has ended).
+/// A reader that asked to be disconnected is slow when the blocks between it and the head take more memory than this.
+pub const SLOW_LAG_BYTES: u64 = 16 << 20;
+
+/// How long a Progress waits for entries that the store has and the hub does not have yet.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What happens to a lossless stream whose reader is too slow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowReader {
+    /// It goes on from the log and is told so.
+    CatchUp,
+    /// It ends.
+    Disconnect,
+}
+
+/// How entries become messages.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    /// Every tick.
+    Lossless {
+        /// Blocks that are not sent yet, in order.
+        blocks: VecDeque<Arc<Block>>,
+        slow_reader: SlowReader,
+        /// Whether the reader was told that it lags.
         catching_up: bool,
-        /// How many entries lie between the reader and the head.
-        lag: u64,
-        /// How long ago the reader's next entry was appended.
-        lag_time: Duration,
+        /// Whether the stream has left its replay behind and got what the hub had: only then a lag is the reader's.
+        settled: bool,
     },
+    /// Rounds.
+    Conflated {
+        min_interval: Duration,
+        /// When the next round may begin.
+        due: Instant,
+        /// The round that is gathered, and the position that it must reach.
+        gathering: Option<(Round, u64)>,
+        /// The round that is sent.
+        sending: Option<Sending>,
+    },
+}
+
+/// A Progress that is due, but stands in line.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Heartbeat {
+    /// It waits until the stream has got here.
+    behind: u64,
+    /// It waits no longer than this.
+    until: Instant,
 }
 
 /// One subscription. Whoever polls [`Session::next`] sets its pace; dropping it ends it.
@@ -74,114 +84,388 @@ pub struct Session {
     pub(super) include_backfill: bool,
     pub(super) heartbeat: Duration,
     pub(super) flush_window: Duration,
-    /// Events that are due, in order.
-    pub(super) ready: VecDeque<Event>,
-    /// Everything up to here is delivered or in `ready`.
+    /// Ticks of one event at most.
+    pub(super) message_ticks: usize,
+    /// Entries appended before this are passed over.
+    pub(super) not_before: UnixNanos,
+    /// What comes before everything else.
+    pub(super) opening: VecDeque<Message>,
+    /// Instruments up to this id have been defined; `None` in streams without definitions.
+    pub(super) defined: Option<InstrumentId>,
+    /// The snapshot, until its end has been told.
+    pub(super) snapshot: Option<Snapshot>,
+    pub(super) delivery: Delivery,
+    /// Everything up to here has been returned, or is not for this stream.
     pub(super) done: Cursor,
     /// Where the replay ends, until it has.
     pub(super) replay_end: Option<u64>,
-    /// Whether the reader was told that it lags.
-    pub(super) catching_up: bool,
-    pub(super) last_progress: Instant,
-}
-
-/// What ended a wait.
-enum Woken {
-    Draining,
-    Heartbeat,
-    Blocks(Vec<Arc<Block>>, bool),
+    pub(super) next_heartbeat: Instant,
+    pub(super) due_heartbeat: Option<Heartbeat>,
+    pub(super) metrics: Metrics,
+    /// Where the reader is, for whoever looks at all readers.
+    pub(super) mark: ReaderMark,
 }
 
 impl Session {
-    /// The next event. After an error there is none. A call that is dropped loses nothing.
-    pub async fn next(&mut self) -> Result<Event, LiveError> {
+    /// Where to go on if the stream ends now; `None` before the end of a snapshot.
+    pub fn cursor(&self) -> Option<Cursor> {
+        self.snapshot.is_none().then_some(self.done)
+    }
+
+    /// The next message. After an error there is none. A call that is dropped loses nothing.
+    pub async fn next(&mut self) -> Result<Message, LiveError> {
+        let message = self.await_message().await?;
+        self.count(&message);
+        Ok(message)
+    }
+
+    async fn await_message(&mut self) -> Result<Message, LiveError> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Ok(event);
+            if let Some(message) = self.opening.pop_front() {
+                return Ok(message);
             }
-            if self.replay_end.is_some_and(|end| self.done.position >= end) {
-                self.replay_end = None;
-                return Ok(Event::ReplayCompleted { cursor: self.done });
+            if self.draining.is_cancelled() {
+                return Err(LiveError::ShuttingDown);
             }
-            let woken = tokio::select! {
-                biased;
-                () = self.draining.cancelled() => Woken::Draining,
-                () = tokio::time::sleep_until(self.last_progress + self.heartbeat) => Woken::Heartbeat,
-                step = self.follower.next() => {
-                    let step = step?;
-                    Woken::Blocks(step.blocks, step.from_log)
+            if let Some(message) = self.definitions() {
+                return Ok(message);
+            }
+            if self.snapshot.is_some() {
+                let draining = self.draining.clone();
+                tokio::select! {
+                    biased;
+                    () = draining.cancelled() => return Err(LiveError::ShuttingDown),
+                    message = self.next_of_snapshot() => return message,
                 }
-            };
-            match woken {
-                Woken::Draining => return Err(LiveError::ShuttingDown { cursor: self.done }),
-                Woken::Heartbeat => {
-                    self.last_progress = Instant::now();
-                    return Ok(Event::Progress { cursor: self.done, time: self.clock.now() });
-                }
-                Woken::Blocks(blocks, from_log) => {
-                    self.notice_lag(&blocks, from_log);
-                    self.take(blocks);
-                    if !self.flush_window.is_zero() && !from_log && self.replay_end.is_none() {
-                        self.linger().await;
-                    }
-                }
+            }
+            self.begin_heartbeat().await;
+            let before = self.done;
+            if let Some(message) = self.due() {
+                return Ok(message);
+            }
+            // What was passed over without a message may have made something due.
+            if self.done == before {
+                self.wait().await?;
             }
         }
     }
 
-    /// Waits out the flush window and takes what came meanwhile.
-    async fn linger(&mut self) {
-        tokio::time::sleep(self.flush_window).await;
-        if let Some(step) = self.follower.ready() {
-            self.take(step.blocks);
+    /// What can be told without waiting, after a call of [`Session::next`].
+    pub fn ready(&mut self) -> Option<Message> {
+        let message = match self.opening.pop_front() {
+            Some(message) => message,
+            None if self.snapshot.is_some() => return None,
+            None => self.definitions().or_else(|| self.due())?,
+        };
+        self.count(&message);
+        Some(message)
+    }
+
+    /// Notes what is handed over.
+    fn count(&mut self, message: &Message) {
+        let live = &self.metrics.live;
+        live.messages.inc();
+        match &message.event {
+            Event::Run(run) => {
+                live.ticks.inc_by(run.len() as u64);
+                self.mark.reached(self.done.position);
+                // What a replay brings was not sent late, it was asked for late.
+                if !run.block.backfill && self.replay_end.is_none() {
+                    self.metrics.ingest.deliveries.delivered(run.block.last_seq(), || self.clock.now().nanos());
+                }
+                trace_delivery(&run.block);
+            }
+            Event::Ticks(ticks) => {
+                live.ticks.inc_by(ticks.ticks.len() as u64);
+                self.mark.reached(self.done.position);
+            }
+            Event::Progress { .. } => self.mark.reached(self.done.position),
+            Event::SlowConsumer { catching_up: true, .. } => {
+                live.catch_ups.inc();
+            }
+            _ => {}
         }
     }
 
-    /// Tells the reader when it leaves the hub for the log, and when it is back.
-    fn notice_lag(&mut self, blocks: &[Arc<Block>], from_log: bool) {
-        if self.replay_end.is_some() || from_log == self.catching_up {
+    /// A message at a position.
+    fn message(&self, event: Event) -> Message {
+        Message { cursor: self.cursor(), event }
+    }
+
+    /// Names of wanted instruments that have not been told yet.
+    fn definitions(&mut self) -> Option<Message> {
+        let (instruments, defined) = self.matcher.definitions(self.defined?, MESSAGE_DEFINITIONS);
+        self.defined = Some(defined);
+        (!instruments.is_empty()).then(|| self.message(Event::Definitions(instruments)))
+    }
+
+    async fn next_of_snapshot(&mut self) -> Result<Message, LiveError> {
+        let Some(snapshot) = &mut self.snapshot else { return Err(LiveError::ShuttingDown) };
+        let position = snapshot.view.position();
+        if !snapshot.begun {
+            snapshot.begun = true;
+            let event = Event::SnapshotBegin { position, tick_count: snapshot.tick_count };
+            return Ok(Message { cursor: None, event });
+        }
+        let ticks = snapshot.page(&mut self.matcher, self.message_ticks).await?;
+        if ticks.is_empty() {
+            let without_data = std::mem::take(&mut snapshot.without_data);
+            self.snapshot = None;
+            self.next_heartbeat = Instant::now() + self.heartbeat;
+            return Ok(self.message(Event::SnapshotEnd { position, without_data }));
+        }
+        let merged =
+            if matches!(self.delivery, Delivery::Conflated { .. }) { vec![1; ticks.len()] } else { Vec::new() };
+        Ok(Message { cursor: None, event: Event::Ticks(Ticks { ticks, merged, before: None }) })
+    }
+
+    /// When a heartbeat is due, asks the store how far its Progress has to wait: what another replica has committed and
+    /// not announced comes before it.
+    async fn begin_heartbeat(&mut self) {
+        if self.due_heartbeat.is_some() || Instant::now() < self.next_heartbeat {
             return;
         }
-        self.catching_up = from_log;
-        let appended = blocks.first().map_or(self.clock.now(), |block| block.append_time);
-        let lag_nanos = self.clock.now().nanos().saturating_sub(appended.nanos()).max(0);
-        self.ready.push_back(Event::SlowConsumer {
-            cursor: self.done,
-            catching_up: from_log,
-            lag: self.follower.head().position.saturating_sub(self.done.position),
-            lag_time: Duration::from_nanos(lag_nanos as u64),
-        });
+        // What a round has not sent is not claimed, so there is nothing to wait for. And a store that does not answer
+        // takes nothing from what is complete so far.
+        let behind = match self.delivery {
+            Delivery::Conflated { .. } => self.done.position,
+            Delivery::Lossless { .. } => {
+                let confirmed = self.follower.confirm().await;
+                confirmed.map_or(self.done.position, |head| head.position)
+            }
+        };
+        self.due_heartbeat = Some(Heartbeat { behind, until: Instant::now() + PROGRESS_PATIENCE });
     }
 
-    /// Turns blocks into events: consecutive ticks share messages, each message ends at a tick or at a block's end.
-    fn take(&mut self, blocks: Vec<Arc<Block>>) {
-        let mut ticks: Vec<Tick> = match self.ready.pop_back() {
-            Some(Event::Ticks { ticks, .. }) => ticks,
-            Some(other) => {
-                self.ready.push_back(other);
-                Vec::new()
-            }
-            None => Vec::new(),
+    /// What can be told without waiting.
+    fn due(&mut self) -> Option<Message> {
+        if self.replay_end.is_some_and(|end| self.done.position >= end) {
+            self.replay_end = None;
+            return Some(self.message(Event::ReplayCompleted { position: self.done.position }));
+        }
+        let complete = match &self.delivery {
+            Delivery::Lossless { .. } => true,
+            // Inside a round nothing is complete but the round before it.
+            Delivery::Conflated { sending, .. } => sending.is_none(),
         };
-        let epoch = self.done.epoch;
-        for block in blocks {
-            if !block.backfill || self.include_backfill {
-                for tick in &block.entries.ticks {
-                    if tick.log_seq <= self.done.position || !self.matcher.wants(tick.instrument) {
-                        continue;
-                    }
-                    if ticks.len() >= MESSAGE_TICKS {
-                        let position = ticks.last().map_or(self.done.position, |tick| tick.log_seq);
-                        let ticks = std::mem::take(&mut ticks);
-                        self.ready.push_back(Event::Ticks { cursor: Cursor { epoch, position }, ticks });
-                    }
-                    ticks.push(tick.clone());
+        if let Some(heartbeat) = self.due_heartbeat
+            && complete
+            && (self.done.position >= heartbeat.behind || Instant::now() >= heartbeat.until)
+        {
+            self.due_heartbeat = None;
+            self.next_heartbeat = Instant::now() + self.heartbeat;
+            let progress = Event::Progress { position: self.done.position, time: self.clock.now() };
+            return Some(self.message(progress));
+        }
+        match &mut self.delivery {
+            Delivery::Lossless { blocks, catching_up, .. } => {
+                if *catching_up && blocks.is_empty() && self.follower.is_near() {
+                    *catching_up = false;
+                    return Some(self.lag(false, self.clock.now()));
+                }
+                self.cut()
+            }
+            Delivery::Conflated { sending, .. } => {
+                let message = sending.as_mut()?.next(self.message_ticks);
+                // The last message carries the round's end, and nothing is left of the round then.
+                let end = sending.as_ref()?.end;
+                if message.as_ref().is_none_or(|message| message.cursor == Some(end)) {
+                    self.done = end;
+                    *sending = None;
+                }
+                message
+            }
+        }
+    }
+
+    /// Cuts the next message off the blocks: wanted ticks of one block, up to an entry of another kind or to where the
+    /// replay ends.
+    fn cut(&mut self) -> Option<Message> {
+        let Delivery::Lossless { blocks, .. } = &mut self.delivery else { return None };
+        while let Some(block) = blocks.front() {
+            let done = self.done.position;
+            if self.replay_end.is_some_and(|end| done >= end) {
+                return None;
+            }
+            if block.last_seq() <= done {
+                blocks.pop_front();
+                continue;
+            }
+            let in_time = block.append_time >= self.not_before;
+            let controls = &block.entries.controls;
+            let other = controls.get(controls.partition_point(|(log_seq, _)| *log_seq <= done));
+            let mut event = None;
+            if let Some((log_seq, control)) = other
+                && *log_seq == done + 1
+            {
+                self.done.position = *log_seq;
+                if in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
+                    event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
+                }
+            } else {
+                let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
+                self.done.position = end;
+                if in_time && (self.include_backfill || !block.backfill) {
+                    let picks = self.matcher.picks(block, done, end);
+                    event = picks.map(|picks| Event::Run(Run { block: block.clone(), picks }));
                 }
             }
-            self.done.position = block.last_seq();
+            if self.done.position == block.last_seq() {
+                blocks.pop_front();
+            }
+            if let Some(event) = event {
+                return Some(Message { cursor: Some(self.done), event });
+            }
         }
-        if !ticks.is_empty() {
-            self.ready.push_back(Event::Ticks { cursor: self.done, ticks });
+        None
+    }
+
+    /// Waits until something may be due.
+    async fn wait(&mut self) -> Result<(), LiveError> {
+        let alarm = self.due_heartbeat.map_or(self.next_heartbeat, |heartbeat| heartbeat.until);
+        let not_before = match &self.delivery {
+            Delivery::Lossless { .. } => None,
+            Delivery::Conflated { gathering: Some(_), .. } => None,
+            Delivery::Conflated { due, .. } => Some(*due),
+        };
+        let follower = &mut self.follower;
+        let step = tokio::select! {
+            biased;
+            () = self.draining.cancelled() => return Err(LiveError::ShuttingDown),
+            () = tokio::time::sleep_until(alarm) => return Ok(()),
+            step = async {
+                if let Some(due) = not_before {
+                    tokio::time::sleep_until(due).await;
+                }
+                follower.next().await
+            } => step,
+        };
+        match step {
+            Ok(step) => self.take(step).await,
+            Err(FollowError::Expired { oldest, .. }) => {
+                self.miss(oldest);
+                Ok(())
+            }
+            Err(FollowError::EpochChanged { head, lineage }) => Err(mid_stream(&lineage, &head, self.done)),
+            Err(FollowError::Store(error)) => Err(error.into()),
         }
+    }
+
+    /// The log was cut off under this stream: says what it misses, and goes on at the oldest entry.
+    fn miss(&mut self, oldest: u64) {
+        if let Delivery::Conflated { gathering, sending, .. } = &mut self.delivery
+            && let Some((round, _)) = gathering.take()
+        {
+            // What was gathered before the cut is a round of its own; the cut is met again after it.
+            let end = self.follower.position();
+            *sending = Some(round.send(self.done, end));
+            return;
+        }
+        let from = self.done.position + 1;
+        self.done.position = oldest - 1;
+        self.follower.seek(oldest - 1);
+        let gap = self.message(Event::StreamGap { from, to: oldest - 1 });
+        self.opening.push_back(gap);
+    }
+
+    async fn take(&mut self, step: Step) -> Result<(), LiveError> {
+        if let Some(last) = step.blocks.last() {
+            self.mark.took(last.append_time.nanos());
+        }
+        if matches!(self.delivery, Delivery::Conflated { .. }) {
+            self.gather(step);
+            return Ok(());
+        }
+        self.judge_lag(&step)?;
+        let live = !step.from_log && self.replay_end.is_none();
+        let Delivery::Lossless { blocks, .. } = &mut self.delivery else { return Ok(()) };
+        blocks.extend(step.blocks);
+        if live && !self.flush_window.is_zero() {
+            // What was taken is kept already, so a call that is dropped here loses nothing.
+            tokio::time::sleep(self.flush_window).await;
+            if let Some(step) = self.follower.ready() {
+                blocks.extend(step.blocks);
+            }
+        }
+        Ok(())
+    }
+
+    /// Says that catching up begins or has ended, and how far behind the stream is.
+    fn lag(&self, catching_up: bool, appended: UnixNanos) -> Message {
+        let lag_nanos = self.clock.now().nanos().saturating_sub(appended.nanos()).max(0);
+        self.message(Event::SlowConsumer {
+            catching_up,
+            lag: self.follower.head().position.saturating_sub(self.done.position),
+            lag_time: Duration::from_nanos(lag_nanos as u64),
+        })
+    }
+
+    /// Ends a stream whose reader is slower than it may be, or tells the reader that the log is read for it.
+    fn judge_lag(&mut self, step: &Step) -> Result<(), LiveError> {
+        let done = self.done;
+        let Delivery::Lossless { slow_reader, catching_up, settled, .. } = &mut self.delivery else { return Ok(()) };
+        if self.replay_end.is_some() {
+            return Ok(());
+        }
+        if *slow_reader == SlowReader::Disconnect {
+            if *settled && (step.from_log || step.lag_bytes > SLOW_LAG_BYTES) {
+                return Err(LiveError::Slow { cursor: done });
+            }
+            *settled |= !step.from_log;
+            return Ok(());
+        }
+        if step.from_log && !*catching_up {
+            *catching_up = true;
+            let appended = step.blocks.first().map_or(self.clock.now(), |block| block.append_time);
+            let notice = self.lag(true, appended);
+            self.opening.push_back(notice);
+        }
+        Ok(())
+    }
+
+    /// Adds a step to the round, and ends the round where the log ended when it began.
+    fn gather(&mut self, step: Step) {
+        let head = self.follower.head().position;
+        let Delivery::Conflated { min_interval, due, gathering, sending } = &mut self.delivery else { return };
+        let (mut round, target) = gathering.take().unwrap_or_else(|| {
+            *due = Instant::now() + *min_interval;
+            (Round::default(), head)
+        });
+        let mut next = Some(step);
+        while let Some(step) = next {
+            for block in &step.blocks {
+                let in_time = block.append_time >= self.not_before;
+                if !in_time {
+                    continue;
+                }
+                let with_ticks = self.include_backfill || !block.backfill;
+                let reached = round.absorb(block, self.done.position, with_ticks, &mut self.matcher);
+                if reached < block.last_seq() {
+                    // The round is full: the rest is the next one's, which need not wait.
+                    self.follower.seek(reached);
+                    *due = Instant::now();
+                    *sending = Some(round.send(self.done, Cursor { position: reached, ..self.done }));
+                    return;
+                }
+            }
+            next = if self.follower.position().position < target { self.follower.ready() } else { None };
+        }
+        let reached = self.follower.position();
+        if reached.position < target {
+            *gathering = Some((round, target));
+        } else {
+            *sending = Some(round.send(self.done, reached));
+        }
+    }
+}
+
+/// Ends the traces of a block's batches here, if nobody was given the block before: a span for each block and batch,
+/// never for a message.
+fn trace_delivery(block: &Block) {
+    for &batch in block.traced.deliver() {
+        let span = tracing::debug_span!(parent: None, "deliver", tapefeed.log_seq = block.last_seq());
+        trace::continue_from(&span, batch);
+        // A span ends where it was left for the last time.
+        span.in_scope(|| ());
     }
 }

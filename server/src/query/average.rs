@@ -1,6 +1,6 @@
 //! GetAveragePrice: the mean, volume-weighted or time-weighted price of a range.
 
-use crate::domain::statistics::{PricePoint, Totals};
+use crate::domain::statistics::{PricePoint, Sums, Totals};
 use crate::domain::{Cursor, I256, InstrumentId, TimeRange, UnixNanos, ratio};
 use crate::store::StoreError;
 use crate::tape::View;
@@ -9,7 +9,7 @@ use super::cache::ChunkError;
 use super::integral::{Integral, Ticks};
 use super::keys::Bounds;
 use super::statistics::sum;
-use super::totals::{Reach, totals};
+use super::totals::{Reach, Summed, sums, totals};
 use super::{InstrumentUnknown, Query, Span, Subject, ViewError};
 
 /// How prices are averaged.
@@ -44,7 +44,11 @@ pub struct Average {
     /// Rounded half-even to the decimals of the request.
     pub price: String,
     /// Count and sums of the ticks in the range.
-    pub totals: Totals,
+    pub sums: Sums,
+    /// When the first of them happened.
+    pub first_event_time: Option<UnixNanos>,
+    /// When the last of them happened.
+    pub last_event_time: Option<UnixNanos>,
     /// For [`AverageMethod::TimeWeighted`].
     pub time_weighted: Option<TimeWeighted>,
     /// What the span looked back from, and the end of time-weighting.
@@ -98,6 +102,7 @@ impl AverageMethod {
 
 impl Query {
     /// Averages the prices of a range.
+    #[tracing::instrument(level = "debug", name = "query average", skip_all)]
     pub async fn average(&self, request: &AverageRequest) -> Result<Average, AverageError> {
         let mut view = self.view(request.min_cursor).await?;
         let instruments = self.instruments::<AverageError>(&request.subject).await?;
@@ -107,12 +112,13 @@ impl Query {
         let now = self.clock.now();
         let range = request.span.at(now);
         let mut replans = 0;
-        let (totals, time) = loop {
+        let (summed, time) = loop {
             match self.sums(&view, &instruments, request.method, range, now).await {
                 Ok(sums) => break sums,
                 Err(error) => view = self.replan(&view, error, &mut replans).await?,
             }
         };
+        let Summed { sums, first, last } = summed;
         let price = match (request.method, &time) {
             (AverageMethod::TimeWeighted, None) => None,
             (AverageMethod::TimeWeighted, Some(time)) => {
@@ -120,13 +126,15 @@ impl Query {
                 let price = I256::from_i128(time.last.price.units_e18());
                 ratio::twap(sum, weight, request.decimals).or_else(|| ratio::mean(price, 1, request.decimals))
             }
-            (AverageMethod::Mean, _) => ratio::mean(totals.price_sum, totals.count, request.decimals),
-            (AverageMethod::VolumeWeighted, _) => ratio::vwap(totals.notional, totals.volume, request.decimals),
+            (AverageMethod::Mean, _) => ratio::mean(sums.price_sum, sums.count, request.decimals),
+            (AverageMethod::VolumeWeighted, _) => ratio::vwap(sums.notional, sums.volume, request.decimals),
         };
         let no_data = || AverageError::NoData { subject: request.subject.clone(), method: request.method };
         Ok(Average {
             price: price.ok_or_else(no_data)?,
-            totals,
+            sums,
+            first_event_time: first,
+            last_event_time: last,
             time_weighted: time.map(|time| time.weighted),
             now,
             as_of: view.cursor(),
@@ -141,19 +149,19 @@ impl Query {
         method: AverageMethod,
         range: TimeRange,
         now: UnixNanos,
-    ) -> Result<(Totals, Option<Weighted>), ChunkError> {
-        let position = view.position();
-        let parts = totals(&self.chunks, view, instruments, Reach { range, position }).await?;
-        let totals = sum(&parts);
+    ) -> Result<(Summed, Option<Weighted>), ChunkError> {
         let (AverageMethod::TimeWeighted, [instrument]) = (method, instruments) else {
-            return Ok((totals, None));
+            return Ok((sums(&self.chunks, view, instruments, range).await?, None));
         };
+        // The last tick itself is needed, and with it the extremes.
+        let position = view.position();
+        let totals = sum(&totals(&self.chunks, view, instruments, Reach { range, position }).await?);
         let Some(holding) = view.holding(*instrument) else {
-            return Ok((totals, None));
+            return Ok((Summed::from(&totals), None));
         };
-        let ticks = Ticks { chunks: &self.chunks, instrument: *instrument, holding, position };
+        let ticks = Ticks { chunks: &self.chunks, instrument: *instrument, holding, position, current: true };
         let weighted = weigh(ticks, &totals, range, now).await?;
-        Ok((totals, weighted))
+        Ok((Summed::from(&totals), weighted))
     }
 }
 

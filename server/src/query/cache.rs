@@ -10,8 +10,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 
-use crate::domain::InstrumentId;
-use crate::domain::chunk::{self, Chunk, ChunkCorrupt};
+use crate::domain::chunk::{self, Chunk, ChunkCorrupt, Prefix};
+use crate::domain::{InstrumentId, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
 
 /// Chunks that one read of the store asks for at most: about 1.3 MB of bytes in flight for a call.
@@ -52,6 +53,18 @@ pub struct ChunkCache {
     store: Arc<dyn Store>,
     decoded: Cache<ChunkId, Arc<Chunk>, Memory>,
     stored: Cache<ChunkId, Bytes, Memory>,
+    metrics: Metrics,
+}
+
+/// What one of the two caches holds.
+#[derive(Clone, Copy, Debug)]
+pub struct Held {
+    /// Chunks.
+    pub entries: usize,
+    /// Their memory.
+    pub bytes: u64,
+    /// The memory that they may take.
+    pub byte_limit: u64,
 }
 
 impl std::fmt::Debug for ChunkCache {
@@ -67,14 +80,24 @@ impl std::fmt::Debug for ChunkCache {
 
 impl ChunkCache {
     /// Keeps at most about `bytes`, half of them for decoded chunks and half for chunks as stored.
-    pub fn new(store: Arc<dyn Store>, bytes: u64) -> ChunkCache {
+    pub fn new(store: Arc<dyn Store>, bytes: u64, metrics: Metrics) -> ChunkCache {
         let half = bytes / 2;
         let chunks = |size: u64| (half / size).max(16) as usize;
         ChunkCache {
             store,
             decoded: Cache::with_weighter(chunks(DECODED_BYTES), half, Memory),
             stored: Cache::with_weighter(chunks(STORED_BYTES), half, Memory),
+            metrics,
         }
+    }
+
+    /// What is held decoded, and as stored.
+    pub fn held(&self) -> (Held, Held) {
+        let (decoded, stored) = (&self.decoded, &self.stored);
+        (
+            Held { entries: decoded.len(), bytes: decoded.weight(), byte_limit: decoded.capacity() },
+            Held { entries: stored.len(), bytes: stored.weight(), byte_limit: stored.capacity() },
+        )
     }
 
     /// Chunks in the order asked. Those that are not at hand are decoded on the calling task, about 70 microseconds for
@@ -82,6 +105,7 @@ impl ChunkCache {
     pub async fn load(&self, wanted: &[(ChunkId, InstrumentId)]) -> Result<Vec<Arc<Chunk>>, ChunkError> {
         let mut found: Vec<Option<Arc<Chunk>>> = wanted.iter().map(|(id, _)| self.decoded.get(id)).collect();
         let missing: Vec<usize> = (0..wanted.len()).filter(|&index| found[index].is_none()).collect();
+        self.metrics.chunks.decoded.count(wanted.len() - missing.len(), missing.len());
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
             let ids: Vec<ChunkId> = batch.iter().map(|&index| wanted[index].0).collect();
             let read = self.bytes(&ids).await?;
@@ -96,11 +120,25 @@ impl ChunkCache {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// What chunks hold before instants, in the order asked. Nothing is kept decoded for it.
+    pub async fn prefixes(&self, asked: &[(ChunkId, UnixNanos)]) -> Result<Vec<Prefix>, ChunkError> {
+        let ids: Vec<ChunkId> = asked.iter().map(|(id, _)| *id).collect();
+        let mut prefixes = Vec::with_capacity(asked.len());
+        for (part, ids) in asked.chunks(MOST_CHUNKS_A_READ).zip(ids.chunks(MOST_CHUNKS_A_READ)) {
+            let read = self.bytes(ids).await?;
+            for (&(id, until), bytes) in part.iter().zip(read) {
+                prefixes.push(chunk::prefix(&bytes, until).map_err(|error| corrupt(id, &error))?);
+            }
+        }
+        Ok(prefixes)
+    }
+
     /// The bytes of chunks, in the order asked.
     async fn bytes(&self, ids: &[ChunkId]) -> Result<Vec<Bytes>, ChunkError> {
         let mut found: Vec<Option<Bytes>> = ids.iter().map(|id| self.stored.get(id)).collect();
         let missing: Vec<ChunkId> =
             ids.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(id, _)| *id).collect();
+        self.metrics.chunks.stored.count(ids.len() - missing.len(), missing.len());
         if !missing.is_empty() {
             for (id, bytes) in self.store.chunk_bytes(&missing).await? {
                 self.stored.insert(id, bytes.clone());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::domain::statistics::Totals;
-use crate::domain::{Cursor, Instrument, InstrumentId, Symbol, Tick, TimeRange, TradeId, Venue};
+use crate::domain::{Cursor, Instrument, InstrumentDetails, InstrumentId, Symbol, Tick, TimeRange, TradeId, Venue};
 use crate::store::StoreError;
 use crate::tape::View;
 
@@ -32,6 +32,8 @@ pub struct InstrumentFacts {
     pub price_decimals: u8,
     /// The most decimals of a quantity.
     pub quantity_decimals: u8,
+    /// What the venue says about it, as it is stored now: it has no position.
+    pub details: Option<InstrumentDetails>,
 }
 
 /// Which page of which instruments.
@@ -88,6 +90,7 @@ pub enum InstrumentsError {
 
 impl Query {
     /// One instrument.
+    #[tracing::instrument(level = "debug", name = "query instrument", skip_all)]
     pub async fn instrument(
         &self,
         venue: Venue,
@@ -111,6 +114,7 @@ impl Query {
     }
 
     /// A page of instruments. All pages of a walk show the instruments and ticks of the first page's moment.
+    #[tracing::instrument(level = "debug", name = "query instruments", skip_all)]
     pub async fn list_instruments(&self, request: &InstrumentsRequest) -> Result<InstrumentPage, InstrumentsError> {
         let digest = Arguments::new(Kind::Instruments).selector(&request.selector).digest();
         let token = match &request.page_token {
@@ -205,6 +209,7 @@ impl Query {
             }
         }
         let mut ticks = fetch.read(&self.chunks).await?.into_iter();
+        let mut details = self.details(&ids).await?;
         let facts = instruments.iter().zip(parts).map(|(instrument, part)| {
             // Two ticks were asked for where the totals know a first and a last one, none otherwise.
             let mut tick = |known: bool| if known { ticks.next().flatten() } else { None };
@@ -216,6 +221,7 @@ impl Query {
                 tick_count: count,
                 price_decimals,
                 quantity_decimals,
+                details: details.remove(&instrument.id),
             }
         });
         Ok(facts.collect())
@@ -234,7 +240,7 @@ fn fitting(facts: &[InstrumentFacts]) -> usize {
     facts.len()
 }
 
-/// About how long an instrument's message is: the names stand in it and in both ticks.
+/// About how long an instrument's message is: the names stand in it and in both ticks; details are short texts.
 fn message_bytes(facts: &InstrumentFacts) -> usize {
     let names = facts.instrument.venue.as_str().len() + facts.instrument.symbol.as_str().len();
     let tick = |tick: &Option<Tick>| match tick {
@@ -242,5 +248,9 @@ fn message_bytes(facts: &InstrumentFacts) -> usize {
         Some(_) => 130 + names,
         None => 0,
     };
-    20 + names + tick(&facts.first) + tick(&facts.last)
+    let details = facts.details.as_ref().map_or(0, |details| {
+        let InstrumentDetails { day: _, isin, issuer, share_class, currency } = details;
+        24 + isin.len() + issuer.len() + share_class.len() + currency.len()
+    });
+    20 + names + tick(&facts.first) + tick(&facts.last) + details
 }

@@ -4,6 +4,7 @@
 //! or hot tick falls inside its span; there the ticks are merged by key first.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::domain::chunk::Chunk;
@@ -41,15 +42,15 @@ impl Integral {
         self.last = Some(point);
     }
 
-    /// Adds ticks that all come after the last one.
-    fn append(&mut self, later: &Statistics) {
-        let (Some(first), Some(last)) = (later.totals.first, later.totals.last) else {
+    /// Adds a run of ticks that all come after the last one, by its ends and its own sum.
+    fn append(&mut self, first: Option<PricePoint>, last: Option<PricePoint>, sum: I256) {
+        let (Some(first), Some(last)) = (first, last) else {
             return;
         };
         self.hold(first.event_time);
         self.first.get_or_insert(first);
         self.last = Some(last);
-        self.sum += later.integral;
+        self.sum += sum;
     }
 }
 
@@ -60,6 +61,8 @@ pub(super) struct Ticks<'a> {
     pub(super) instrument: InstrumentId,
     pub(super) holding: &'a Holding,
     pub(super) position: u64,
+    /// Whether that is the view's own position, after which nothing in the view comes.
+    pub(super) current: bool,
 }
 
 impl Ticks<'_> {
@@ -74,7 +77,10 @@ impl Ticks<'_> {
         // Ticks outside ordinary chunks that are still to come, ascending. Late chunks join when their first tick is
         // reached: they stay inside their day, so this holds the hot ticks and the late ones of one day.
         let mut loose = self.hot(bounds);
-        for header in &self.holding.chunks[bounds.stretch(&self.holding.chunks)] {
+        let chunks = &*self.holding.chunks;
+        let mut stretch = bounds.stretch(chunks);
+        while let Some(index) = stretch.next() {
+            let header = &chunks[index];
             let (first, last) = (header.first_key(), header.last_key());
             let joining: Vec<_> =
                 std::iter::from_fn(|| late.pop_front_if(|header| header.first_key() < last)).collect();
@@ -82,7 +88,10 @@ impl Ticks<'_> {
             push_before(&mut integral, &mut loose, first);
             let mixed = loose.front().is_some_and(|point| point.key() < last);
             if !mixed && header.max_seq <= self.position && bounds.covers(header) {
-                integral.append(&header.statistics);
+                let calm = index..self.calm_until(index..stretch.end, bounds, &loose, &late);
+                stretch.start = calm.end;
+                let last = chunks[calm.end - 1].statistics.totals.last;
+                integral.append(header.statistics.totals.first, last, chunks.integral(calm));
                 continue;
             }
             if header.min_seq > self.position {
@@ -90,7 +99,8 @@ impl Ticks<'_> {
             }
             let chunk = self.load(header).await?;
             if !mixed && header.max_seq <= self.position {
-                integral.append(&Statistics::of_range(&chunk, bounds.indexes(&chunk)));
+                let Statistics { totals, integral: sum } = Statistics::of_range(&chunk, bounds.indexes(&chunk));
+                integral.append(totals.first, totals.last, sum);
                 continue;
             }
             for point in self.points(&chunk, bounds) {
@@ -104,6 +114,24 @@ impl Ticks<'_> {
             integral.push(point);
         }
         Ok(integral)
+    }
+
+    /// The end of the run of chunks, from one that is known to count as a whole, into which nothing else falls.
+    fn calm_until(
+        &self,
+        stretch: Range<usize>,
+        bounds: Bounds,
+        loose: &VecDeque<PricePoint>,
+        late: &VecDeque<&Arc<ChunkHeader>>,
+    ) -> usize {
+        if !self.current {
+            return stretch.start + 1;
+        }
+        let loose = loose.front().map(PricePoint::key);
+        let late = late.front().map(|header| header.first_key());
+        let disturbed = loose.into_iter().chain(late).chain([bounds.high]).min().unwrap_or(bounds.high);
+        let chunks = &self.holding.chunks[stretch.clone()];
+        stretch.start + chunks.partition_point(|header| header.last_key() < disturbed).max(1)
     }
 
     /// The last tick before an instant.

@@ -5,10 +5,13 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use async_trait::async_trait;
+
 use crate::domain::{Cursor, Instrument, InstrumentId, Tick, UnixNanos};
 use crate::store::StoreError;
-use crate::tape::{Holding, View};
+use crate::tape::{Holding, NewestTicks, View};
 
+use super::cache::ChunkError;
 use super::fetch::Fetch;
 use super::keys::Key;
 use super::{InstrumentUnknown, Query, Selector, Subject, ViewError};
@@ -57,6 +60,7 @@ pub enum LatestError {
 
 impl Query {
     /// The newest tick of each instrument that a selector matches.
+    #[tracing::instrument(level = "debug", name = "query latest", skip_all)]
     pub async fn latest(
         &self,
         selectors: &[Selector],
@@ -112,6 +116,29 @@ impl Query {
             matching.sort_unstable_by(|a, b| (&a.venue, &a.symbol).cmp(&(&b.venue, &b.symbol)));
         }
         Ok(matching)
+    }
+}
+
+#[async_trait]
+impl NewestTicks for Query {
+    async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError> {
+        let mut fetch = Fetch::default();
+        for &instrument in instruments {
+            let Some(holding) = view.holding(instrument) else { continue };
+            match newest(holding) {
+                Some(Newest::Hot(tick)) => fetch.have(tick),
+                Some(Newest::InChunk(key)) => fetch.ask(instrument, holding, key),
+                None => (),
+            }
+        }
+        match fetch.read(&self.chunks).await {
+            Ok(ticks) => Ok(ticks.into_iter().flatten().collect()),
+            Err(ChunkError::Store(error)) => Err(error),
+            Err(ChunkError::Gone(id)) => {
+                let problem = format!("chunk {} went away under an old view: ask again", id.0);
+                Err(StoreError::Unavailable(problem))
+            }
+        }
     }
 }
 

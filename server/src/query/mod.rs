@@ -1,8 +1,9 @@
 //! Floor 3: answers about stored ticks.
 //!
 //! Every answer is a function of one [`View`], of the bytes of chunks, and of a position at or before the view's: a
-//! page that was pinned earlier is answered from a later view by leaving out what came after its position. Nothing
-//! here knows protobuf, writes, or holds a transaction.
+//! page that was pinned earlier is answered from a later view by leaving out what came after its position. The
+//! exception is [`published`]: what venues publish has no position. Nothing here knows protobuf, writes, or holds a
+//! transaction.
 //!
 //! Start with [`Query`]. [`scan`] reads ticks in order; [`totals`] adds up what needs no order; [`integral`] is the
 //! time-weighted sum. One file for each operation stands above them.
@@ -12,6 +13,7 @@ pub mod cache;
 pub mod instruments;
 pub mod latest;
 pub mod page;
+pub mod published;
 pub mod scan;
 pub mod statistics;
 pub mod subject;
@@ -31,15 +33,17 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::domain::{Clock, Cursor, Epoch, InstrumentId};
+use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
 use crate::tape::{Lineage, Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
-pub use cache::{ChunkCache, ChunkError};
+pub use cache::{ChunkCache, ChunkError, Held};
 pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest};
 pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
 pub use page::PageTokenInvalid;
+pub use published::{PublishedBarPage, PublishedBarsError, PublishedBarsRequest};
 pub use scan::{Extent, Order, Scan};
 pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
@@ -76,9 +80,9 @@ pub enum ViewError {
 pub struct Query {
     views: watch::Receiver<Arc<View>>,
     registry: Arc<Registry>,
+    store: Arc<dyn Store>,
     chunks: ChunkCache,
     clock: Arc<dyn Clock>,
-    store: Arc<dyn Store>,
     /// The epochs before this one, where there can be any.
     lineage: Option<Arc<Lineage>>,
 }
@@ -91,13 +95,20 @@ impl Query {
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         cache_bytes: u64,
+        metrics: Metrics,
     ) -> Query {
-        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes), clock, store, lineage: None }
+        let chunks = ChunkCache::new(store.clone(), cache_bytes, metrics);
+        Query { views, registry, store, chunks, clock, lineage: None }
     }
 
     /// Takes cursors of these epochs too, as far as nothing up to them was lost.
     pub fn descending(self, lineage: Arc<Lineage>) -> Query {
         Query { lineage: Some(lineage), ..self }
+    }
+
+    /// The chunks at hand.
+    pub fn chunks(&self) -> &ChunkCache {
+        &self.chunks
     }
 
     /// The names behind the ids in answers.
@@ -107,9 +118,14 @@ impl Query {
 
     /// The newest view, once it has reached `min_cursor`. Waits without end: the caller's deadline bounds it.
     pub async fn view(&self, min_cursor: Option<Cursor>) -> Result<Arc<View>, ViewError> {
-        let Some(mut cursor) = min_cursor else {
+        let Some(cursor) = min_cursor else {
             return Ok(self.views.borrow().clone());
         };
+        self.view_at(cursor).await
+    }
+
+    #[tracing::instrument(level = "debug", name = "wait for view", skip_all, fields(tapefeed.log_seq = cursor.position))]
+    async fn view_at(&self, mut cursor: Cursor) -> Result<Arc<View>, ViewError> {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();

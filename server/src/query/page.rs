@@ -3,6 +3,7 @@
 //! A token is text for its bearer and carries everything: any replica can go on with it. Layout, little-endian: version,
 //! kind, epoch, position, key (two numbers), digest of the arguments, the first page's now, time of issue, CRC32C.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -53,6 +54,8 @@ pub(super) enum Kind {
     Ticks = 1,
     /// ListInstruments.
     Instruments = 2,
+    /// ListPublishedBars.
+    PublishedBars = 3,
 }
 
 /// What a token says.
@@ -114,6 +117,7 @@ impl PageToken {
         let kind = match body[1] {
             1 => Kind::Ticks,
             2 => Kind::Instruments,
+            3 => Kind::PublishedBars,
             _ => return None,
         };
         let number = |index: usize| {
@@ -168,6 +172,12 @@ impl Arguments {
                 self.0.update(&period.as_nanos().to_le_bytes());
             }
         }
+        self
+    }
+
+    pub(super) fn days(mut self, days: &Range<u32>) -> Arguments {
+        self.0.update(&days.start.to_le_bytes());
+        self.0.update(&days.end.to_le_bytes());
         self
     }
 

@@ -62,6 +62,7 @@ pub enum StatisticsError {
 
 impl Query {
     /// Adds up the ticks of a range.
+    #[tracing::instrument(level = "debug", name = "query statistics", skip_all)]
     pub async fn price_statistics(&self, request: &StatisticsRequest) -> Result<PriceStatistics, StatisticsError> {
         let mut view = self.view(request.min_cursor).await?;
         let instruments: Vec<InstrumentId> = self.instruments::<StatisticsError>(&request.subject).await?;

@@ -56,6 +56,7 @@ pub enum TicksError {
 
 impl Query {
     /// A page of ticks. All pages of a walk are answered at the position of the first.
+    #[tracing::instrument(level = "debug", name = "query ticks", skip_all)]
     pub async fn ticks(&self, request: &TicksRequest) -> Result<TickPage, TicksError> {
         let digest =
             Arguments::new(Kind::Ticks).subject(&request.subject).span(request.span).order(request.order).digest();

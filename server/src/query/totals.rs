@@ -1,20 +1,111 @@
 //! Count, sums and extremes of a range: everything that adds up in any order.
 //!
-//! A chunk that lies wholly inside the range and wholly at or before the position gives its own statistics; one at an
-//! edge is decoded. Late chunks and hot ticks simply add, wherever they overlap.
+//! The chunks that lie wholly inside the range are one stretch, whose sums are a subtraction. What is left are the
+//! chunks at its two edges, late chunks and hot ticks: they simply add, wherever they overlap. [`sums`] needs no
+//! extremes and reads of an edge only what stands before it; [`totals`] decodes edges.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::domain::chunk::Chunk;
-use crate::domain::statistics::{Statistics, Totals};
+use crate::domain::chunk::{Chunk, Prefix};
+use crate::domain::statistics::{Statistics, Sums, Totals};
 use crate::domain::tally::Tally;
-use crate::domain::{InstrumentId, TimeRange};
+use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
-use crate::tape::{ChunkHeader, Holding, View};
+use crate::tape::{ChunkHeader, Holding, HotBlock, View};
 
 use super::cache::{ChunkCache, ChunkError};
 use super::keys::Bounds;
+
+/// Edges that are read at once.
+const PART: usize = 64;
+
+/// Sums of a range, and when its first and last ticks happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summed {
+    pub(super) sums: Sums,
+    pub(super) first: Option<UnixNanos>,
+    pub(super) last: Option<UnixNanos>,
+}
+
+impl Summed {
+    fn add(&mut self, sums: &Sums, first: UnixNanos, last: UnixNanos) {
+        if sums.count == 0 {
+            return;
+        }
+        self.sums.add(sums);
+        self.first = Some(self.first.map_or(first, |held| held.min(first)));
+        self.last = Some(self.last.map_or(last, |held| held.max(last)));
+    }
+
+    fn add_totals(&mut self, totals: &Totals) {
+        if let (Some(first), Some(last)) = (totals.first, totals.last) {
+            self.add(&Sums::from(totals), first.event_time, last.event_time);
+        }
+    }
+}
+
+impl From<&Totals> for Summed {
+    fn from(totals: &Totals) -> Summed {
+        let mut summed = Summed::default();
+        summed.add_totals(totals);
+        summed
+    }
+}
+
+/// The sums of several instruments together.
+pub(super) async fn sums(
+    chunks: &ChunkCache,
+    view: &View,
+    instruments: &[InstrumentId],
+    range: TimeRange,
+) -> Result<Summed, ChunkError> {
+    let bounds = Bounds::of(range);
+    let mut summed = Summed::default();
+    let mut edges: Vec<&ChunkHeader> = Vec::new();
+    for holding in holdings(view, instruments, bounds) {
+        let Parts { covered, edges: own } = Parts::of(holding, bounds);
+        if let Some((first, last)) = ends(&holding.chunks[covered.clone()]) {
+            summed.add(&holding.chunks.sums(covered), first.first_time, last.last_time);
+        }
+        for header in own {
+            if bounds.covers(header) {
+                summed.add_totals(&header.statistics.totals);
+            } else {
+                edges.push(header);
+            }
+        }
+        add_hot(holding, bounds, |totals| summed.add_totals(totals));
+    }
+    for part in edges.chunks(PART) {
+        // Whole before the start and whole after the end need no reading.
+        let mut asked: Vec<(ChunkId, UnixNanos)> = Vec::with_capacity(2 * part.len());
+        let (start, end) = (range.start(), range.end());
+        for header in part {
+            asked.extend(start.filter(|start| header.first_time < *start).map(|at| (header.id, at)));
+            asked.extend(end.filter(|end| header.last_time >= *end).map(|at| (header.id, at)));
+        }
+        let mut read = chunks.prefixes(&asked).await?.into_iter();
+        for header in part {
+            let mut take = |cut: bool| if cut { read.next() } else { None };
+            let before: Option<Prefix> = take(start.is_some_and(|start| header.first_time < start));
+            let until: Option<Prefix> = take(end.is_some_and(|end| header.last_time >= end));
+            let (mut inside, last) = match until {
+                Some(until) => (until.sums, until.last_before),
+                None => (Sums::from(&header.statistics.totals), Some(header.last_time)),
+            };
+            let mut first = Some(header.first_time);
+            if let Some(before) = before {
+                inside.subtract(&before.sums);
+                first = before.first_after;
+            }
+            if let (Some(first), Some(last)) = (first, last) {
+                summed.add(&inside, first, last);
+            }
+        }
+    }
+    Ok(summed)
+}
 
 /// Where and at which position to add up.
 #[derive(Clone, Copy, Debug)]
@@ -32,84 +123,125 @@ pub(super) async fn totals(
     instruments: &[InstrumentId],
     reach: Reach,
 ) -> Result<Vec<Totals>, ChunkError> {
+    if reach.position < view.position() {
+        return totals_before(chunks, view, instruments, reach).await;
+    }
     let bounds = Bounds::of(reach.range);
-    let mut totals = Vec::with_capacity(instruments.len());
-    let mut edges = Vec::new();
-    let mut owners: Vec<Range<usize>> = Vec::new();
+    let mut all = Vec::with_capacity(instruments.len());
     for &instrument in instruments {
         let mut own = Totals::default();
-        let from = edges.len();
-        if let Some(holding) = view.holding(instrument).filter(|_| !bounds.is_empty()) {
-            let mut edge = |header: &ChunkHeader| edges.push((header.id, instrument));
-            add_headers(holding, bounds, reach.position, &mut own, &mut edge);
-            add_hot(holding, bounds, reach.position, &mut own);
+        for holding in holdings(view, &[instrument], bounds) {
+            let Parts { covered, edges } = Parts::of(holding, bounds);
+            own.merge(&holding.chunks.totals(covered));
+            let mut wanted = Vec::new();
+            for header in edges {
+                if bounds.covers(header) {
+                    own.merge(&header.statistics.totals);
+                } else {
+                    wanted.push((header.id, instrument));
+                }
+            }
+            add_hot(holding, bounds, |totals| own.merge(totals));
+            for part in wanted.chunks(PART) {
+                let loaded: Vec<Arc<Chunk>> = chunks.load(part).await?;
+                for chunk in &loaded {
+                    own.merge(&Statistics::of_range(chunk, bounds.indexes(chunk)).totals);
+                }
+            }
         }
-        totals.push(own);
-        owners.push(from..edges.len());
+        all.push(own);
     }
-    if edges.is_empty() {
-        return Ok(totals);
-    }
-    for (own, owner) in totals.iter_mut().zip(owners) {
-        // An instrument has few edges: two, and its late chunks there.
-        for part in edges[owner].chunks(PART) {
-            add_edges(chunks, part, bounds, reach.position, own).await?;
-        }
-    }
-    Ok(totals)
+    Ok(all)
 }
 
-/// Edges that are held decoded at once.
-const PART: usize = 64;
-
-fn add_headers(
-    holding: &Holding,
-    bounds: Bounds,
-    position: u64,
-    totals: &mut Totals,
-    edge: &mut impl FnMut(&ChunkHeader),
-) {
-    let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
-    let late = holding.late.iter().filter(|header| bounds.overlaps(header));
-    for header in ordinary.iter().chain(late) {
-        if header.max_seq <= position && bounds.covers(header) {
-            totals.merge(&header.statistics.totals);
-        } else if header.min_seq <= position {
-            edge(header);
-        }
-    }
-}
-
-fn add_hot(holding: &Holding, bounds: Bounds, position: u64, totals: &mut Totals) {
-    if holding.hot.is_empty() {
-        return;
-    }
-    let mut tally = Tally::default();
-    for tick in holding.hot_ticks() {
-        if tick.log_seq <= position && bounds.contains(tick.key()) {
-            tally.add(tick);
-        }
-    }
-    totals.merge(&tally.totals());
-}
-
-async fn add_edges(
+/// The totals at a position before the view's, which a page was pinned to. Any chunk may hold later ticks: there are no
+/// stretches, and a chunk with later ticks is decoded.
+async fn totals_before(
     chunks: &ChunkCache,
-    edges: &[(ChunkId, InstrumentId)],
-    bounds: Bounds,
-    position: u64,
-    totals: &mut Totals,
-) -> Result<(), ChunkError> {
-    let loaded: Vec<Arc<Chunk>> = chunks.load(edges).await?;
-    for chunk in &loaded {
-        let (inside, seqs) = (bounds.indexes(chunk), chunk.log_seqs());
-        if seqs[inside.clone()].iter().all(|&seq| seq <= position) {
-            totals.merge(&Statistics::of_range(chunk, inside).totals);
+    view: &View,
+    instruments: &[InstrumentId],
+    Reach { range, position }: Reach,
+) -> Result<Vec<Totals>, ChunkError> {
+    let bounds = Bounds::of(range);
+    let mut all = Vec::with_capacity(instruments.len());
+    for &instrument in instruments {
+        let mut own = Totals::default();
+        for holding in holdings(view, &[instrument], bounds) {
+            let mut wanted = Vec::new();
+            let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
+            let late = holding.late.iter().filter(|header| bounds.overlaps(header));
+            for header in ordinary.iter().chain(late).filter(|header| header.min_seq <= position) {
+                if header.max_seq <= position && bounds.covers(header) {
+                    own.merge(&header.statistics.totals);
+                } else {
+                    wanted.push((header.id, instrument));
+                }
+            }
+            let mut tally = Tally::default();
+            let known = holding.hot_ticks().filter(|tick| tick.log_seq <= position && bounds.contains(tick.key()));
+            known.for_each(|tick| tally.add(tick));
+            own.merge(&tally.totals());
+            for part in wanted.chunks(PART) {
+                for chunk in &chunks.load(part).await? {
+                    let seqs = chunk.log_seqs();
+                    for index in bounds.indexes(chunk).filter(|&index| seqs[index] <= position) {
+                        own.add_point(chunk.point(index), chunk.quantity(index));
+                    }
+                }
+            }
+        }
+        all.push(own);
+    }
+    Ok(all)
+}
+
+/// The instruments that have ticks, if a tick can lie inside bounds at all.
+fn holdings<'a>(view: &'a View, instruments: &'a [InstrumentId], bounds: Bounds) -> impl Iterator<Item = &'a Holding> {
+    let asked = if bounds.is_empty() { &[] } else { instruments };
+    asked.iter().filter_map(|&instrument| view.holding(instrument).map(|holding| &**holding))
+}
+
+/// The chunks of an instrument that have ticks inside bounds. A view holds nothing that came after its position.
+struct Parts<'a> {
+    /// The stretch of ordinary chunks that lie wholly inside.
+    covered: Range<usize>,
+    /// The others: at most two ordinary chunks, and late ones, of which some may lie wholly inside.
+    edges: Vec<&'a ChunkHeader>,
+}
+
+impl Parts<'_> {
+    fn of(holding: &Holding, bounds: Bounds) -> Parts<'_> {
+        let stretch = bounds.stretch(&holding.chunks);
+        let mut covered = stretch.clone();
+        let mut edges: Vec<&ChunkHeader> = Vec::new();
+        // Ordinary chunks are disjoint: only the first and the last can reach out.
+        if !covered.is_empty() && !bounds.covers(&holding.chunks[covered.start]) {
+            edges.push(&holding.chunks[covered.start]);
+            covered.start += 1;
+        }
+        if !covered.is_empty() && !bounds.covers(&holding.chunks[covered.end - 1]) {
+            covered.end -= 1;
+            edges.push(&holding.chunks[covered.end]);
+        }
+        edges.extend(holding.late.iter().filter(|header| bounds.overlaps(header)).map(|header| &**header));
+        Parts { covered, edges }
+    }
+}
+
+fn ends(headers: &[Arc<ChunkHeader>]) -> Option<(&ChunkHeader, &ChunkHeader)> {
+    Some((headers.first()?, headers.last()?))
+}
+
+/// Adds hot ticks: blocks that lie wholly inside by their totals, which are kept, others tick by tick.
+fn add_hot(holding: &Holding, bounds: Bounds, mut add: impl FnMut(&Totals)) {
+    let outside = |block: &HotBlock| block.last_key() < bounds.low || block.first_key() >= bounds.high;
+    for block in holding.hot.iter().filter(|block| !outside(block)) {
+        if bounds.contains(block.first_key()) && bounds.contains(block.last_key()) {
+            add(block.totals());
             continue;
         }
-        for index in inside.filter(|&index| seqs[index] <= position) {
-            totals.add_point(chunk.point(index), chunk.quantity(index));
-        }
+        let mut tally = Tally::default();
+        block.iter().filter(|tick| bounds.contains(tick.key())).for_each(|tick| tally.add(tick));
+        add(&tally.totals());
     }
-    Ok(())
 }

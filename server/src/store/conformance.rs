@@ -8,6 +8,7 @@ mod epochs;
 mod faulted;
 mod manifest;
 mod producers;
+mod published;
 mod registry;
 mod runs;
 mod sweep;
@@ -56,6 +57,7 @@ fn all() -> Vec<Case> {
     cases.extend(manifest::cases());
     cases.extend(sweep::cases());
     cases.extend(runs::cases());
+    cases.extend(published::cases());
     cases.extend(cancellation::cases());
     cases.extend(faulted::cases());
     cases

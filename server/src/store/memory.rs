@@ -2,9 +2,10 @@
 //!
 //! [`MemoryStore::reopen`] gives a second handle on the same data: what a restarted server finds.
 
+mod published;
 mod state;
 
-use std::collections::BTreeMap;
+use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,11 +16,14 @@ use bytes::Bytes;
 use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta, Mark,
-    ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
-    RunState, Store, StoreError, Swept, Verdict,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId,
+    RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
-use crate::domain::{Clock, Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{
+    Clock, Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol,
+    UnixNanos, Venue,
+};
 use state::State;
 
 /// The store in memory.
@@ -144,6 +148,10 @@ impl Store for MemoryStore {
         Ok(self.state()?.page(after, max_bytes))
     }
 
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        Ok(self.state()?.position_at(append_time))
+    }
+
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
         Ok(self.state()?.manifest(since))
     }
@@ -252,10 +260,30 @@ impl Store for MemoryStore {
         Ok(state.runs[..end].iter().rev().take(limit).cloned().collect())
     }
 
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let state = self.state()?;
-        let rejects = state.rejects.get(run).map(BTreeMap::values).into_iter().flatten();
-        Ok(rejects.take(limit).cloned().collect())
+        let Some(kept) = state.rejects.get(run) else {
+            return Ok(Vec::new());
+        };
+        let rejects = kept.range((Bound::Excluded(after_line), Bound::Unbounded));
+        Ok(rejects.take(limit).map(|(_, reject)| reject.clone()).collect())
+    }
+
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        Ok(self.state()?.published.bars(instrument, days, after, limit))
+    }
+
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        Ok(self.state()?.published.details(instruments))
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

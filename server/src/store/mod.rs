@@ -11,6 +11,7 @@ mod conformance;
 pub mod faults;
 mod marks;
 mod memory;
+mod published;
 mod retention;
 mod run;
 mod sqlite;
@@ -22,13 +23,17 @@ pub use run::{
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::domain::{Cursor, Epoch, Instrument, InstrumentId, Published, Symbol, UnixNanos, Venue};
+use crate::domain::{
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, Published, PublishedBar, PublishedBarKey, Symbol,
+    UnixNanos, Venue,
+};
 
 /// Links a segment to everything before it: the first 16 bytes of SHA-256 over the predecessor's chain, the epoch,
 /// the position and the segment's columns and bytes. See [`crate::domain::segment::chain`].
@@ -133,6 +138,15 @@ pub struct LogPage {
     pub segments: Vec<Segment>,
 }
 
+/// Where a segment of the log begins, and when it was appended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogEdge {
+    /// Position of its first entry.
+    pub first_seq: u64,
+    /// When it was appended.
+    pub append_time: UnixNanos,
+}
+
 /// One append: everything in it is stored, or nothing.
 #[derive(Clone, Debug)]
 pub struct Group {
@@ -178,7 +192,8 @@ pub enum Mark {
         batch: u64,
         /// What the batch adds to the run's counts.
         progress: RunProgress,
-        /// What the batch publishes beside ticks, stored with its mark.
+        /// What the batch publishes beside ticks, stored with its mark: a bar replaces that of its key, details replace
+        /// those of an earlier day or of their own.
         published: Published<InstrumentId>,
         /// How many of the group's entries are the batch's.
         entry_count: u32,
@@ -418,6 +433,9 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `max_bytes`, but at most [`PAGE_SEGMENTS`].
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError>;
 
+    /// The first segment that was appended at or after a time, of those still in the log; `None` if there is none.
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError>;
+
     /// The manifest's changes since a version; everything since 0, and whenever [`ManifestDelta::since`] says 0.
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError>;
 
@@ -455,8 +473,25 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Runs from the newest, older than the run `before` if given, at most `limit`.
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError>;
 
-    /// The first rejects of a run, by line, at most `limit`.
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError>;
+    /// The rejects of a run behind a line (0: from the first), by line, at most `limit`.
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError>;
+
+    /// The published bars of an instrument on days of a half-open range, in days since 1970, ordered by key; only those
+    /// behind `after` if it is given; at most `limit`.
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError>;
+
+    /// The published details of instruments, by id. An instrument about which nothing was published is missing from the
+    /// answer.
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError>;
 
     /// Every epoch that the log has had, the newest first.
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError>;

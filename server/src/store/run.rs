@@ -1,5 +1,6 @@
 //! Ingestion runs: what a file import did, under a lease.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -171,6 +172,8 @@ impl Ignored {
 pub struct Reject {
     /// Its number, from 1, the header included.
     pub line: u64,
+    /// Why, for programs: an `ErrorReason` without its prefix, such as `FIELD_INVALID`.
+    pub code: Cow<'static, str>,
     /// Why, in words.
     pub reason: String,
     /// Its first bytes, as text.

@@ -1,6 +1,6 @@
 //! Makes the next view: follows the log, adopts the manifest, and swaps one `Arc`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,10 +8,11 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
-use super::{ChunkHeader, FollowError, Follower, View};
+use super::{ChunkHeader, Chunks, FollowError, Follower, View};
 use crate::bus::ManifestNews;
 use crate::domain::statistics::Statistics;
 use crate::domain::{Block, Cursor, InstrumentId, Tick};
+use crate::metrics::Metrics;
 use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 
 /// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
@@ -22,6 +23,9 @@ const BEHIND: &str = "segments before the oldest";
 
 /// How often the manifest is looked at for commits of other replicas that the bus did not tell.
 const MANIFEST_POLL: Duration = Duration::from_secs(2);
+
+/// Memory of blocks that one step takes at most, beyond its first block.
+const STEP_BYTES: usize = 8 << 20;
 
 /// How long to wait before the store is asked again after an error.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
@@ -38,6 +42,7 @@ pub struct Builder {
     manifest_changed: Arc<Notify>,
     /// What the bus tells of commits of the manifest by other replicas.
     manifests: watch::Receiver<Option<ManifestNews>>,
+    metrics: Metrics,
 }
 
 impl Builder {
@@ -47,11 +52,12 @@ impl Builder {
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
         manifest_changed: Arc<Notify>,
+        metrics: Metrics,
     ) -> Result<Builder, StoreError> {
         let delta = store.manifest(0).await?;
         let after = Cursor { epoch: delta.epoch, position: delta.hot_floor - 1 };
         let mut builder = Builder {
-            follower: Follower::new(hub, store.clone(), after),
+            follower: Follower::new(hub, store.clone(), after, STEP_BYTES),
             store,
             view: View::empty(delta.epoch),
             places: HashMap::new(),
@@ -59,6 +65,7 @@ impl Builder {
             manifest_changed,
             // Without a sender this branch of the loop sleeps: other replicas are found by looking.
             manifests: watch::channel(None).1,
+            metrics,
         };
         builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
         let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
@@ -125,6 +132,7 @@ impl Builder {
                 }
                 Err(StoreError::Corrupt { table: BEHIND, .. }) => return,
                 Err(error) => {
+                    self.metrics.tape.store_failed("view");
                     tracing::error!(%error, "the view stands still");
                     // What failed is tried again, a missed change of the manifest too.
                     manifest_changed.notify_one();
@@ -135,6 +143,7 @@ impl Builder {
     }
 
     fn publish(&mut self) {
+        self.metrics.tape.views.inc();
         self.sender.send_replace(Arc::new(self.view.clone()));
     }
 
@@ -183,30 +192,24 @@ impl Builder {
         }
         // A delta from 0 is the whole manifest, which replaces what the view has.
         let gone = if delta.since == 0 { self.places.keys().copied().collect() } else { delta.dropped };
-        let mut dropped: BTreeMap<InstrumentId, Vec<ChunkId>> = BTreeMap::new();
+        let mut changes: BTreeMap<(InstrumentId, bool), Change> = BTreeMap::new();
         for id in gone {
-            if let Some((instrument, _)) = self.places.remove(&id) {
-                dropped.entry(instrument).or_default().push(id);
+            if let Some(place) = self.places.remove(&id) {
+                changes.entry(place).or_default().dropped.insert(id);
             }
         }
-        for (instrument, ids) in dropped {
-            self.view.update(instrument, |holding| {
-                Arc::make_mut(&mut holding.chunks).retain(|chunk| !ids.contains(&chunk.id));
-                Arc::make_mut(&mut holding.late).retain(|chunk| !ids.contains(&chunk.id));
-            });
-        }
-        let mut added: BTreeMap<InstrumentId, Vec<(bool, Arc<ChunkHeader>)>> = BTreeMap::new();
         for (row, header) in headers {
-            self.places.insert(row.id, (row.instrument, row.late));
-            added.entry(row.instrument).or_default().push((row.late, header));
+            let place = (row.instrument, row.late);
+            self.places.insert(row.id, place);
+            changes.entry(place).or_default().added.push(header);
         }
-        for (instrument, headers) in added {
+        for ((instrument, late), change) in changes {
             self.view.update(instrument, |holding| {
-                for (late, header) in headers {
-                    Arc::make_mut(if late { &mut holding.late } else { &mut holding.chunks }).push(header);
+                if late {
+                    holding.late = Arc::new(change.applied_to(&holding.late));
+                } else {
+                    holding.chunks = Arc::new(Chunks::new(change.applied_to(&holding.chunks)));
                 }
-                Arc::make_mut(&mut holding.chunks).sort_by_key(|chunk| chunk.first_key());
-                Arc::make_mut(&mut holding.late).sort_by_key(|chunk| chunk.first_key());
             });
         }
         for (instrument, position) in delta.compacted {
@@ -214,6 +217,24 @@ impl Builder {
         }
         self.view.adopt(delta.version);
         Ok(())
+    }
+}
+
+/// What an adoption changes in one list of chunks.
+#[derive(Debug, Default)]
+struct Change {
+    dropped: HashSet<ChunkId>,
+    added: Vec<Arc<ChunkHeader>>,
+}
+
+impl Change {
+    /// The list after the change, in the order of history.
+    fn applied_to(self, present: &[Arc<ChunkHeader>]) -> Vec<Arc<ChunkHeader>> {
+        let mut headers = Vec::with_capacity(present.len() + self.added.len());
+        headers.extend(present.iter().filter(|header| !self.dropped.contains(&header.id)).cloned());
+        headers.extend(self.added);
+        headers.sort_by_key(|header| header.first_key());
+        headers
     }
 }
 
@@ -240,7 +261,6 @@ fn not_followed(error: FollowError) -> StoreError {
     match error {
         FollowError::Store(error) => error,
         FollowError::EpochChanged { head, .. } => StoreError::EpochChanged(head.epoch),
-        FollowError::Moved { to } => StoreError::EpochChanged(to.epoch),
         FollowError::Expired { oldest, .. } => StoreError::Corrupt {
             table: BEHIND,
             row: oldest.to_string(),

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::merge::{self, Rewrite};
 use super::{ChunkHeader, Holding, View};
@@ -16,6 +18,7 @@ use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::statistics::Statistics;
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
+use crate::metrics::Metrics;
 use crate::store::{
     ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError,
 };
@@ -97,6 +100,7 @@ pub struct Compactor {
     tidy_due: UnixNanos,
     started: UnixNanos,
     swept: UnixNanos,
+    metrics: Metrics,
     /// Who shares the work, and how they are told of it.
     sharing: Option<Sharing>,
 }
@@ -110,6 +114,9 @@ struct Sharing {
     leads: bool,
     ask: UnixNanos,
 }
+
+/// An instrument, what it holds, and how many of its hot ticks are cut.
+type Work = (InstrumentId, Arc<Holding>, usize);
 
 #[derive(Clone, Copy, Debug)]
 enum Touched {
@@ -125,6 +132,7 @@ impl Compactor {
         manifest_changed: Arc<Notify>,
         clock: Arc<dyn Clock>,
         policy: Policy,
+        metrics: Metrics,
     ) -> Compactor {
         let started = clock.now();
         Compactor {
@@ -140,6 +148,7 @@ impl Compactor {
             started,
             swept: started,
             sharing: None,
+            metrics,
         }
     }
 
@@ -152,14 +161,17 @@ impl Compactor {
     /// Compacts until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
+            let begun = Instant::now();
             let worked = match self.round().await {
                 Ok(worked) => worked,
                 Err(error) => {
+                    self.metrics.tape.store_failed("compact");
                     tracing::warn!(%error, "compaction waits");
                     false
                 }
             };
             if worked {
+                self.metrics.tape.compacted_in(begun.elapsed());
                 if stop.is_cancelled() {
                     return;
                 }
@@ -255,6 +267,16 @@ impl Compactor {
         if work.is_empty() {
             return Ok(false);
         }
+        let span = tracing::debug_span!(
+            "compact",
+            tapefeed.compaction.instruments = work.len(),
+            tapefeed.compaction.ticks = ticks,
+        );
+        self.cut(view, work, now).instrument(span).await
+    }
+
+    /// Cuts so many of the oldest ticks of each instrument, and commits them as one.
+    async fn cut(&mut self, view: &View, work: Vec<Work>, now: UnixNanos) -> Result<bool, StoreError> {
         let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
@@ -337,7 +359,9 @@ impl Compactor {
                     due = due.min(ripe);
                     continue;
                 }
-                let Rewrite { added, dropped } = merge::step(&*self.store, instrument, day, holding).await?;
+                let span = tracing::debug_span!("tidy", tapefeed.instrument.id = instrument.0, tapefeed.day = day);
+                let step = merge::step(&*self.store, instrument, day, holding).instrument(span.clone());
+                let Rewrite { added, dropped } = step.await?;
                 if dropped.is_empty() {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
@@ -356,7 +380,7 @@ impl Compactor {
                     compacted: Vec::new(),
                     hot_floor: hot_floor(view, &BTreeMap::new()),
                 };
-                return self.commit(change).await;
+                return self.commit(change).instrument(span).await;
             }
         }
         (self.tidied, self.tidy_due) = (Some(view.manifest_version()), due);
@@ -366,6 +390,7 @@ impl Compactor {
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
     async fn commit(&mut self, change: ManifestChange) -> Result<bool, StoreError> {
         let epoch = self.views.borrow().epoch();
+        let ticks = change.added.iter().map(|chunk| u64::from(chunk.row.tick_count)).sum();
         let outcome = self.store.commit_manifest(change).await;
         self.manifest_changed.notify_one();
         let (version, committed) = match outcome? {
@@ -377,10 +402,16 @@ impl Compactor {
             }
             ManifestCommit::Conflict { version } => (version, false),
         };
+        if committed {
+            self.metrics.tape.compacted_ticks.inc_by(ticks);
+        } else {
+            self.metrics.tape.conflicts.inc();
+        }
         let adopted = self.views.wait_for(|view| view.manifest_version() >= version).await;
         Ok(committed && adopted.is_ok())
     }
 
+    #[tracing::instrument(level = "debug", skip_all)]
     async fn sweep(&mut self, now: UnixNanos) -> Result<(), StoreError> {
         // Days that were cut long ago and are still untidy count from the start of the process again.
         let kept = self.policy.merge_delay + Duration::from_secs(86_400);
@@ -398,6 +429,7 @@ impl Compactor {
                 producer_idle: PRODUCER_IDLE,
             })
             .await?;
+        self.metrics.tape.swept(swept.segments, swept.chunks, swept.producers);
         if swept != crate::store::Swept::default() {
             tracing::info!(segments = swept.segments, chunks = swept.chunks, producers = swept.producers, "swept");
             self.manifest_changed.notify_one();

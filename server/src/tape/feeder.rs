@@ -18,6 +18,7 @@ use super::{Hub, Registry};
 use crate::bus::{Announcement, Bus};
 use crate::domain::segment::{self, Link};
 use crate::domain::{Block, Cursor, InstrumentId};
+use crate::metrics::Metrics;
 use crate::store::{LogPage, Segment, Store, StoreError};
 
 /// How long a hole waits for its announcement before the store is read.
@@ -64,6 +65,8 @@ pub struct Feeder {
     pub announcements: broadcast::Receiver<Announcement>,
     /// Learns instruments that other replicas registered.
     pub registry: Arc<Registry>,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// Announcements that came before their turn.
@@ -102,6 +105,7 @@ impl Feeder {
                 Ok(None) => failing = false,
                 Ok(Some(end)) => return end,
                 Err(error) => {
+                    self.metrics.tape.store_failed("follow");
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(%error, "the log cannot be read; live streams wait");
                     }
@@ -131,6 +135,8 @@ impl Feeder {
             let heard = tokio::select! {
                 () = stop.cancelled() => return Ok(None),
                 heard = tokio::time::timeout_at(deadline, self.announcements.recv()) => heard,
+                // Somebody has read the store's head; the bus may be about to tell the same.
+                () = self.hub.behind.notified() => return Ok(Some(false)),
             };
             match heard {
                 Ok(Ok(announcement)) => early.hear(announcement),
@@ -205,7 +211,7 @@ impl Feeder {
                 if segment.first_seq != head.position + 1 || !continues(&head.chain, segment) {
                     return self.other_log().await.map(Some);
                 }
-                let block = decode(segment)?;
+                let block = decode(segment, head.epoch)?;
                 self.know_instruments(&block).await?;
                 self.hub.push(block);
             }

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::Lineage;
-use super::hub::{Head, Held, Hub, READ_BYTES, decode};
-use crate::domain::{Block, Cursor, Epoch};
+use super::hub::{Head, Held, Hub, Successor, decode};
+use crate::domain::{Block, Cursor};
 use crate::store::{LogHead, Store, StoreError};
 
-/// Memory of blocks that one step takes from the hub at most, beyond the first block.
-const STEP_BYTES: usize = 4 << 20;
+/// How many times the bytes of a stored segment its ticks take in memory, roughly.
+const UNPACKED: usize = 8;
 
 /// How long a store that does not answer is left alone.
 const RETRY_WAIT: Duration = Duration::from_millis(250);
@@ -29,19 +29,13 @@ pub enum FollowError {
         /// The log's head.
         head: LogHead,
     },
-    /// The position belongs to another log, or lies above the head.
+    /// The log is another one than the position's, or ends below it.
     #[error("the position belongs to another log")]
     EpochChanged {
         /// The log's head.
         head: LogHead,
-        /// The log that it forked from, and the last position that they share.
-        fork: Option<(Epoch, u64)>,
-    },
-    /// The log goes on under another name, and the position is exact there too: follow anew from it.
-    #[error("the log has a new epoch, which has the position too")]
-    Moved {
-        /// The position under its new name.
-        to: Cursor,
+        /// Its epochs: they tell which positions of other logs it shares.
+        lineage: Lineage,
     },
     /// The store cannot be read.
     #[error(transparent)]
@@ -55,6 +49,8 @@ pub struct Step {
     pub blocks: Vec<Arc<Block>>,
     /// Whether they came from the store, because the hub no longer had them.
     pub from_log: bool,
+    /// How much memory everything from the first block to the head takes, if the hub still had it.
+    pub lag_bytes: u64,
 }
 
 /// Follows the log from a position.
@@ -64,13 +60,30 @@ pub struct Follower {
     store: Arc<dyn Store>,
     head: watch::Receiver<Head>,
     position: Cursor,
+    step_bytes: usize,
 }
 
 impl Follower {
-    /// Follows after a position, which need not be the end of a block.
-    pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, after: Cursor) -> Follower {
+    /// Follows after a position, which need not be the end of a block. One step takes blocks of `step_bytes` of memory
+    /// at most, beyond the first block.
+    pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, after: Cursor, step_bytes: usize) -> Follower {
         let head = hub.watch();
-        Follower { hub, store, head, position: after }
+        Follower { hub, store, head, position: after, step_bytes }
+    }
+
+    /// Goes on after another position of the same log.
+    pub fn seek(&mut self, position: u64) {
+        self.position.position = position;
+    }
+
+    /// Whether the hub has everything that comes next.
+    pub fn is_near(&self) -> bool {
+        self.hub.reaches(self.position)
+    }
+
+    /// Where the log of the store ends, read just now.
+    pub async fn confirm(&self) -> Result<LogHead, StoreError> {
+        self.hub.confirm(&*self.store).await
     }
 
     /// Everything up to here has been returned.
@@ -85,11 +98,11 @@ impl Follower {
 
     /// What the hub has now, without waiting; `None` at the head or behind the hub.
     pub fn ready(&mut self) -> Option<Step> {
-        let Held::Blocks(blocks) = self.hub.read(self.position, STEP_BYTES) else {
+        let Held::Blocks { blocks, lag_bytes } = self.hub.read(self.position, self.step_bytes) else {
             return None;
         };
         self.position.position = blocks.last()?.last_seq();
-        Some(Step { blocks, from_log: false })
+        Some(Step { blocks, from_log: false, lag_bytes })
     }
 
     /// The next entries; waits at the head, and for a store that does not answer. A call that is dropped has returned
@@ -97,16 +110,19 @@ impl Follower {
     pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
             self.head.borrow_and_update();
-            match self.hub.read(self.position, STEP_BYTES) {
-                Held::Blocks(blocks) => {
+            match self.hub.read(self.position, self.step_bytes) {
+                Held::Blocks { blocks, lag_bytes } => {
                     self.position.position = blocks.last().expect("the hub returns at least one block").last_seq();
-                    return Ok(Step { blocks, from_log: false });
+                    return Ok(Step { blocks, from_log: false, lag_bytes });
                 }
                 Held::Nothing => {
                     // The hub keeps the sender, so the channel cannot close while it is held here.
                     let _ = self.head.changed().await;
                 }
-                Held::Over(successor) => return Err(self.lost(successor.head, &successor.lineage)),
+                Held::Over(successor) => {
+                    let Successor { head, lineage } = &*successor;
+                    return Err(FollowError::EpochChanged { head: *head, lineage: lineage.clone() });
+                }
                 Held::Behind => match self.read_log().await {
                     Ok(Some(step)) => return Ok(step),
                     Ok(None) => (),
@@ -124,37 +140,39 @@ impl Follower {
                         let _ = self.head.changed().await;
                         continue;
                     }
-                    return Err(self.lost(head, &Lineage::load(&*self.store).await?));
+                    return Err(self.changed(head).await);
                 }
             }
         }
     }
 
-    /// What a log with another name means for the position.
-    fn lost(&self, head: LogHead, lineage: &Lineage) -> FollowError {
-        match lineage.carry(self.position) {
-            Some(to) => FollowError::Moved { to },
-            None => FollowError::EpochChanged { head, fork: lineage.fork() },
+    /// Says that the store's log is another one.
+    async fn changed(&self, head: LogHead) -> FollowError {
+        match Lineage::load(&*self.store).await {
+            Ok(lineage) => FollowError::EpochChanged { head, lineage },
+            Err(error) => error.into(),
         }
     }
 
     async fn read_log(&mut self) -> Result<Option<Step>, FollowError> {
-        let page = self.store.segments(self.position.position, READ_BYTES).await?;
+        let page = self.store.segments(self.position.position, self.step_bytes / UNPACKED).await?;
         let head = page.head;
         if head.epoch != self.position.epoch {
-            return Err(self.lost(head, &Lineage::load(&*self.store).await?));
+            return Err(self.changed(head).await);
         }
         if head.oldest > self.position.position + 1 {
             return Err(FollowError::Expired { oldest: head.oldest, head });
         }
         let mut blocks = Vec::with_capacity(page.segments.len());
-        for segment in &page.segments {
-            blocks.push(decode(segment)?);
+        // What the hub has not reached is left to it: it sees to it that the instruments are known first.
+        let reached = self.hub.head().position;
+        for segment in page.segments.iter().take_while(|segment| segment.last_seq() <= reached) {
+            blocks.push(decode(segment, head.epoch)?);
         }
         let Some(last) = blocks.last() else {
             return Ok(None);
         };
         self.position.position = last.last_seq();
-        Ok(Some(Step { blocks, from_log: true }))
+        Ok(Some(Step { blocks, from_log: true, lag_bytes: 0 }))
     }
 }

@@ -5,15 +5,23 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use super::{Lineage, trail::Trail};
 use crate::domain::{Block, Cursor, Epoch, UnixNanos};
-use crate::store::{Chain, LogHead, Segment, StoreError};
+use crate::store::{Chain, LogHead, Segment, Store, StoreError};
 
 /// Bytes of segments that one reading of the store brings at most, beyond its first segment.
 pub(super) const READ_BYTES: usize = 1 << 20;
+
+/// How long a reading of the store's head serves those who ask for it.
+const CONFIRMED: Duration = Duration::from_millis(50);
+
+/// How long the store may take to say where its head is.
+const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Where the log ends, as far as the hub has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +47,12 @@ impl Head {
 #[derive(Debug)]
 pub enum Held {
     /// Consecutive blocks, the first of which holds the next entry.
-    Blocks(Vec<Arc<Block>>),
+    Blocks {
+        /// At least one.
+        blocks: Vec<Arc<Block>>,
+        /// How much memory everything from the first of them to the head takes.
+        lag_bytes: u64,
+    },
     /// Nothing yet: the position is the head.
     Nothing,
     /// The next entry is older than what the hub keeps: read the store.
@@ -67,11 +80,18 @@ pub struct Hub {
     head: watch::Sender<Head>,
     /// Set once, before the watchers of the head are woken for the last time.
     over: OnceLock<Arc<Successor>>,
+    /// The store's head as it was last read, and when. Held while it is read, so that many who ask read it once.
+    confirmed: tokio::sync::Mutex<Option<(Instant, LogHead)>>,
+    /// Wakes the feeder, because the store has more than the hub.
+    pub(super) behind: Notify,
 }
 
 #[derive(Debug)]
 struct Ring {
-    blocks: VecDeque<Arc<Block>>,
+    /// Each with the number of bytes that were pushed before it.
+    blocks: VecDeque<(u64, Arc<Block>)>,
+    /// How many bytes were ever pushed.
+    pushed: u64,
     bytes: usize,
     byte_limit: usize,
     trail: Trail,
@@ -82,9 +102,34 @@ impl Hub {
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
         let LogHead { epoch, position, chain, append_time, .. } = *head;
         let trail = Trail::beginning(position, chain);
-        let ring = Ring { blocks: VecDeque::new(), bytes: 0, byte_limit, trail };
+        let ring = Ring { blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit, trail };
         let head = Head { epoch, position, chain, append_time };
-        Hub { ring: Mutex::new(ring), head: watch::Sender::new(head), over: OnceLock::new() }
+        Hub {
+            ring: Mutex::new(ring),
+            head: watch::Sender::new(head),
+            over: OnceLock::new(),
+            confirmed: tokio::sync::Mutex::default(),
+            behind: Notify::new(),
+        }
+    }
+
+    /// Where the log of the store ends, read just now: whatever the bus has not told, the hub then fetches at once.
+    pub async fn confirm(&self, store: &dyn Store) -> Result<LogHead, StoreError> {
+        let mut confirmed = self.confirmed.lock().await;
+        let now = Instant::now();
+        if let Some((read, head)) = *confirmed
+            && now < read + CONFIRMED
+        {
+            return Ok(head);
+        }
+        let reading = tokio::time::timeout(CONFIRM_PATIENCE, store.head()).await;
+        let head = reading.map_err(|_| StoreError::Unavailable("the head is not read in time".to_owned()))??;
+        *confirmed = Some((now, head));
+        let own = self.head();
+        if head.epoch != own.epoch || head.position > own.position {
+            self.behind.notify_one();
+        }
+        Ok(head)
     }
 
     /// Where the log ends.
@@ -95,6 +140,11 @@ impl Hub {
     /// Tells when the head moves.
     pub fn watch(&self) -> watch::Receiver<Head> {
         self.head.subscribe()
+    }
+
+    /// Whether the hub has everything after a position.
+    pub fn reaches(&self, after: Cursor) -> bool {
+        !matches!(self.read(after, 0), Held::Behind | Held::Foreign | Held::Over(_))
     }
 
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
@@ -110,27 +160,34 @@ impl Hub {
         if after.position == head.position {
             return Held::Nothing;
         }
-        let start = ring.blocks.partition_point(|block| block.last_seq() <= after.position);
-        match ring.blocks.get(start) {
-            Some(first) if first.first_seq <= after.position + 1 => (),
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= after.position);
+        let lag_bytes = match ring.blocks.get(start) {
+            Some((pushed, first)) if first.first_seq <= after.position + 1 => ring.pushed - pushed,
             _ => return Held::Behind,
-        }
+        };
         let mut blocks = Vec::new();
         let mut bytes = 0;
-        for block in ring.blocks.range(start..) {
+        for (_, block) in ring.blocks.range(start..) {
             bytes += block.memory();
             if !blocks.is_empty() && bytes > max_bytes {
                 break;
             }
             blocks.push(block.clone());
         }
-        Held::Blocks(blocks)
+        Held::Blocks { blocks, lag_bytes }
+    }
+
+    /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.
+    pub fn appended_after(&self, position: u64) -> Option<UnixNanos> {
+        let ring = self.ring.lock().expect("no holder of the lock panics");
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= position);
+        let (_, next) = ring.blocks.get(start)?;
+        (next.first_seq <= position + 1).then_some(next.append_time)
     }
 
     /// Appends the block that follows the head.
     pub(super) fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        // The hub's epoch, not the block's: a forked log also has blocks that were stored under the name before.
         let head = Head {
             epoch: self.head().epoch,
             position: block.last_seq(),
@@ -138,10 +195,12 @@ impl Hub {
             append_time: block.append_time,
         };
         ring.trail.push(head.position, head.chain);
-        ring.bytes += block.memory();
-        ring.blocks.push_back(block);
+        let (bytes, pushed) = (block.memory(), ring.pushed);
+        ring.bytes += bytes;
+        ring.pushed += bytes as u64;
+        ring.blocks.push_back((pushed, block));
         while ring.bytes > ring.byte_limit && ring.blocks.len() > 1 {
-            let oldest = ring.blocks.pop_front().expect("the ring has more than one block");
+            let (_, oldest) = ring.blocks.pop_front().expect("the ring has more than one block");
             ring.bytes -= oldest.memory();
         }
         self.head.send_replace(head);
@@ -160,9 +219,11 @@ impl Hub {
     }
 }
 
-/// Decodes a segment that the store delivered.
-pub(super) fn decode(segment: &Segment) -> Result<Arc<Block>, StoreError> {
-    let place = (segment.epoch, segment.first_seq, segment.entry_count);
+/// Decodes a segment that the store delivered. The block has the name of the log that it is read in: a forked log also
+/// has segments that were stored under the name before, some of them behind the fork, and cursors of that name would not
+/// be good there.
+pub(super) fn decode(segment: &Segment, epoch: Epoch) -> Result<Arc<Block>, StoreError> {
+    let place = (epoch, segment.first_seq, segment.entry_count);
     Block::decode(place, segment.append_time, segment.backfill, segment.chain, &segment.bytes).map(Arc::new).map_err(
         |problem| StoreError::Corrupt {
             table: "segments",

@@ -34,14 +34,15 @@ impl Lineage {
     /// ancestors what lies at or below every fork between them. `None`: the place was lost, or is of another log.
     pub fn carry(&self, cursor: Cursor) -> Option<Cursor> {
         let newest = self.newest()?.epoch;
-        let mut shared = u64::MAX;
-        for start in &self.epochs {
-            if start.epoch == cursor.epoch {
+        let (mut epoch, mut shared) = (newest, u64::MAX);
+        loop {
+            if cursor.epoch == epoch {
                 return (cursor.position <= shared).then_some(Cursor { epoch: newest, position: cursor.position });
             }
+            let start = self.epochs.iter().find(|start| start.epoch == epoch)?;
+            epoch = start.parent?;
             shared = shared.min(start.fork);
         }
-        None
     }
 }
 

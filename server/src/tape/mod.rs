@@ -7,6 +7,7 @@
 //! goes on as another one, a replica makes another tape and drops this one as a whole.
 
 pub mod builder;
+pub mod chunks;
 pub mod compactor;
 mod current;
 pub mod feeder;
@@ -25,12 +26,13 @@ use tokio::sync::watch;
 
 use crate::domain::Epoch;
 
+pub use chunks::Chunks;
 pub use current::Current;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use lineage::Lineage;
 pub use registry::Registry;
-pub use view::{ChunkHeader, Holding, View};
+pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 /// What a replica knows of one epoch of the log.
 #[derive(Clone, Debug)]

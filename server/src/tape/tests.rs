@@ -98,18 +98,21 @@ impl Stack {
             bus: bus.clone(),
             announcements,
             registry: registry.clone(),
+            metrics: crate::metrics::Metrics::new(),
         };
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(Notify::new());
-        let builder = Builder::open(dynamic.clone(), hub.clone(), changed.clone()).await.unwrap();
+        let builder =
+            Builder::open(dynamic.clone(), hub.clone(), changed.clone(), crate::metrics::Metrics::new()).await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
         let policy = Policy::default();
-        let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy);
+        let metrics = crate::metrics::Metrics::new();
+        let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
         let lineage = Arc::new(Lineage::load(&*dynamic).await.unwrap());
         let tape = Tape { epoch: head.epoch, lineage, registry, hub: hub.clone(), views: views.clone() };
         let random = SmallRng::seed_from_u64(1);
-        let writer = Writer { store: dynamic, bus, clock: clock.clone(), random, unanswered: false };
+        let writer = Writer { store: dynamic, bus, clock: clock.clone(), random, unanswered: false, metrics };
         let (ingest, _) = writer.start(Current::from(Arc::new(tape)), usize::MAX, stop.clone());
         Stack { store, clock, hub, ingest, views, compactor, stop }
     }
@@ -249,7 +252,7 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     let start = Cursor { epoch: Epoch(7), position: 0 };
     let dynamic: Arc<dyn Store> = stack.store.clone();
     let follow = |pause: u64| {
-        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start);
+        let mut follower = Follower::new(stack.hub.clone(), dynamic.clone(), start, 1 << 20);
         tokio::spawn(async move {
             let mut seen = Vec::new();
             while seen.last() < Some(&40_000) {

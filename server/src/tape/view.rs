@@ -3,11 +3,24 @@
 //! A [`View`] never changes; the next one shares what did not change with it. Per instrument it has a [`Holding`]:
 //! chunk headers for what is compacted, and hot ticks for what is not.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
-use crate::domain::statistics::Statistics;
+use async_trait::async_trait;
+
+use super::Chunks;
+use crate::domain::statistics::{Statistics, Totals};
+use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
-use crate::store::ChunkId;
+use crate::store::{ChunkId, StoreError};
+
+/// Reads the newest ticks of a view. Queries do, whose floor holds the chunks; streams need them, and the two do not
+/// know each other.
+#[async_trait]
+pub trait NewestTicks: Send + Sync + std::fmt::Debug {
+    /// The newest tick by (event_time, log_seq) of each instrument that has one, in the order asked.
+    async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError>;
+}
 
 /// What is known of a chunk without reading its bytes.
 #[derive(Debug)]
@@ -52,11 +65,11 @@ impl ChunkHeader {
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
     /// Ordinary chunks: disjoint and ascending by (event_time, log_seq).
-    pub chunks: Arc<Vec<Arc<ChunkHeader>>>,
+    pub chunks: Arc<Chunks>,
     /// Late chunks: each ascending inside, overlapping the ordinary ones and each other.
     pub late: Arc<Vec<Arc<ChunkHeader>>>,
     /// Ticks that are not in chunks: blocks in the order of the log, each ascending by `log_seq`.
-    pub hot: Vec<Arc<Vec<Tick>>>,
+    pub hot: Vec<Arc<HotBlock>>,
     /// The newest hot tick by (event_time, log_seq).
     pub hot_latest: Option<Arc<Tick>>,
     /// Everything of the instrument up to this position is in chunks.
@@ -67,6 +80,11 @@ impl Holding {
     /// How many ticks are hot.
     pub fn hot_count(&self) -> usize {
         self.hot.iter().map(|block| block.len()).sum()
+    }
+
+    /// How many chunks it has, late ones included.
+    pub fn chunk_count(&self) -> usize {
+        self.chunks.len() + self.late.len()
     }
 
     /// The hot ticks in the order of the log.
@@ -83,7 +101,7 @@ impl Holding {
         if self.hot_latest.as_ref().is_none_or(|latest| latest.key() < newest.key()) {
             self.hot_latest = Some(Arc::new(newest.clone()));
         }
-        self.hot.push(Arc::new(ticks));
+        self.hot.push(Arc::new(HotBlock::new(ticks)));
         while let [.., older, newer] = self.hot.as_slice() {
             if older.len() > 2 * newer.len() {
                 break;
@@ -92,7 +110,7 @@ impl Holding {
             merged.extend_from_slice(older);
             merged.extend_from_slice(newer);
             self.hot.truncate(self.hot.len() - 2);
-            self.hot.push(Arc::new(merged));
+            self.hot.push(Arc::new(HotBlock::new(merged)));
         }
     }
 
@@ -103,9 +121,57 @@ impl Holding {
         if let Some(first) = self.hot.first_mut()
             && first.first().is_some_and(|tick| tick.log_seq <= compacted)
         {
-            *first = Arc::new(first.iter().filter(|tick| tick.log_seq > compacted).cloned().collect());
+            let rest = first.iter().filter(|tick| tick.log_seq > compacted).cloned().collect();
+            *first = Arc::new(HotBlock::new(rest));
         }
         self.hot_latest = self.hot_ticks().max_by_key(|tick| tick.key()).map(|tick| Arc::new(tick.clone()));
+    }
+}
+
+/// Ticks that are not in chunks: consecutive ones of an instrument in the order of the log, at least one.
+#[derive(Debug)]
+pub struct HotBlock {
+    ticks: Vec<Tick>,
+    /// The keys of the first and the last tick in the order of history.
+    first: (UnixNanos, u64),
+    last: (UnixNanos, u64),
+    /// Added up when a query first needs it.
+    totals: OnceLock<Totals>,
+}
+
+impl HotBlock {
+    fn new(ticks: Vec<Tick>) -> HotBlock {
+        let keys = || ticks.iter().map(Tick::key);
+        let first = keys().min().unwrap_or((UnixNanos::MAX, u64::MAX));
+        let last = keys().max().unwrap_or((UnixNanos::MIN, 0));
+        HotBlock { ticks, first, last, totals: OnceLock::new() }
+    }
+
+    /// The key of its first tick in the order of history.
+    pub fn first_key(&self) -> (UnixNanos, u64) {
+        self.first
+    }
+
+    /// The key of its last tick in the order of history.
+    pub fn last_key(&self) -> (UnixNanos, u64) {
+        self.last
+    }
+
+    /// The totals of all its ticks.
+    pub fn totals(&self) -> &Totals {
+        self.totals.get_or_init(|| {
+            let mut tally = Tally::default();
+            self.ticks.iter().for_each(|tick| tally.add(tick));
+            tally.totals()
+        })
+    }
+}
+
+impl Deref for HotBlock {
+    type Target = [Tick];
+
+    fn deref(&self) -> &[Tick] {
+        &self.ticks
     }
 }
 
@@ -121,12 +187,21 @@ pub struct View {
     manifest_version: u64,
     pages: Vec<Arc<Vec<Arc<Holding>>>>,
     hot_ticks: usize,
+    chunks: usize,
 }
 
 impl View {
     /// The view of an empty log.
     pub fn empty(epoch: Epoch) -> View {
-        View { epoch, position: 0, append_time: UnixNanos::MIN, manifest_version: 0, pages: Vec::new(), hot_ticks: 0 }
+        View {
+            epoch,
+            position: 0,
+            append_time: UnixNanos::MIN,
+            manifest_version: 0,
+            pages: Vec::new(),
+            hot_ticks: 0,
+            chunks: 0,
+        }
     }
 
     /// The log.
@@ -157,6 +232,11 @@ impl View {
     /// How many ticks are in no chunk yet.
     pub fn hot_ticks(&self) -> usize {
         self.hot_ticks
+    }
+
+    /// How many chunks it has.
+    pub fn chunks(&self) -> usize {
+        self.chunks
     }
 
     /// What the view holds of an instrument, `None` when it has no tick of it.
@@ -197,9 +277,10 @@ impl View {
         }
         let page = Arc::make_mut(&mut self.pages[index / PAGE]);
         let holding = Arc::make_mut(&mut page[index % PAGE]);
-        let before = holding.hot_count();
+        let (hot, chunks) = (holding.hot_count(), holding.chunk_count());
         change(holding);
-        self.hot_ticks = self.hot_ticks + holding.hot_count() - before;
+        self.hot_ticks = self.hot_ticks + holding.hot_count() - hot;
+        self.chunks = self.chunks + holding.chunk_count() - chunks;
     }
 
     /// Moves a view under construction on.

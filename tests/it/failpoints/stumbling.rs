@@ -3,6 +3,7 @@
 //!
 //! Failures of writes are the embedded store's own.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,12 +12,14 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
-use tapefeed_server::domain::{Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
+use tapefeed_server::domain::{
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
-    RunState, Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner,
+    RunRequest, RunState, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -72,6 +75,10 @@ impl Store for Stumbling {
 
     async fn head(&self) -> Result<LogHead, StoreError> {
         self.inner.head().await
+    }
+
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.inner.position_at(append_time).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
@@ -132,8 +139,25 @@ impl Store for Stumbling {
         self.inner.runs(before, limit).await
     }
 
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
-        self.inner.rejects(run, limit).await
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
+        self.inner.rejects(run, after_line, limit).await
+    }
+
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        self.inner.published_bars(instrument, days, after, limit).await
+    }
+
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        self.inner.instrument_details(instruments).await
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -9,7 +9,10 @@ use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use tapefeed_server::domain::{Batch, Cursor, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use tapefeed_server::ingest::{IngestError, Receipt, Sender, Submission};
-use tapefeed_server::live::{Event, LiveError, Selector, Session, Start, Subscription};
+use tapefeed_server::live::{
+    Event, IfUnavailable, LiveError, Message, Selector, Session, SlowReader, Start, Subscription,
+};
+use tapefeed_server::metrics::Metrics;
 use tapefeed_server::replica::{Parts, Replica};
 use tapefeed_server::store::{MemoryStore, ProducerClaim, ProducerId, Store};
 use tapefeed_server::tape::View;
@@ -146,6 +149,7 @@ impl World {
             policy: self.policy,
             hub_bytes: 256 << 10,
             hot_tick_limit: 1_000_000,
+            metrics: Metrics::new(),
         };
         timeout(PATIENCE, Replica::start(parts)).await.expect("in time").expect("the replica starts")
     }
@@ -189,7 +193,7 @@ fn batch(symbol: &str, now: i64, ticks: u64) -> Batch {
         side: Side::Buy,
         trade_id: TradeId::Number(index),
     };
-    Batch { instruments: vec![name], ticks: (0..ticks).map(tick).collect() }
+    Batch { instruments: vec![name], ticks: (0..ticks).map(tick).collect(), ..Batch::default() }
 }
 
 /// Everything of every instrument, from a cursor on.
@@ -200,6 +204,11 @@ pub async fn follow(replica: &Replica, start: Start) -> Session {
         include_backfill: true,
         heartbeat: Duration::from_secs(1),
         flush_window: Duration::ZERO,
+        if_unavailable: IfUnavailable::Fail,
+        conflated: None,
+        slow_reader: SlowReader::CatchUp,
+        definitions: false,
+        message_ticks: 400,
     };
     replica.live.get().subscribe(subscription).await.expect("the position is there")
 }
@@ -215,27 +224,26 @@ impl Heard {
     /// Listens until a position, or until the stream ends. Nothing may come twice, and nothing out of order.
     pub async fn until(&mut self, replica: &Replica, session: &mut Session, position: u64) -> Option<LiveError> {
         while self.cursor.is_none_or(|cursor| cursor.position < position) {
-            let event = match timeout(PATIENCE, session.next()).await.expect("an event in time") {
-                Ok(event) => event,
+            let Message { cursor, event } = match timeout(PATIENCE, session.next()).await.expect("an event in time") {
+                Ok(message) => message,
                 Err(error) => return Some(error),
             };
-            let cursor = match event {
-                Event::Ticks { cursor, ticks } => {
-                    for tick in ticks {
+            match event {
+                Event::Run(run) => {
+                    for tick in run.ticks() {
                         let newest = self.ticks.last_key_value().map_or(0, |(seq, _)| *seq);
                         assert!(tick.log_seq > newest, "{} after {newest}", tick.log_seq);
                         let tape = replica.tapes.get();
                         let name = tape.registry.get(tick.instrument).expect("shown instruments are known");
                         self.ticks.insert(tick.log_seq, name.symbol.to_string());
                     }
-                    cursor
                 }
-                Event::Ack { cursor, .. }
-                | Event::Progress { cursor, .. }
-                | Event::ReplayCompleted { cursor }
-                | Event::SlowConsumer { cursor, .. } => cursor,
-            };
-            self.cursor = Some(cursor);
+                Event::Ack(_) | Event::Progress { .. } | Event::ReplayCompleted { .. } | Event::SlowConsumer { .. } => {
+                    ()
+                }
+                other => panic!("a lossless stream of ticks has no {other:?}"),
+            }
+            self.cursor = cursor;
         }
         None
     }

@@ -1,6 +1,8 @@
-//! Questions about stored ticks, each answered at one position of the log. Their answers are in `answer`.
+//! Questions about stored ticks, each answered at one position of the log. Their answers are in `answer`; what venues
+//! publish themselves is in `published`.
 
 mod answer;
+mod published;
 
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use futures_util::Stream;
 use tapefeed_proto::v1 as proto;
 
 pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
+pub use published::{PublishedBar, PublishedBarQuery};
 
 use crate::client::history_service;
 use crate::page::{Page, pages};

@@ -1,8 +1,10 @@
 //! Importing files: upload, progress, and the runs that the server keeps of them.
 //!
 //! The server knows a file by its content: the same file again joins the run that exists. That makes retrying safe, and
-//! [`Client::import_file`] does it by itself. Uploads are in `upload`, runs in `run`.
+//! [`Client::import_file`] does it by itself. Uploads are in `upload`, runs in `run`, the
+//! lines that they rejected in `reject`.
 
+mod reject;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -13,7 +15,8 @@ use std::path::Path;
 use tapefeed_proto::v1 as proto;
 use tokio::io::AsyncRead;
 
-pub use run::{ImportFailure, RejectedLine, Run, RunQuery, RunState};
+pub use reject::{RejectPage, RejectQuery, RejectedLine};
+pub use run::{IgnoredLines, ImportFailure, Run, RunQuery, RunState};
 
 use crate::{Client, Error};
 
@@ -61,15 +64,15 @@ pub enum TickField {
 /// The format of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ImportFormat {
-    /// Comma-separated trades with a header; columns are found by name.
+    /// Trades in columns, with a header; columns are found by name.
     Csv,
-    /// A capture of Binance's WebSocket, one JSON event a line.
+    /// A capture of Binance's WebSocket, one message a line. Trades are ticks, other messages are ignored.
     BinanceCapture,
     /// One tick a line, as a JSON object.
     JsonLines,
-    /// A trade file of B3.
+    /// B3's file of a day's trades.
     B3Trades,
-    /// B3's yearly file of daily quotes.
+    /// B3's history of daily quotes: published bars and details of instruments, no ticks.
     Cotahist,
 }
 

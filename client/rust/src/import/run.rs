@@ -8,6 +8,7 @@ use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::ErrorReason;
 use tonic::Streaming;
 
+use super::RejectedLine;
 use crate::backoff::Backoff;
 use crate::client::ingest_service;
 use crate::page::{Page, pages};
@@ -30,7 +31,7 @@ pub struct Run {
     pub size_bytes: Option<u64>,
     /// How many bytes were uploaded so far.
     pub uploaded_bytes: u64,
-    /// How many lines were read so far, rejected and ignored ones included, the header not.
+    /// How many lines were read so far, the header not: ticks, published, rejected and ignored ones together.
     pub line_count: u64,
     /// How many lines the file has, once that is known.
     pub total_line_count: Option<u64>,
@@ -40,6 +41,10 @@ pub struct Run {
     pub reject_count: u64,
     /// How many lines were passed over because they hold no trade.
     pub ignored_count: u64,
+    /// The lines that were passed over, by what they are, ordered by kind.
+    pub ignored_lines: Vec<IgnoredLines>,
+    /// How many lines published something else than a tick: a daily bar, or details of an instrument.
+    pub published_count: u64,
     /// Why the run failed. `None` unless it did.
     pub failure: Option<ImportFailure>,
     /// When the run began, by the server's clock.
@@ -58,7 +63,7 @@ pub struct Run {
     pub cursor: Option<Cursor>,
     /// The number of the last stored batch of 10,000 lines. 0: none.
     pub last_batch_seq: u64,
-    /// The first rejected lines, at most 20.
+    /// The first rejected lines, at most 20; [`Client::reject_pages`] has them all.
     pub first_rejects: Vec<RejectedLine>,
 }
 
@@ -90,18 +95,14 @@ pub struct ImportFailure {
     pub message: String,
 }
 
-/// A line that could not become a tick.
+/// How many lines of one kind were passed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct RejectedLine {
-    /// The number of the line in the uncompressed file, from 1.
-    pub line_number: u64,
-    /// The reason.
-    pub reason: ErrorReason,
-    /// A sentence that says what is wrong.
-    pub message: String,
-    /// The start of the line, at most 256 bytes, printable.
-    pub text: String,
+pub struct IgnoredLines {
+    /// What the lines are, in the format's own word for it, such as `bookTicker`.
+    pub kind: String,
+    /// How many there were.
+    pub count: u64,
 }
 
 /// Which runs to list.
@@ -120,12 +121,7 @@ impl Run {
         let time = UnixNanos::from_wire_optional;
         let state = RunState::from_wire(run.state);
         let failure = run.error.filter(|_| state == RunState::Failed);
-        let first_rejects = run.first_rejects.into_iter().map(|reject| RejectedLine {
-            line_number: reject.line_number,
-            reason: reason(reject.reason),
-            message: reject.message,
-            text: reject.text,
-        });
+        let ignored = |proto::IgnoredLines { kind, count }| IgnoredLines { kind, count };
         Ok(Run {
             run_id: run.run_id,
             state,
@@ -137,6 +133,8 @@ impl Run {
             tick_count: run.tick_count,
             reject_count: run.reject_count,
             ignored_count: run.ignored_count,
+            ignored_lines: run.ignored_lines.into_iter().map(ignored).collect(),
+            published_count: run.published_count,
             failure: failure.map(|error| ImportFailure { reason: reason(error.reason), message: error.message }),
             create_time: time(run.create_time, "run.create_time")?,
             start_time: time(run.start_time, "run.start_time")?,
@@ -146,12 +144,12 @@ impl Run {
             trace_id: run.trace_id,
             cursor: Cursor::from_bytes(run.cursor),
             last_batch_seq: run.last_batch_seq,
-            first_rejects: first_rejects.collect(),
+            first_rejects: run.first_rejects.into_iter().map(RejectedLine::from_wire).collect(),
         })
     }
 }
 
-fn reason(reason: i32) -> ErrorReason {
+pub(super) fn reason(reason: i32) -> ErrorReason {
     ErrorReason::try_from(reason).unwrap_or_default()
 }
 

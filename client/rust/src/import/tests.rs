@@ -127,3 +127,24 @@ async fn a_watch_goes_on_over_cuts_to_the_end_of_the_run() {
     let states: Vec<RunState> = client.watch_run("run-1").map(|run| run.unwrap().state).collect().await;
     assert_eq!(states, [RunState::Uploading, RunState::Running, RunState::Succeeded]);
 }
+
+#[tokio::test]
+async fn rejected_lines_come_in_pages_with_their_counts() {
+    let client = client_of(&FakeIngest::with(|_| {})).await;
+    let pages: Vec<_> = client.reject_pages(RejectQuery::of("run-1").page_size(1)).collect().await;
+    let pages: Vec<RejectPage> = pages.into_iter().map(Result::unwrap).collect();
+    let lines: Vec<u64> = pages.iter().flat_map(|page| &page.lines).map(|line| line.line_number).collect();
+    assert_eq!(lines, [1, 2, 3]);
+    assert!(pages.iter().all(|page| (page.reject_count, page.kept_count) == (5, 3)));
+    assert_eq!(pages[2].lines[0].reason, crate::ErrorReason::ActionNotSupported);
+    assert_eq!(pages[2].lines[0].text, "line 3");
+}
+
+#[tokio::test]
+async fn a_run_tells_what_it_published_and_ignored() {
+    let client = client_of(&FakeIngest::with(|_| {})).await;
+    let run = client.run("run-1").await.unwrap();
+    assert_eq!((run.published_count, run.ignored_count), (3, 5));
+    let kinds: Vec<_> = run.ignored_lines.iter().map(|ignored| (ignored.kind.as_str(), ignored.count)).collect();
+    assert_eq!(kinds, [("auction", 4), ("trailer", 1)]);
+}

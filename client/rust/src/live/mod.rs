@@ -229,7 +229,8 @@ impl Subscription {
         self
     }
 
-    /// Asks the server to end the stream when it lags, instead of catching up from the log. It is then resumed.
+    /// Asks the server to end the stream when it lags, instead of catching up from the log. It is then resumed. Not for
+    /// conflated streams, which do not lag: the server refuses it there.
     pub fn disconnect_when_slow(mut self) -> Subscription {
         self.disconnect_when_slow = true;
         self

@@ -260,6 +260,11 @@ impl IngestService for FakeIngest {
             run_id: request.into_inner().run_id,
             state: proto::IngestionRunState::Succeeded.into(),
             tick_count: 7,
+            published_count: 3,
+            ignored_count: 5,
+            ignored_lines: [("auction", 4), ("trailer", 1)]
+                .map(|(kind, count)| proto::IgnoredLines { kind: kind.to_owned(), count })
+                .into(),
             ..proto::IngestionRun::default()
         };
         Ok(Response::new(proto::GetIngestionRunResponse { run: Some(run) }))
@@ -270,6 +275,26 @@ impl IngestService for FakeIngest {
         _: Request<proto::ListIngestionRunsRequest>,
     ) -> Result<Response<proto::ListIngestionRunsResponse>, Status> {
         Err(Status::unimplemented(""))
+    }
+
+    /// Three lines, one a page; the token is the number of the line.
+    async fn list_rejected_lines(
+        &self,
+        request: Request<proto::ListRejectedLinesRequest>,
+    ) -> Result<Response<proto::ListRejectedLinesResponse>, Status> {
+        let after: u64 = request.into_inner().page_token.parse().unwrap_or(0);
+        let line = proto::RejectedLine {
+            line_number: after + 1,
+            reason: proto::ErrorReason::ActionNotSupported.into(),
+            message: "action: corrections are not taken yet".to_owned(),
+            text: format!("line {}", after + 1),
+        };
+        Ok(Response::new(proto::ListRejectedLinesResponse {
+            rejected_lines: vec![line],
+            next_page_token: if after < 2 { (after + 1).to_string() } else { String::new() },
+            reject_count: 5,
+            kept_count: 3,
+        }))
     }
 
     async fn cancel_ingestion_run(

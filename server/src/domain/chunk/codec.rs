@@ -15,11 +15,14 @@ use crate::domain::{InstrumentId, Side};
 const VERSION: u8 = 1;
 
 /// Receive times as a column of their own.
-const RECEIVED_ALONE: u8 = 0;
+pub(super) const RECEIVED_ALONE: u8 = 0;
 /// Receive times by what they lag behind the event, or behind the tick before at the same event time.
-const RECEIVED_BY_LAG: u8 = 1;
+pub(super) const RECEIVED_BY_LAG: u8 = 1;
 
-const CUT: ChunkCorrupt = ChunkCorrupt("it is cut off");
+pub(super) const CUT: ChunkCorrupt = ChunkCorrupt("it is cut off");
+pub(super) const OUTSIDE_DOOR: ChunkCorrupt = ChunkCorrupt("a price or quantity is out of range");
+pub(super) const RECEIVE_ENCODING: ChunkCorrupt = ChunkCorrupt("receive times have an unknown encoding");
+pub(super) const TIME_UNIT: ChunkCorrupt = ChunkCorrupt("the unit of time is unknown");
 
 impl Chunk {
     /// The bytes of the chunk.
@@ -51,8 +54,17 @@ impl Chunk {
     }
 }
 
-/// Decodes a chunk of an instrument.
-pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
+/// A chunk's bytes up to its columns.
+pub(super) struct Opened<'a> {
+    /// At the event times.
+    pub(super) reader: Reader<'a>,
+    pub(super) count: usize,
+    pub(super) price_exponent: i8,
+    pub(super) quantity_exponent: i8,
+}
+
+/// Verifies the checksum and reads what stands before the columns.
+pub(super) fn open(bytes: &[u8]) -> Result<Opened<'_>, ChunkCorrupt> {
     let (body, checksum) = bytes.split_last_chunk::<4>().ok_or(CUT)?;
     if crc32c::crc32c(body) != u32::from_le_bytes(*checksum) {
         return Err(ChunkCorrupt("the checksum differs"));
@@ -65,6 +77,12 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
     let count = count.ok_or(ChunkCorrupt("the count of ticks is out of range"))?;
     let price_exponent = reader.byte().ok_or(CUT)? as i8;
     let quantity_exponent = reader.byte().ok_or(CUT)? as i8;
+    Ok(Opened { reader, count, price_exponent, quantity_exponent })
+}
+
+/// Decodes a chunk of an instrument.
+pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
+    let Opened { mut reader, count, price_exponent, quantity_exponent } = open(bytes)?;
     let event_times = take_event_times(&mut reader, count)?;
     let log_seqs: Vec<u64> = column::take(&mut reader, count)?.into_iter().map(|log_seq| log_seq as u64).collect();
     let receive_times = take_receive_times(&mut reader, &event_times)?;
@@ -89,7 +107,7 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
     if !inside_door(&prices, price_exponent) || !inside_door(&quantities, quantity_exponent) {
-        return Err(ChunkCorrupt("a price or quantity is out of range"));
+        return Err(OUTSIDE_DOOR);
     }
     Ok(Chunk {
         instrument,
@@ -108,7 +126,7 @@ pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorr
 }
 
 /// Whether all mantissas make valid decimals at an exponent.
-fn inside_door(mantissas: &[i64], exponent: i8) -> bool {
+pub(super) fn inside_door(mantissas: &[i64], exponent: i8) -> bool {
     if !(-MAX_DECIMALS..MAX_MAGNITUDE).contains(&exponent) {
         return false;
     }
@@ -126,8 +144,8 @@ fn put_event_times(out: &mut Vec<u8>, times: &[i64]) {
 }
 
 /// Reads what [`put_event_times`] wrote.
-fn take_event_times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
-    let unit = TimeUnit::from_code(reader.byte().ok_or(CUT)?).ok_or(ChunkCorrupt("the unit of time is unknown"))?;
+pub(super) fn take_event_times(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {
+    let unit = TimeUnit::from_code(reader.byte().ok_or(CUT)?).ok_or(TIME_UNIT)?;
     let mut times = column::take(reader, count)?;
     for time in &mut times {
         *time = time.checked_mul(unit.nanos()).ok_or(ChunkCorrupt("an event time is out of range"))?;
@@ -192,7 +210,7 @@ fn take_receive_times(reader: &mut Reader<'_>, events: &[i64]) -> Result<Vec<i64
             }
             Ok(received)
         }
-        _ => Err(ChunkCorrupt("receive times have an unknown encoding")),
+        _ => Err(RECEIVE_ENCODING),
     }
 }
 

@@ -133,14 +133,92 @@ pub(super) fn take(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Ch
             match unpack(packed, count) {
                 Ok(Some(values)) => Ok(values),
                 Ok(None) => Err(ChunkCorrupt("a column has another length than its chunk")),
-                Err(_) => Err(ChunkCorrupt("a column is not readable by pco")),
+                Err(_) => Err(UNREADABLE),
             }
         }
         _ => Err(ChunkCorrupt("a column has an unknown encoding")),
     }
 }
 
+/// Reads a numeric column of a known length as far as its first numbers, and passes over the rest.
+pub(super) fn take_first(reader: &mut Reader<'_>, count: usize, wanted: usize) -> Result<Vec<i64>, ChunkCorrupt> {
+    let mut values = take_some(reader, count, wanted.div_ceil(PCO_BATCH) * PCO_BATCH, |_| true)?;
+    values.truncate(wanted);
+    Ok(values)
+}
+
+/// Reads a numeric column of a known length as far as a number that is enough, and maybe some after it, and passes over
+/// the rest.
+pub(super) fn take_until(
+    reader: &mut Reader<'_>,
+    count: usize,
+    enough: impl Fn(i64) -> bool,
+) -> Result<Vec<i64>, ChunkCorrupt> {
+    take_some(reader, count, PCO_BATCH, enough)
+}
+
+/// Numbers that pco decodes together: only whole batches of them can be read.
+const PCO_BATCH: usize = 256;
+
+/// Reads a column in steps until the last number of one is enough. Columns that are not pco's are short or cheap, and
+/// are read as a whole.
+fn take_some(
+    reader: &mut Reader<'_>,
+    count: usize,
+    step: usize,
+    enough: impl Fn(i64) -> bool,
+) -> Result<Vec<i64>, ChunkCorrupt> {
+    if reader.rest().first() != Some(&PCO) || count == 0 || step == 0 {
+        return take(reader, count);
+    }
+    let packed = pco_bytes(reader)?;
+    let read = || -> PcoResult<Vec<i64>> {
+        let (file, rest) = FileDecompressor::new(packed)?;
+        let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest)?;
+        let mut page = chunk.page_decompressor(rest, count)?;
+        let mut values = Vec::with_capacity(count);
+        while values.len() < count {
+            let from = values.len();
+            values.resize(count.min(from + step), 0);
+            page.read(&mut values[from..])?;
+            if enough(values[values.len() - 1]) {
+                break;
+            }
+        }
+        Ok(values)
+    };
+    read().map_err(|_| UNREADABLE)
+}
+
+/// Passes over a numeric column of a known length.
+pub(super) fn skip(reader: &mut Reader<'_>, count: usize) -> Result<(), ChunkCorrupt> {
+    if count > 0 && !skip_measured(reader)? {
+        take(reader, count)?;
+    }
+    Ok(())
+}
+
+/// Passes over a numeric column of some numbers if it tells its own length; false, and nothing passed, if it does not.
+pub(super) fn skip_measured(reader: &mut Reader<'_>) -> Result<bool, ChunkCorrupt> {
+    match reader.rest().first() {
+        Some(&PCO) => pco_bytes(reader).map(|_| true),
+        Some(&PROGRESSION) => {
+            reader.byte();
+            reader.signed().and_then(|_| reader.signed()).ok_or(CUT).map(|_| true)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// The bytes of a column by pco, from its first byte on.
+fn pco_bytes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ChunkCorrupt> {
+    reader.byte();
+    let length = reader.length(reader.rest().len()).ok_or(CUT)?;
+    reader.bytes(length).ok_or(CUT)
+}
+
 const CUT: ChunkCorrupt = ChunkCorrupt("a column is cut off");
+const UNREADABLE: ChunkCorrupt = ChunkCorrupt("a column is not readable by pco");
 
 /// Reads variable-length numbers.
 fn take_varints(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, ChunkCorrupt> {

@@ -6,6 +6,7 @@
 
 mod codec;
 mod column;
+mod prefix;
 mod trade_ids;
 
 #[cfg(test)]
@@ -18,9 +19,11 @@ use trade_ids::TradeIds;
 
 use super::scale::Scale;
 use super::statistics::PricePoint;
+use super::varint::Reader;
 use super::{Decimal, InstrumentId, Origin, Side, Tick, TimeRange, TradeId, UnixNanos};
 
 pub use codec::decode;
+pub use prefix::{Prefix, prefix};
 
 /// Ticks in a full chunk.
 pub const CHUNK_TICKS: usize = 4_096;

@@ -182,3 +182,65 @@ fn a_chunk_longer_than_a_page_of_pco_survives() {
     let chunk = decode(&bytes, ticks[0].instrument).unwrap();
     assert!(chunk.ticks().eq(ticks));
 }
+
+/// What [`prefix`] must say, by decoding everything.
+fn decoded_prefix(chunk: &Chunk, until: UnixNanos) -> Prefix {
+    use crate::domain::statistics::{Statistics, Sums};
+    let before = chunk.index_at(until);
+    let time = |index: usize| (index < chunk.len()).then(|| chunk.event_time(index));
+    Prefix {
+        sums: Sums::from(&Statistics::of_range(chunk, 0..before).totals),
+        last_before: before.checked_sub(1).and_then(time),
+        first_after: time(before),
+    }
+}
+
+fn prefixes_are_those_of_the_decoded_chunk(ticks: &[Tick], edges: impl Iterator<Item = usize>) {
+    let bytes = encode(ticks);
+    let chunk = decode(&bytes, ticks[0].instrument).unwrap();
+    for index in edges {
+        let at = ticks[index % ticks.len()].event_time.nanos();
+        for until in [at.saturating_sub(1).max(0), at, at.saturating_add(1)] {
+            let Ok(until) = UnixNanos::new(until) else { continue };
+            assert_eq!(prefix(&bytes, until).unwrap(), decoded_prefix(&chunk, until), "{index} {until:?}");
+        }
+    }
+    for until in [UnixNanos::MIN, UnixNanos::MAX] {
+        assert_eq!(prefix(&bytes, until).unwrap(), decoded_prefix(&chunk, until));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_prefix_is_that_of_the_decoded_chunk(ticks in any_history(300), edges in proptest::collection::vec(any::<usize>(), 1..8)) {
+        for range in cuts(&ticks, 400) {
+            prefixes_are_those_of_the_decoded_chunk(&ticks[range], edges.iter().copied());
+        }
+    }
+
+    #[test]
+    fn changed_bytes_under_a_right_checksum_have_a_prefix_or_are_refused(
+        at in any::<proptest::sample::Index>(), byte in any::<u8>(), until in any::<proptest::sample::Index>(),
+    ) {
+        let ticks = history(600);
+        let bytes = encode(&ticks);
+        let mut body = bytes[..bytes.len() - 4].to_vec();
+        *at.get_mut(&mut body) = byte;
+        let _ = prefix(&sealed(body), until.get(&ticks).event_time);
+    }
+}
+
+#[test]
+fn a_full_chunk_has_the_prefixes_of_its_ticks() {
+    let ticks = history(CHUNK_TICKS);
+    prefixes_are_those_of_the_decoded_chunk(&ticks, (0..CHUNK_TICKS).step_by(127));
+    // Nobody shares an event time: the column of followers is not there.
+    let mut alone = ticks.clone();
+    for (index, tick) in alone.iter_mut().enumerate() {
+        tick.event_time = UnixNanos::new(1_700_000_000_000_000_000 + index as i64 * 1_000_003).unwrap();
+        tick.receive_time = UnixNanos::new(tick.event_time.nanos() + 700 + index as i64 % 13).unwrap();
+    }
+    prefixes_are_those_of_the_decoded_chunk(&alone, (0..CHUNK_TICKS).step_by(251));
+}

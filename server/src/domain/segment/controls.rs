@@ -3,18 +3,21 @@
 //! Each is its distance from the one before, a kind, a length and the bytes of the kind, so that a reader skips what it
 //! does not know. A kind never changes its bytes: a new form is a new kind.
 
-use std::sync::Arc;
-
 use super::{MAX_SEGMENT_ENTRIES, SegmentCorrupt};
-use crate::domain::tick::{GapCause, MAX_TRADE_ID_BYTES, SourceGap};
+use crate::domain::source::{
+    Detail, GapCause, MAX_SOURCE_SYMBOLS, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus,
+};
+use crate::domain::tick::MAX_TRADE_ID_BYTES;
 use crate::domain::varint::{self, Reader};
-use crate::domain::{Control, Decimal, InstrumentId, TimeRange, TradeId, UnixNanos, Venue};
+use crate::domain::{Control, Decimal, InstrumentId, Symbol, TimeRange, TradeId, UnixNanos, Venue};
 
-const SOURCE_GAP: u8 = 1;
-const SOURCE_GAP_FILLED: u8 = 2;
-const SOURCE_STATUS: u8 = 3;
+// Kinds 1 to 3 were the first forms of the source entries, without venue and symbols. No server wrote them; where they
+// stand all the same, they are entries of an unknown kind.
 const WATERMARK: u8 = 4;
 const CORRECTION: u8 = 5;
+const SOURCE_GAP: u8 = 6;
+const SOURCE_GAP_FILLED: u8 = 7;
+const SOURCE_STATUS: u8 = 8;
 
 /// Appends entries, ascending by position.
 pub(super) fn put(out: &mut Vec<u8>, controls: &[(u64, Control)], first_seq: u64) {
@@ -62,20 +65,30 @@ pub(super) fn take(
 }
 
 /// Appends an entry's bytes and answers its kind.
-fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
+pub(super) fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
     match control {
         Control::SourceGap(gap) => {
-            put_gap(out, gap);
+            let SourceGap { scope, range, seqs, cause, recoverable, detail } = gap;
+            put_scope(out, scope);
+            put_extent(out, *range, *seqs, None);
+            out.extend_from_slice(&[*cause as u8, u8::from(*recoverable)]);
+            put_text(out, detail.as_str());
             SOURCE_GAP
         }
-        Control::SourceGapFilled(gap) => {
-            put_gap(out, gap);
+        Control::SourceGapFilled(filled) => {
+            let SourceGapFilled { scope, range, seqs, gap_log_seq } = filled;
+            put_scope(out, scope);
+            put_extent(out, *range, *seqs, *gap_log_seq);
             SOURCE_GAP_FILLED
         }
-        Control::SourceStatus { source, up, detail } => {
-            put_text(out, source);
-            out.push(u8::from(*up));
-            put_text(out, detail);
+        Control::SourceStatus(status) => {
+            let SourceStatus { scope, up, change_time, detail } = status;
+            put_scope(out, scope);
+            out.extend_from_slice(&[u8::from(*up), u8::from(change_time.is_some())]);
+            if let Some(time) = change_time {
+                varint::put(out, time.nanos() as u64);
+            }
+            put_text(out, detail.as_str());
             SOURCE_STATUS
         }
         Control::Watermark { venue, time } => {
@@ -102,7 +115,7 @@ fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
             CORRECTION
         }
         Control::Unknown { kind, bytes } => {
-            debug_assert!(*kind == 0 || *kind > CORRECTION, "kinds that are known have their own variant");
+            debug_assert!(*kind < WATERMARK || *kind > SOURCE_STATUS, "kinds that are known have their own variant");
             out.extend_from_slice(bytes);
             *kind
         }
@@ -112,12 +125,25 @@ fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
 /// Reads an entry's bytes by its kind.
 fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
     Some(match kind {
-        SOURCE_GAP => Control::SourceGap(take_gap(reader)?),
-        SOURCE_GAP_FILLED => Control::SourceGapFilled(take_gap(reader)?),
+        SOURCE_GAP => {
+            let scope = take_scope(reader)?;
+            let (range, seqs, None) = take_extent(reader)? else { return None };
+            let cause = GapCause::from_code(reader.byte()?)?;
+            let recoverable = take_flag(reader)?;
+            let detail = Detail::new(take_text(reader)?).ok()?;
+            Control::SourceGap(SourceGap { scope, range, seqs, cause, recoverable, detail })
+        }
+        SOURCE_GAP_FILLED => {
+            let scope = take_scope(reader)?;
+            let (range, seqs, gap_log_seq) = take_extent(reader)?;
+            Control::SourceGapFilled(SourceGapFilled { scope, range, seqs, gap_log_seq })
+        }
         SOURCE_STATUS => {
-            let source = take_text(reader)?.into();
+            let scope = take_scope(reader)?;
             let up = take_flag(reader)?;
-            Control::SourceStatus { source, up, detail: take_text(reader)?.into() }
+            let change_time = if take_flag(reader)? { Some(take_time(reader)?) } else { None };
+            let detail = Detail::new(take_text(reader)?).ok()?;
+            Control::SourceStatus(SourceStatus { scope, up, change_time, detail })
         }
         WATERMARK => {
             let venue = Venue::new(take_text(reader)?).ok()?;
@@ -142,40 +168,50 @@ fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
     })
 }
 
-fn put_gap(out: &mut Vec<u8>, gap: &SourceGap) {
-    let SourceGap { source, range, sequence, cause, recoverable } = gap;
-    put_text(out, source);
-    // The low bits say which of the optional values follow.
-    let present = |side: Option<UnixNanos>, bit: u8| if side.is_some() { bit } else { 0 };
-    let flags = present(range.start(), 1)
-        | present(range.end(), 2)
-        | if sequence.is_some() { 4 } else { 0 }
-        | if *recoverable { 8 } else { 0 };
-    out.extend_from_slice(&[flags, *cause as u8]);
-    for side in [range.start(), range.end()].into_iter().flatten() {
-        varint::put(out, side.nanos() as u64);
-    }
-    if let Some((first, last)) = sequence {
-        varint::put(out, *first);
-        varint::put(out, *last);
+fn put_scope(out: &mut Vec<u8>, scope: &Scope) {
+    let Scope { source, venue, symbols } = scope;
+    put_text(out, source.as_str());
+    put_text(out, venue.as_str());
+    varint::put(out, symbols.len() as u64);
+    for symbol in symbols.iter() {
+        put_text(out, symbol.as_str());
     }
 }
 
-fn take_gap(reader: &mut Reader<'_>) -> Option<SourceGap> {
-    let source: Arc<str> = take_text(reader)?.into();
-    let flags = reader.byte().filter(|&flags| flags < 16)?;
-    let cause = match reader.byte()? {
-        0 => GapCause::Unspecified,
-        1 => GapCause::Disconnected,
-        2 => GapCause::SequenceHole,
-        3 => GapCause::Reported,
-        _ => return None,
+fn take_scope(reader: &mut Reader<'_>) -> Option<Scope> {
+    let source = Source::new(take_text(reader)?).ok()?;
+    let venue = Venue::new(take_text(reader)?).ok()?;
+    let count = reader.length(MAX_SOURCE_SYMBOLS.min(reader.rest().len()))?;
+    let symbols: Option<Vec<Symbol>> = (0..count).map(|_| Symbol::new(take_text(reader)?).ok()).collect();
+    Some(Scope { source, venue, symbols: symbols?.into() })
+}
+
+/// Appends what of an extent is known: a byte whose bits say which values follow, then those.
+fn put_extent(out: &mut Vec<u8>, range: TimeRange, seqs: SourceSeqs, gap_log_seq: Option<u64>) {
+    let nanos = |time: Option<UnixNanos>| time.map(|time| time.nanos() as u64);
+    let values = [nanos(range.start()), nanos(range.end()), seqs.first, seqs.last, gap_log_seq];
+    out.push(values.iter().enumerate().map(|(bit, value)| u8::from(value.is_some()) << bit).sum());
+    for value in values.into_iter().flatten() {
+        varint::put(out, value);
+    }
+}
+
+/// Reads what [`put_extent`] wrote.
+fn take_extent(reader: &mut Reader<'_>) -> Option<(TimeRange, SourceSeqs, Option<u64>)> {
+    let present = reader.byte().filter(|&bits| bits < 32)?;
+    let mut values = [None; 5];
+    for (bit, value) in values.iter_mut().enumerate() {
+        if present >> bit & 1 == 1 {
+            *value = Some(reader.varint()?);
+        }
+    }
+    let [start, end, first, last, gap_log_seq] = values;
+    let time = |nanos: Option<u64>| match nanos {
+        Some(nanos) => UnixNanos::new(i64::try_from(nanos).ok()?).ok().map(Some),
+        None => Some(None),
     };
-    let start = if flags & 1 == 0 { None } else { Some(take_time(reader)?) };
-    let end = if flags & 2 == 0 { None } else { Some(take_time(reader)?) };
-    let sequence = if flags & 4 == 0 { None } else { Some((reader.varint()?, reader.varint()?)) };
-    let range = TimeRange::new(start, end).ok()?;
-    Some(SourceGap { source, range, sequence, cause, recoverable: flags & 8 != 0 })
+    let range = TimeRange::new(time(start)?, time(end)?).ok()?;
+    Some((range, SourceSeqs { first, last }, gap_log_seq))
 }
 
 fn put_text(out: &mut Vec<u8>, text: &str) {

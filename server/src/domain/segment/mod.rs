@@ -132,6 +132,13 @@ pub fn decode(bytes: &[u8], first_seq: u64, origin: Origin) -> Result<Entries, S
     })
 }
 
+/// The kind and the bytes of one entry that is not a tick. They never change, so that digests may cover them.
+pub fn control_bytes(control: &Control) -> (u8, Vec<u8>) {
+    let mut bytes = Vec::new();
+    let kind = controls::put_control(&mut bytes, control);
+    (kind, bytes)
+}
+
 /// Reads the entries of a body.
 fn take(body: &[u8], first_seq: u64, origin: Origin) -> Result<Entries, SegmentCorrupt> {
     let mut reader = Reader::new(body);

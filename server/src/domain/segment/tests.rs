@@ -1,44 +1,60 @@
-use std::sync::Arc;
-
 use proptest::collection::vec;
+use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
 use crate::domain::samples::{any_decimal, any_log, any_quantity, any_time, any_trade_id, walk};
-use crate::domain::tick::{GapCause, SourceGap};
-use crate::domain::{InstrumentId, TimeRange, Venue};
+use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus};
+use crate::domain::varint;
+use crate::domain::{InstrumentId, Symbol, TimeRange, UnixNanos, Venue};
 
-fn any_name() -> impl Strategy<Value = Arc<str>> {
-    "[a-zé ]{0,20}".prop_map(Arc::from)
+fn any_detail() -> impl Strategy<Value = Detail> {
+    "[a-zé ]{0,40}".prop_map(|text| Detail::new(&text).unwrap())
 }
 
-fn any_gap() -> impl Strategy<Value = SourceGap> {
-    let causes = [GapCause::Unspecified, GapCause::Disconnected, GapCause::SequenceHole, GapCause::Reported];
-    let times = (proptest::option::of(any_time()), proptest::option::of(any_time()));
+fn any_scope() -> impl Strategy<Value = Scope> {
+    ("[a-z_-]{1,20}", "[A-Z]{1,32}", vec("[A-Z/]{1,64}", 0..4)).prop_map(|(source, venue, symbols)| Scope {
+        source: Source::new(&source).unwrap(),
+        venue: Venue::new(&venue).unwrap(),
+        symbols: symbols.iter().map(|symbol| Symbol::new(symbol).unwrap()).collect(),
+    })
+}
+
+fn any_extent() -> impl Strategy<Value = (TimeRange, SourceSeqs)> {
+    let times = (option::of(any_time()), option::of(any_time()));
     let range = times.prop_map(|(a, b)| TimeRange::new(a, b).or_else(|_| TimeRange::new(b, a)).unwrap());
-    let sequence = proptest::option::of((any::<u64>(), any::<u64>()));
-    (any_name(), range, sequence, proptest::sample::select(causes.to_vec()), any::<bool>()).prop_map(
-        |(source, range, sequence, cause, recoverable)| SourceGap { source, range, sequence, cause, recoverable },
-    )
+    let seqs = (option::of(any::<u64>()), option::of(any::<u64>()));
+    (range, seqs.prop_map(|(first, last)| SourceSeqs { first, last }))
+}
+
+fn any_source_event() -> impl Strategy<Value = Control> {
+    let gap = (any_scope(), any_extent(), 0u8..5, any::<bool>(), any_detail()).prop_map(
+        |(scope, (range, seqs), cause, recoverable, detail)| {
+            let cause = GapCause::from_code(cause).unwrap();
+            Control::SourceGap(SourceGap { scope, range, seqs, cause, recoverable, detail })
+        },
+    );
+    let filled =
+        (any_scope(), any_extent(), option::of(any::<u64>())).prop_map(|(scope, (range, seqs), gap_log_seq)| {
+            Control::SourceGapFilled(SourceGapFilled { scope, range, seqs, gap_log_seq })
+        });
+    let status = (any_scope(), any::<bool>(), option::of(any_time()), any_detail()).prop_map(
+        |(scope, up, change_time, detail)| Control::SourceStatus(SourceStatus { scope, up, change_time, detail }),
+    );
+    prop_oneof![gap, filled, status]
 }
 
 fn any_control() -> impl Strategy<Value = Control> {
-    let values = proptest::option::of((any_decimal(), any_quantity()));
+    let values = option::of((any_decimal(), any_quantity()));
     prop_oneof![
-        any_gap().prop_map(Control::SourceGap),
-        any_gap().prop_map(Control::SourceGapFilled),
-        (any_name(), any::<bool>(), any_name()).prop_map(|(source, up, detail)| Control::SourceStatus {
-            source,
-            up,
-            detail
-        }),
-        ("[A-Z]{1,32}", any_time())
+        3 => any_source_event(),
+        1 => ("[A-Z]{1,32}", any_time())
             .prop_map(|(venue, time)| Control::Watermark { venue: Venue::new(&venue).unwrap(), time }),
-        (any::<u32>(), any_trade_id(), any_time(), values).prop_map(|(instrument, trade_id, event_time, values)| {
+        1 => (any::<u32>(), any_trade_id(), any_time(), values).prop_map(|(instrument, trade_id, event_time, values)| {
             Control::Correction { instrument: InstrumentId(instrument), trade_id, event_time, values }
         }),
-        (6u8.., vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
-        vec(any::<u8>(), 0..4).prop_map(|bytes| Control::Unknown { kind: 0, bytes }),
+        1 => (9u8.., vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
+        1 => (0u8..4, vec(any::<u8>(), 0..4)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
     ]
 }
 
@@ -75,13 +91,18 @@ fn any_entries(first_seq: u64) -> impl Strategy<Value = Entries> {
 }
 
 fn plain(count: usize) -> Entries {
-    let source: Arc<str> = "sim".into();
-    let detail: Arc<str> = "connection reset".into();
+    let scope = Scope {
+        source: Source::new("sim").unwrap(),
+        venue: Venue::new("XTST").unwrap(),
+        symbols: [Symbol::new("A").unwrap(), Symbol::new("B").unwrap()].into(),
+    };
     let mut ticks = walk(count, 3);
     for tick in &mut ticks[count / 2..] {
         tick.log_seq += 1;
     }
-    let status = Control::SourceStatus { source, up: false, detail };
+    let detail = Detail::new("connection reset").unwrap();
+    let change_time = Some(UnixNanos::new(1_723_161_255_000_000_000).unwrap());
+    let status = Control::SourceStatus(SourceStatus { scope, up: false, change_time, detail });
     Entries { ticks, controls: vec![(1 + count as u64 / 2, status)] }
 }
 
@@ -188,6 +209,42 @@ fn entries_of_a_later_version_are_kept_and_skipped() {
         tick.log_seq = log_seq;
     }
     assert_eq!(decode(&encode(&entries, 1), 1, Origin::Live), Ok(entries));
+}
+
+/// What the code before the wider forms encoded at position 1: a gap, its filling and a status, kinds 1 to 3.
+const FIRST_FORMS: &[u8] = &[
+    0, // no ticks
+    3, // other entries
+    0, 1, 8, 3, b's', b'i', b'm', 3, 1, 7, 9, // a gap of "sim" from 7 to 9
+    0, 2, 6, 3, b's', b'i', b'm', 0, 0, // filled
+    0, 3, 8, 3, b's', b'i', b'm', 1, 2, b'u', b'p', // up
+];
+
+#[test]
+fn source_entries_of_the_first_form_are_read_and_kept() {
+    // Whatever their bytes say, their positions count, and they are written again as they were.
+    let entries = decode(&stored(FIRST_FORMS), 1, Origin::Live).unwrap();
+    let kinds: Vec<_> = entries
+        .controls
+        .iter()
+        .map(|(log_seq, control)| match control {
+            Control::Unknown { kind, .. } => (*log_seq, *kind),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, [(1, 1), (2, 2), (3, 3)]);
+    assert_eq!(encode(&entries, 1), stored(FIRST_FORMS));
+}
+
+#[test]
+fn the_bytes_of_source_entries_are_pinned() {
+    // Logs hold these bytes: a change needs a new kind.
+    let Entries { controls, .. } = plain(2);
+    let (kind, bytes) = control_bytes(&controls[0].1);
+    let mut expected = b"\x03sim\x04XTST\x02\x01A\x01B\x00\x01".to_vec();
+    varint::put(&mut expected, 1_723_161_255_000_000_000);
+    expected.extend_from_slice(b"\x10connection reset");
+    assert_eq!((kind, bytes), (8, expected));
 }
 
 #[test]

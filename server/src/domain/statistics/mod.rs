@@ -4,11 +4,14 @@
 //! are kept per chunk, so that a query over years adds a few hundred of them instead of decoding. The columns of a
 //! chunk are summed without assembling ticks: see [`Statistics::of_range`].
 
+mod sums;
 #[cfg(test)]
 mod tests;
 
 use std::cmp::Ordering;
 use std::ops::Range;
+
+pub use sums::Sums;
 
 use super::chunk::Chunk;
 use super::varint::{self, Reader};
@@ -155,35 +158,38 @@ impl Statistics {
         if range.is_empty() {
             return Statistics::default();
         }
-        let Some(sums) = ColumnSums::of(chunk, range.clone()) else {
+        let prices = &chunk.price_mantissas()[range.clone()];
+        let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
+        let (price_exponent, quantity_exponent) = (chunk.price_exponent(), chunk.quantity_exponent());
+        let Some(sums) = Sums::of_columns(prices, price_exponent, quantities, quantity_exponent) else {
             let mut statistics = Statistics::default();
             for index in range {
                 statistics.push_point(chunk.point(index), chunk.quantity(index));
             }
             return statistics;
         };
-        let price_power = (chunk.price_exponent() + UNIT_DECIMALS) as u8;
-        let quantity_power = (chunk.quantity_exponent() + UNIT_DECIMALS) as u8;
-        let widen = |sum: i128, power: u8| {
-            I256::from_i128(sum).checked_mul_pow10(power).expect("values inside the door rule sum up below 2^255")
-        };
+        let Sums { count, price_sum, volume_count, volume, notional } = sums;
+        let (low, high) = extremes(prices);
+        // It always fits: at most the greatest price times the whole span of 63 bits.
+        let mut integral = 0;
+        for (&value, pair) in prices.iter().zip(chunk.event_times()[range.clone()].windows(2)) {
+            integral += i128::from(value) * i128::from(pair[1] - pair[0]);
+        }
         Statistics {
             totals: Totals {
-                count: range.len() as u64,
-                price_sum: widen(sums.price, price_power),
-                volume_count: sums.volume_count,
-                volume: widen(sums.volume, quantity_power),
-                notional: widen(sums.notional, price_power + quantity_power),
-                low: Some(chunk.point(sums.low)),
-                high: Some(chunk.point(sums.high)),
+                count,
+                price_sum,
+                volume_count,
+                volume,
+                notional,
+                low: Some(chunk.point(range.start + low)),
+                high: Some(chunk.point(range.start + high)),
                 first: Some(chunk.point(range.start)),
                 last: Some(chunk.point(range.end - 1)),
-                price_decimals: decimals(&chunk.price_mantissas()[range.clone()], chunk.price_exponent()),
-                quantity_decimals: chunk
-                    .quantity_mantissas()
-                    .map_or(0, |mantissas| decimals(&mantissas[range], chunk.quantity_exponent())),
+                price_decimals: decimals(prices, price_exponent),
+                quantity_decimals: quantities.map_or(0, |mantissas| decimals(mantissas, quantity_exponent)),
             },
-            integral: widen(sums.integral, price_power),
+            integral: sums::widen(integral, (price_exponent + UNIT_DECIMALS) as u8),
         }
     }
 
@@ -363,56 +369,13 @@ fn decimals(mantissas: &[i64], exponent: i8) -> u8 {
     decimals
 }
 
-/// Sums of columns at the exponents of their chunk, and the indexes of the extremes.
-struct ColumnSums {
-    price: i128,
-    volume_count: u64,
-    volume: i128,
-    notional: i128,
-    integral: i128,
-    low: usize,
-    high: usize,
-}
-
-impl ColumnSums {
-    /// The sums of a range that is not empty, or `None` when the notional might not fit.
-    ///
-    /// The other sums always fit: a chunk has at most 2^20 values of 63 bits, and the integral is at most the greatest
-    /// price times the whole span of 63 bits.
-    fn of(chunk: &Chunk, range: Range<usize>) -> Option<ColumnSums> {
-        // One plain loop a column: each is a few instructions a tick.
-        let prices = &chunk.price_mantissas()[range.clone()];
-        let (mut lowest, mut highest, mut price) = (prices[0], prices[0], 0);
-        for &value in prices {
-            lowest = lowest.min(value);
-            highest = highest.max(value);
-            price += i128::from(value);
-        }
-        let first_of = |extreme: i64| prices.iter().position(|&value| value == extreme).unwrap_or(0) + range.start;
-        let (low, high) = (first_of(lowest), first_of(highest));
-        let times = &chunk.event_times()[range.clone()];
-        let mut integral = 0;
-        for (&value, pair) in prices.iter().zip(times.windows(2)) {
-            integral += i128::from(value) * i128::from(pair[1] - pair[0]);
-        }
-        let (mut volume_count, mut volume, mut notional) = (0, 0, 0);
-        if let Some(quantities) = chunk.quantity_mantissas() {
-            let quantities = &quantities[range.clone()];
-            let mut largest = 0;
-            for &quantity in quantities {
-                // An absent quantity stands as zero and counts as none.
-                let quantity = quantity.max(0);
-                largest = quantity.max(largest);
-                volume_count += u64::from(quantity > 0);
-                volume += i128::from(quantity);
-            }
-            let widest = u128::from(lowest.unsigned_abs().max(highest.unsigned_abs()));
-            let bound = (widest * largest as u128).checked_mul(prices.len() as u128);
-            bound.filter(|&bound| bound <= i128::MAX as u128)?;
-            for (&price, &quantity) in prices.iter().zip(quantities) {
-                notional += i128::from(price) * i128::from(quantity.max(0));
-            }
-        }
-        Some(ColumnSums { price, volume_count, volume, notional, integral, low, high })
+/// Where the lowest and the highest of some mantissas stand first.
+fn extremes(mantissas: &[i64]) -> (usize, usize) {
+    let (mut lowest, mut highest) = (mantissas[0], mantissas[0]);
+    for &value in mantissas {
+        lowest = lowest.min(value);
+        highest = highest.max(value);
     }
+    let first_of = |extreme: i64| mantissas.iter().position(|&value| value == extreme).unwrap_or(0);
+    (first_of(lowest), first_of(highest))
 }

@@ -1,11 +1,12 @@
-//! `TickColumns` on their way in: parallel arrays, delta-encoded inside the message.
+//! `TickColumns`, in and out: parallel arrays, delta-encoded inside the message.
 //!
 //! Sums of deltas wrap around, so that any value can follow any other; what comes out is then held to the same rules
 //! as a row. The same ticks give the same [`Batch`] in either form.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
-use crate::domain::{Batch, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use crate::domain::{Batch, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
@@ -182,7 +183,7 @@ fn read(
         entry.batch_index = Some(instrument);
         ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
     }
-    Batch { instruments: instruments.into_list(), ticks }
+    Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() }
 }
 
 /// A quantity of a mantissa that is not negative, but may be too large.
@@ -202,6 +203,103 @@ impl Display for Element<'_> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(out, "{}.{}[{}]", self.path, self.name, self.index)
     }
+}
+
+/// One instrument of a message, and what its numbers need.
+struct Scale {
+    instrument: InstrumentId,
+    /// The smallest exponents of its prices and quantities.
+    price: i8,
+    quantity: i8,
+    /// Whether all of its numbers fit these. If not, each pair of exponents gets an entry of its own.
+    shared: bool,
+}
+
+/// Stored ticks as columns, complete in themselves but for names: entries have the numbers of instruments alone.
+/// `merged` has a count for each tick of a conflated stream, or nothing.
+pub fn wire(ticks: &[Tick], merged: &[u32]) -> proto::TickColumns {
+    let (scales, scale_of) = scales(ticks);
+    let mut columns = proto::TickColumns { merged_count: merged.to_vec(), ..proto::TickColumns::default() };
+    let with_quantity = ticks.iter().any(|tick| tick.quantity.is_some());
+    let with_side = ticks.iter().any(|tick| tick.side != Side::Unspecified);
+    let with_trade_id = ticks.iter().any(|tick| tick.trade_id != TradeId::None);
+    let with_origin = ticks.iter().any(|tick| tick.origin != Origin::Live);
+    let mut table: HashMap<(usize, i8, i8), u32> = HashMap::new();
+    let mut last_prices: Vec<i64> = Vec::new();
+    let (mut last_event, mut last_receive, mut last_seq) = (0i64, 0i64, 0i64);
+    for (tick, &scale_index) in ticks.iter().zip(&scale_of) {
+        let Tick { instrument, log_seq, event_time, receive_time, price, quantity, side, trade_id, origin } = tick;
+        let scale = &scales[scale_index];
+        let (price_exponent, quantity_exponent) =
+            if scale.shared { (scale.price, scale.quantity) } else { own_exponents(tick) };
+        let index = *table.entry((scale_index, price_exponent, quantity_exponent)).or_insert_with(|| {
+            columns.instruments.push(proto::ColumnInstrument {
+                instrument_id: instrument.0,
+                venue: String::new(),
+                symbol: String::new(),
+                price_exponent: price_exponent.into(),
+                quantity_exponent: quantity_exponent.into(),
+            });
+            last_prices.push(0);
+            (columns.instruments.len() - 1) as u32
+        });
+        columns.instrument_index.push(index);
+        columns.event_time_unix_nano_delta.push(event_time.nanos().wrapping_sub(last_event));
+        columns.receive_time_unix_nano_delta.push(receive_time.nanos().wrapping_sub(last_receive));
+        columns.log_seq_delta.push(log_seq.cast_signed().wrapping_sub(last_seq));
+        (last_event, last_receive, last_seq) = (event_time.nanos(), receive_time.nanos(), log_seq.cast_signed());
+        let mantissa = price.mantissa_at(price_exponent).expect(ROOM);
+        let last_price = &mut last_prices[index as usize];
+        columns.price_mantissa.push(mantissa.wrapping_sub(*last_price));
+        *last_price = mantissa;
+        if with_quantity {
+            let mantissa = quantity.map(|quantity| quantity.mantissa_at(quantity_exponent).expect(ROOM));
+            // Quantities are not negative, and one more than the greatest still fits.
+            columns.quantity.push(mantissa.map_or(0, |mantissa| mantissa.cast_unsigned() + 1));
+        }
+        if with_side {
+            columns.side.push(proto::Side::from(*side).into());
+        }
+        if with_trade_id {
+            columns.trade_id.push(trade_id.to_string());
+        }
+        if with_origin {
+            columns.origin.push(proto::Origin::from(*origin).into());
+        }
+    }
+    columns
+}
+
+const ROOM: &str = "the entry has exponents at which this tick's numbers fit";
+
+/// The instruments of a message in the order of their first ticks, and which of them each tick belongs to.
+fn scales(ticks: &[Tick]) -> (Vec<Scale>, Vec<usize>) {
+    let mut scales: Vec<Scale> = Vec::new();
+    let mut known: HashMap<InstrumentId, usize> = HashMap::new();
+    let mut scale_of = Vec::with_capacity(ticks.len());
+    for tick in ticks {
+        let (price, quantity) = own_exponents(tick);
+        let index = *known.entry(tick.instrument).or_insert_with(|| {
+            scales.push(Scale { instrument: tick.instrument, price, quantity, shared: true });
+            scales.len() - 1
+        });
+        let scale = &mut scales[index];
+        scale.price = scale.price.min(price);
+        scale.quantity = scale.quantity.min(quantity);
+        scale_of.push(index);
+    }
+    for (tick, &index) in ticks.iter().zip(&scale_of) {
+        let scale = &mut scales[index];
+        debug_assert_eq!(scale.instrument, tick.instrument);
+        let price = tick.price.mantissa_at(scale.price);
+        let quantity = tick.quantity.unwrap_or(Decimal::ZERO).mantissa_at(scale.quantity);
+        scale.shared &= price.is_some() && quantity.is_some();
+    }
+    (scales, scale_of)
+}
+
+fn own_exponents(tick: &Tick) -> (i8, i8) {
+    (tick.price.exponent(), tick.quantity.unwrap_or(Decimal::ZERO).exponent())
 }
 
 #[cfg(test)]

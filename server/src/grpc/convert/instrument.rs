@@ -1,4 +1,4 @@
-//! Instruments, and the points of price statistics, on their way out.
+//! Instruments with what their venues say about them, and the points of price statistics, on their way out.
 
 use crate::domain::Instrument;
 use crate::domain::statistics::PricePoint;
@@ -7,19 +7,20 @@ use crate::query::InstrumentFacts;
 
 use super::tick;
 
-impl From<&InstrumentFacts> for proto::Instrument {
-    fn from(facts: &InstrumentFacts) -> proto::Instrument {
-        let InstrumentFacts { instrument, first, last, tick_count, price_decimals, quantity_decimals } = facts;
+impl From<InstrumentFacts> for proto::Instrument {
+    fn from(facts: InstrumentFacts) -> proto::Instrument {
+        let InstrumentFacts { instrument, first, last, tick_count, price_decimals, quantity_decimals, details } = facts;
         let Instrument { id, venue, symbol } = instrument.as_ref();
         proto::Instrument {
             instrument_id: id.0,
             venue: venue.as_str().to_owned(),
             symbol: symbol.as_str().to_owned(),
-            first_tick: first.as_ref().map(|first| tick::row(first, instrument)),
-            last_tick: last.as_ref().map(|last| tick::row(last, instrument)),
-            tick_count: *tick_count,
-            price_decimals: u32::from(*price_decimals),
-            quantity_decimals: u32::from(*quantity_decimals),
+            first_tick: first.as_ref().map(|first| tick::row(first, &instrument)),
+            last_tick: last.as_ref().map(|last| tick::row(last, &instrument)),
+            tick_count,
+            price_decimals: u32::from(price_decimals),
+            quantity_decimals: u32::from(quantity_decimals),
+            details: details.map(Into::into),
         }
     }
 }

@@ -32,7 +32,7 @@ pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> R
     if !violations.is_empty() {
         return Err(BatchDefect::Invalid(violations));
     }
-    Ok(Batch { instruments: instruments.into_list(), ticks })
+    Ok(Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() })
 }
 
 /// The tick is a correction or a cancel.

@@ -2,8 +2,8 @@
 
 use crate::query::latest::MOST_LATEST;
 use crate::query::{
-    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid, StatisticsError,
-    TicksError, ViewError,
+    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid,
+    PublishedBarsError, StatisticsError, TicksError, ViewError,
 };
 
 use super::{EpochFacts, Refusal};
@@ -39,6 +39,16 @@ impl From<TicksError> for Refusal {
             TicksError::InstrumentUnknown(error) => error.into(),
             TicksError::PageToken(error) => error.into(),
             TicksError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<PublishedBarsError> for Refusal {
+    fn from(error: PublishedBarsError) -> Refusal {
+        match error {
+            PublishedBarsError::InstrumentUnknown(error) => error.into(),
+            PublishedBarsError::PageToken(error) => error.into(),
+            PublishedBarsError::Store(error) => error.into(),
         }
     }
 }

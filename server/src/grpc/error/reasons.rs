@@ -10,6 +10,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::Refusal;
+use crate::domain::date::Date;
 use crate::domain::{Cursor, CursorInvalid, Epoch, UnixNanos};
 use crate::grpc::proto::ErrorReason;
 use crate::grpc::violation::Violations;
@@ -75,6 +76,13 @@ impl Refusal {
         Refusal::new(Code::InvalidArgument, ErrorReason::RangeInverted, "end_time lies before start_time: swap them")
             .with("start_time", start)
             .with("end_time", end)
+    }
+
+    /// A range of days ends before it begins.
+    pub fn dates_inverted(start: u32, end: u32) -> Refusal {
+        Refusal::new(Code::InvalidArgument, ErrorReason::RangeInverted, "end_date lies before start_date: swap them")
+            .with("start_date", Date(start))
+            .with("end_date", Date(end))
     }
 
     /// A page token is broken, too old, or belongs to other arguments.
@@ -289,12 +297,6 @@ impl Refusal {
     /// The server stops. Subscriptions give the cursor to resume with.
     pub fn shutting_down(cursor: Option<Cursor>) -> Refusal {
         planned_end(ErrorReason::ShuttingDown, "the server stops: come back and resume", cursor)
-    }
-
-    /// The log has a new epoch, and what the stream delivered is part of it.
-    pub fn epoch_moved(cursor: Cursor) -> Refusal {
-        let message = "the log has a new epoch, which has everything up to the cursor: come back and resume";
-        planned_end(ErrorReason::StreamExpired, message, Some(cursor))
     }
 
     /// The call took longer than it may.

@@ -14,7 +14,8 @@ pub(super) async fn get_average_price(
     request: proto::GetAveragePriceRequest,
 ) -> Result<proto::GetAveragePriceResponse, Refusal> {
     let request = AverageRequest::try_from(request)?;
-    let Average { price, totals, time_weighted, now, as_of } = query.average(&request).await?;
+    let Average { price, sums, first_event_time, last_event_time, time_weighted, now, as_of } =
+        query.average(&request).await?;
     let (time_weight, time_weighted_sum) = match time_weighted {
         Some(TimeWeighted { weight, sum }) => {
             (Some(time::wire_span(Duration::from_nanos(weight))), sums::time_weighted(sum))
@@ -24,12 +25,12 @@ pub(super) async fn get_average_price(
     Ok(proto::GetAveragePriceResponse {
         average_price: price,
         method: wire_method(request.method).into(),
-        tick_count: totals.count,
-        price_sum: sums::sum(totals.price_sum),
-        volume: sums::sum(totals.volume),
-        notional: sums::notional(totals.notional),
-        first_event_time: totals.first.map(|first| first.event_time.into()),
-        last_event_time: totals.last.map(|last| last.event_time.into()),
+        tick_count: sums.count,
+        price_sum: sums::sum(sums.price_sum),
+        volume: sums::sum(sums.volume),
+        notional: sums::notional(sums.notional),
+        first_event_time: first_event_time.map(Into::into),
+        last_event_time: last_event_time.map(Into::into),
         time_weight,
         time_weighted_sum,
         now: Some(now.into()),

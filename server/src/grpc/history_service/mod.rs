@@ -1,9 +1,10 @@
-//! HistoryService: questions about stored ticks. One file for each call; what the answers mean stands in
+//! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean stands in
 //! [`crate::query`].
 
 mod get_average_price;
 mod get_price_statistics;
 mod list_latest_ticks;
+mod list_published_bars;
 mod list_ticks;
 
 use std::sync::Arc;
@@ -77,6 +78,15 @@ impl proto::history_service_server::HistoryService for HistoryService {
         Err(Refusal::not_served("ListBars").into())
     }
 
+    async fn list_published_bars(
+        &self,
+        request: Request<proto::ListPublishedBarsRequest>,
+    ) -> Result<Response<proto::ListPublishedBarsResponse>, Status> {
+        let request = request.into_inner();
+        let response = list_published_bars::list_published_bars(&self.query.get(), request).await?;
+        Ok(Response::new(response))
+    }
+
     async fn list_moving_averages(
         &self,
         _: Request<proto::ListMovingAveragesRequest>,
@@ -106,3 +116,6 @@ fn rows(query: &Query, ticks: &[Tick]) -> Result<Vec<proto::Tick>, Refusal> {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod published_tests;

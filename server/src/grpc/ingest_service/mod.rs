@@ -4,6 +4,7 @@ mod cancel_ingestion_run;
 mod get_ingestion_run;
 mod import_file;
 mod list_ingestion_runs;
+mod list_rejected_lines;
 pub mod publish_ticks;
 mod run;
 #[cfg(test)]
@@ -39,7 +40,7 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<Streaming<proto::PublishTicksRequest>>,
     ) -> Result<Response<Self::PublishTicksStream>, Status> {
-        let responses = publish_ticks::publish_ticks(&self.publishing, request.into_inner());
+        let responses = publish_ticks::publish_ticks(&self.publishing, request);
         Ok(Response::new(Box::pin(responses)))
     }
 
@@ -64,6 +65,14 @@ impl proto::ingest_service_server::IngestService for IngestService {
         request: Request<proto::ListIngestionRunsRequest>,
     ) -> Result<Response<proto::ListIngestionRunsResponse>, Status> {
         let response = list_ingestion_runs::list_ingestion_runs(&self.imports, request.into_inner()).await?;
+        Ok(Response::new(response))
+    }
+
+    async fn list_rejected_lines(
+        &self,
+        request: Request<proto::ListRejectedLinesRequest>,
+    ) -> Result<Response<proto::ListRejectedLinesResponse>, Status> {
+        let response = list_rejected_lines::list_rejected_lines(&self.imports, request.into_inner()).await?;
         Ok(Response::new(response))
     }
 

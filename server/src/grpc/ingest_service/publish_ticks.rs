@@ -13,16 +13,20 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 use crate::domain::{Batch, Clock, Epoch};
-use crate::grpc::convert::{columns, rows};
+use crate::grpc::convert::tick::BatchDefect;
+use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
 use crate::grpc::limits::MAX_EVENT_TIME_AHEAD;
 use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
 use crate::grpc::violation::Violations;
 use crate::ingest::{Ingest, IngestError, Receipt, Sender, Submission};
 use crate::store::{PRODUCER_WINDOW, ProducerId};
+use crate::trace;
 
 /// Batches that may be unacknowledged: as many as the store keeps digests of.
 const CREDIT_BATCHES: usize = PRODUCER_WINDOW;
@@ -79,18 +83,55 @@ type Responses = mpsc::Sender<Result<proto::PublishTicksResponse, Status>>;
 /// Starts the stream's task: it owns the stream, and goes on until what was taken is acknowledged.
 pub fn publish_ticks(
     publishing: &Publishing,
-    requests: Streaming<proto::PublishTicksRequest>,
+    request: Request<Streaming<proto::PublishTicksRequest>>,
 ) -> ReceiverStream<Result<proto::PublishTicksResponse, Status>> {
     // Every batch under credit has room for its answer, so that a producer that does not read stops only itself.
     let (responses, stream) = mpsc::channel(CREDIT_BATCHES + 2);
     let publishing = publishing.clone();
-    tokio::spawn(async move {
-        if let Err(refusal) = publishing.run(requests, &responses).await {
-            // A producer that is gone cannot be told.
-            let _ = responses.send(Err(refusal.into())).await;
+    let call = Span::current();
+    let continues = trace::has_caller(request.metadata().as_ref());
+    let requests = request.into_inner();
+    let batches = BatchSpans { call: call.clone(), continues };
+    tokio::spawn(
+        async move {
+            if let Err(refusal) = publishing.run(requests, &responses, batches).await {
+                // A producer that is gone cannot be told.
+                let _ = responses.send(Err(refusal.into())).await;
+            }
         }
-    });
+        .instrument(call),
+    );
     ReceiverStream::new(stream)
+}
+
+/// Where the spans of batches belong.
+///
+/// A stream may live for days, and a trace of a million batches can be read by nobody: each batch is a trace of its
+/// own, linked to the call. A caller that sends a trace with the stream wants to see the batches in that one, so there
+/// they are children of the call.
+struct BatchSpans {
+    call: Span,
+    continues: bool,
+}
+
+impl BatchSpans {
+    fn begin(&self, batch: &proto::PublishBatch) -> Span {
+        let parent = if self.continues { self.call.id() } else { None };
+        let span = tracing::debug_span!(
+            parent: parent,
+            "batch",
+            otel.kind = "internal",
+            tapefeed.batch.seq = batch.batch_seq,
+            tapefeed.producer.id = Empty,
+            tapefeed.batch.ticks = Empty,
+        );
+        if !self.continues
+            && let Some(call) = trace::of(&self.call)
+        {
+            trace::link(&span, call);
+        }
+        span
+    }
 }
 
 /// A batch between its receipt and its acknowledgement.
@@ -105,6 +146,7 @@ impl Publishing {
         &self,
         mut requests: Streaming<proto::PublishTicksRequest>,
         responses: &Responses,
+        spans: BatchSpans,
     ) -> Result<(), Refusal> {
         let Some(first) = requests.message().await.map_err(from_transport)? else {
             return Ok(());
@@ -129,6 +171,7 @@ impl Publishing {
             outstanding: FuturesOrdered::new(),
             outstanding_bytes: 0,
             producer: &producer,
+            spans,
         };
         let grant = proto::ProducerGrant {
             last_batch_seq: granted.last_batch_seq,
@@ -158,6 +201,7 @@ struct Stream<'a> {
     next_batch_seq: u64,
     outstanding: FuturesOrdered<BoxFuture<'static, Outcome>>,
     outstanding_bytes: usize,
+    spans: BatchSpans,
 }
 
 impl Stream<'_> {
@@ -225,18 +269,37 @@ impl Stream<'_> {
             // The claim ended with its epoch, which is nobody's fault: the producer claims again.
             return Err(Refusal::store_unavailable());
         }
+        let span = self.spans.begin(&batch);
+        let taken = self.submit(batch, bytes, span.clone()).instrument(span.clone()).await;
+        if let Err(refusal) = &taken {
+            trace::set(&span, "error.type", refusal.reason_name());
+        }
+        taken
+    }
+
+    /// Queues a batch. Its span goes with it, and ends with the acknowledgement.
+    async fn submit(&mut self, batch: proto::PublishBatch, bytes: usize, span: Span) -> Result<(), Refusal> {
         let batch_seq = batch.batch_seq;
         let ticks = self.parse(batch)?;
+        span.record("tapefeed.producer.id", self.producer.as_str());
+        span.record("tapefeed.batch.ticks", ticks.ticks.len());
         let sender = Sender::Producer { producer: self.producer.clone(), fence: self.fence, batch_seq };
         let submission = Submission { batch: ticks, sender, backfill: self.backfill };
         let submitted = self.publishing.ingest.submit(submission).await;
         let receipt = submitted.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.next_batch_seq = self.next_batch_seq.max(batch_seq.saturating_add(1));
         self.outstanding_bytes += bytes;
-        self.outstanding.push_back(Box::pin(async move {
+        let told = span.clone();
+        let outcome = async move {
             let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
+            match &receipt {
+                Ok(receipt) => trace::set(&told, "tapefeed.batch.duplicate", receipt.duplicate),
+                Err(error @ IngestError::Unavailable) => trace::fail(&told, error.name()),
+                Err(error) => trace::set(&told, "error.type", error.name()),
+            };
             Outcome { batch_seq, bytes, receipt }
-        }));
+        };
+        self.outstanding.push_back(Box::pin(outcome.instrument(span)));
         Ok(())
     }
 
@@ -247,12 +310,16 @@ impl Stream<'_> {
         let parsed = match batch.content {
             Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
             Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_)) => {
-                return Err(Refusal::not_served("source events in PublishTicks"));
+            Some(Content::SourceStatus(status)) => {
+                source::status("batch.source_status", status).map_err(BatchDefect::Invalid)
+            }
+            Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap).map_err(BatchDefect::Invalid),
+            Some(Content::SourceGapFilled(filled)) => {
+                source::gap_filled("batch.source_gap_filled", filled).map_err(BatchDefect::Invalid)
             }
             None => {
                 let mut violations = Violations::default();
-                violations.add("batch", "has neither rows nor columns");
+                violations.add("batch", "has neither ticks nor a source event");
                 return Err(Refusal::batch_invalid(violations, self.next_batch_seq));
             }
         };

@@ -13,7 +13,8 @@ use crate::ingest::import::{
     DEFAULT_MAX_REJECTS, Field, FileDefect, FileFormat, ImportError, ImportOptions, ImportStart, RunStatus, State,
     TimeUnit,
 };
-use crate::store::{Reject, RunError, RunId};
+use crate::store::{Ignored, Reject, RunError, RunId};
+use crate::trace;
 
 /// Longest file name in bytes.
 const MAX_FILE_NAME_BYTES: usize = 255;
@@ -46,10 +47,11 @@ pub(super) fn start(start: proto::ImportStart) -> Result<ImportStart, Refusal> {
         violations.add("start.options.max_rejects", format_args!("must be at most {MAX_MAX_REJECTS}"));
     }
     let again = wire.again;
-    let options = read_options(wire, &mut violations)?;
+    let options = read_options(wire, &mut violations);
+    let trace_id = trace::current().map_or_else(String::new, |here| here.trace_id.to_string());
     match (run, options) {
         (Some(run), Some(options)) if violations.is_empty() => {
-            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id: String::new() })
+            Ok(ImportStart { run, file_name, size_bytes, options, max_rejects, again, trace_id })
         }
         _ => Err(violations.refuse()),
     }
@@ -66,7 +68,7 @@ fn check_file_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Result<Option<ImportOptions>, Refusal> {
+fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> Option<ImportOptions> {
     let proto::ImportOptions {
         format,
         venue,
@@ -81,7 +83,10 @@ fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> R
     let format = match proto::ImportFormat::try_from(format) {
         Ok(proto::ImportFormat::Unspecified) => None,
         Ok(proto::ImportFormat::Csv) => Some(FileFormat::Csv),
-        Ok(other) => return Err(Refusal::not_served(other.as_str_name())),
+        Ok(proto::ImportFormat::BinanceCapture) => Some(FileFormat::BinanceCapture),
+        Ok(proto::ImportFormat::JsonLines) => Some(FileFormat::JsonLines),
+        Ok(proto::ImportFormat::B3Trades) => Some(FileFormat::B3Trades),
+        Ok(proto::ImportFormat::Cotahist) => Some(FileFormat::Cotahist),
         Err(_) => {
             violations.add("start.options.format", "is not a format of the contract");
             None
@@ -114,7 +119,7 @@ fn read_options(options: proto::ImportOptions, violations: &mut Violations) -> R
         Ok(delimiter) => read.delimiter = delimiter,
         Err(problem) => violations.add("start.options.delimiter", problem),
     }
-    Ok(violations.is_empty().then_some(read))
+    violations.is_empty().then_some(read)
 }
 
 fn read_unit(field: &str, wire: i32, violations: &mut Violations) -> Option<TimeUnit> {
@@ -181,7 +186,7 @@ impl From<RunStatus> for proto::IngestionRun {
             total_lines,
             ticks,
             rejected,
-            published: _,
+            published,
             ignored,
             error,
             create_time,
@@ -218,6 +223,8 @@ impl From<RunStatus> for proto::IngestionRun {
             cursor: cursor.map(Into::into).unwrap_or_default(),
             last_batch_seq: last_batch,
             first_rejects: first_rejects.into_iter().map(wire_reject).collect(),
+            ignored_lines: wire_ignored(&ignored),
+            published_count: published,
         }
     }
 }
@@ -227,6 +234,10 @@ fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -
     let format = match format {
         None => proto::ImportFormat::Unspecified,
         Some(FileFormat::Csv) => proto::ImportFormat::Csv,
+        Some(FileFormat::BinanceCapture) => proto::ImportFormat::BinanceCapture,
+        Some(FileFormat::JsonLines) => proto::ImportFormat::JsonLines,
+        Some(FileFormat::B3Trades) => proto::ImportFormat::B3Trades,
+        Some(FileFormat::Cotahist) => proto::ImportFormat::Cotahist,
     };
     let unit = |unit: Option<TimeUnit>| unit.map_or(proto::TimeUnit::Unspecified, proto::TimeUnit::from).into();
     proto::ImportOptions {
@@ -247,14 +258,22 @@ fn wire_options(options: ImportOptions, max_rejects: Option<u32>, again: bool) -
 
 fn wire_error(error: RunError) -> proto::IngestionError {
     let RunError { reason, message } = error;
-    let reason = ErrorReason::from_str_name(&format!("ERROR_REASON_{reason}"));
-    proto::IngestionError { reason: reason.unwrap_or(ErrorReason::Unspecified).into(), message }
+    proto::IngestionError { reason: reason_named(&reason).into(), message }
 }
 
-fn wire_reject(reject: Reject) -> proto::RejectedLine {
-    let Reject { line, mut reason, text } = reject;
+fn wire_ignored(Ignored(kinds): &Ignored) -> Vec<proto::IgnoredLines> {
+    kinds.iter().map(|(kind, count)| proto::IgnoredLines { kind: kind.to_string(), count: *count }).collect()
+}
+
+pub(super) fn wire_reject(reject: Reject) -> proto::RejectedLine {
+    let Reject { line, code, mut reason, text } = reject;
     reason.truncate(reason.floor_char_boundary(MAX_REJECT_MESSAGE_BYTES));
-    proto::RejectedLine { line_number: line, reason: ErrorReason::FieldInvalid.into(), message: reason, text }
+    proto::RejectedLine { line_number: line, reason: reason_named(&code).into(), message: reason, text }
+}
+
+/// The reason of a name as it is stored, without its prefix.
+fn reason_named(name: &str) -> ErrorReason {
+    ErrorReason::from_str_name(&format!("ERROR_REASON_{name}")).unwrap_or(ErrorReason::Unspecified)
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -287,7 +306,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
             let mut refusal = Refusal::limit_exceeded("max_rejects", max, Some(rejected))
                 .saying(error.to_string())
                 .with("run_id", run.as_str());
-            if let Some(Reject { line, reason, text: _ }) = first.first() {
+            if let Some(Reject { line, code: _, reason, text: _ }) = first.first() {
                 refusal = refusal.with("line", line).with("first_reject", reason);
             }
             refusal

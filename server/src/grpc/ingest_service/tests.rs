@@ -16,10 +16,12 @@ use tonic_types::StatusExt as _;
 
 use super::publish_ticks::Publishing;
 use super::*;
+use crate::domain::Published;
 use crate::grpc::proto::import_file_request::Message;
 use crate::grpc::proto::ingest_service_client::IngestServiceClient;
 use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::ingest::import::Limits;
+use crate::ingest::import::tests::published::{bar, begin_run, details, submit};
 use crate::ingest::import::tests::{Bench, trades};
 
 struct Served {
@@ -98,7 +100,8 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
     let bomb = bomb.finish().unwrap();
     let latin = [&plain[..], b"V,caf\xE9,1,1000,,1,1,true\n"].concat();
     let strict = proto::ImportOptions { max_rejects: Some(0), ..Default::default() };
-    let captures = proto::ImportOptions { format: proto::ImportFormat::BinanceCapture.into(), ..Default::default() };
+    let formats = proto::ImportOptions { format: 17, ..Default::default() };
+    let quotes = proto::ImportOptions { format: proto::ImportFormat::Cotahist.into(), ..Default::default() };
     let units = proto::ImportOptions { time_unit: 17, ..Default::default() };
     let cases: Vec<Case> = vec![
         ("empty", Default::default(), vec![], Code::InvalidArgument, "FILE_MALFORMED", None),
@@ -135,7 +138,8 @@ async fn bad_files_are_refused_by_code_reason_and_place_and_a_good_one_follows()
             "LIMIT_EXCEEDED",
             Some(("first_reject", "symbol: byte 3 is not one of A-Z a-z 0-9 . _ - : ^ = $ + /")),
         ),
-        ("capture", captures, plain.clone(), Code::Unimplemented, "NOT_SERVED", None),
+        ("foreign format", formats, plain.clone(), Code::InvalidArgument, "FIELD_INVALID", None),
+        ("no quotes", quotes, plain.clone(), Code::InvalidArgument, "FILE_MALFORMED", Some(("line", "1"))),
         ("foreign unit", units, plain.clone(), Code::InvalidArgument, "FIELD_INVALID", None),
     ];
     for (number, (name, options, file, code, expected, fact)) in cases.into_iter().enumerate() {
@@ -268,4 +272,77 @@ async fn lists_come_in_pages_bound_to_their_state() {
     assert_eq!(reason(&status), "PAGE_TOKEN_INVALID");
     let negative = proto::ListIngestionRunsRequest { page_size: -1, ..Default::default() };
     assert_eq!(reason(&served.client.list_ingestion_runs(negative).await.unwrap_err()), "FIELD_INVALID");
+}
+
+#[tokio::test]
+async fn rejected_lines_are_listed_in_pages_bound_to_their_run() {
+    let mut served = serve(Limits::default()).await;
+    begin_run(&served.bench, "r").await;
+    submit(&served.bench, "r", 1, &[], Published::default(), &[3, 4, 9]).await;
+    submit(&served.bench, "r", 2, &[], Published::default(), &[10_002]).await;
+    let mut request = proto::ListRejectedLinesRequest { run_id: "r".to_owned(), page_size: 3, ..Default::default() };
+    let first = served.client.list_rejected_lines(request.clone()).await.unwrap().into_inner();
+    let invalid = proto::RejectedLine {
+        line_number: 3,
+        reason: proto::ErrorReason::FieldInvalid.into(),
+        message: "line 3 is bad".to_owned(),
+        text: "text 3".to_owned(),
+    };
+    assert_eq!(first.rejected_lines[0], invalid);
+    assert_eq!(first.rejected_lines[1].reason(), proto::ErrorReason::ActionNotSupported);
+    assert_eq!((first.reject_count, first.kept_count), (4, 4));
+    request.page_token = first.next_page_token;
+    let second = served.client.list_rejected_lines(request.clone()).await.unwrap().into_inner();
+    let lines = |page: &[proto::RejectedLine]| page.iter().map(|line| line.line_number).collect::<Vec<_>>();
+    assert_eq!(lines(&first.rejected_lines), [3, 4, 9]);
+    assert_eq!((lines(&second.rejected_lines), second.next_page_token.as_str()), (vec![10_002], ""));
+
+    begin_run(&served.bench, "s").await;
+    let other = proto::ListRejectedLinesRequest { run_id: "s".to_owned(), ..request.clone() };
+    let status = served.client.list_rejected_lines(other).await.unwrap_err();
+    assert_eq!(reason(&status), "PAGE_TOKEN_INVALID");
+    let runs = proto::ListIngestionRunsRequest { page_size: 1, ..Default::default() };
+    let runs = served.client.list_ingestion_runs(runs).await.unwrap().into_inner();
+    let foreign = proto::ListRejectedLinesRequest { page_token: runs.next_page_token, ..request };
+    assert_eq!(reason(&served.client.list_rejected_lines(foreign).await.unwrap_err()), "PAGE_TOKEN_INVALID");
+    for (run_id, page_size, expected) in [("t", 0, "RUN_UNKNOWN"), ("", 0, "FIELD_INVALID"), ("r", -1, "FIELD_INVALID")]
+    {
+        let request = proto::ListRejectedLinesRequest { run_id: run_id.to_owned(), page_size, ..Default::default() };
+        let status = served.client.list_rejected_lines(request).await.unwrap_err();
+        assert_eq!(reason(&status), expected, "{run_id:?}");
+    }
+    let empty = proto::ListRejectedLinesRequest { run_id: "s".to_owned(), ..Default::default() };
+    let empty = served.client.list_rejected_lines(empty).await.unwrap().into_inner();
+    assert_eq!(empty, proto::ListRejectedLinesResponse::default());
+}
+
+#[tokio::test]
+async fn every_rejected_line_of_an_import_is_listed_and_its_first_ones_are_shown() {
+    let mut served = serve(Limits::default()).await;
+    let mut file = b"venue,symbol,time_s,price\n".to_vec();
+    for number in 0..30 {
+        file.extend_from_slice(if number % 3 == 0 { b"V,S,1,2\n" } else { b"V,S,1,NaN\n" });
+    }
+    let run = served.import(first("r", Default::default()), &file).await.unwrap().run.unwrap();
+    assert_eq!((run.tick_count, run.reject_count, run.first_rejects.len()), (10, 20, 20));
+    let request = proto::ListRejectedLinesRequest { run_id: "r".to_owned(), ..Default::default() };
+    let page = served.client.list_rejected_lines(request).await.unwrap().into_inner();
+    assert_eq!(page.rejected_lines, run.first_rejects);
+    assert_eq!((page.reject_count, page.kept_count), (20, 20));
+}
+
+#[tokio::test]
+async fn a_run_tells_what_it_published_and_what_it_ignored_by_kind() {
+    let mut served = serve(Limits::default()).await;
+    begin_run(&served.bench, "r").await;
+    let bars = vec![(0, bar(1, 10, 0, "1")), (0, bar(2, 10, 0, "2"))];
+    let published = Published { bars, details: vec![(0, details(2, "A"))] };
+    submit(&served.bench, "r", 1, &[("B3", "PETR4")], published, &[]).await;
+    submit(&served.bench, "r", 2, &[], Published::default(), &[]).await;
+    let request = proto::GetIngestionRunRequest { run_id: "r".to_owned() };
+    let run = served.client.get_ingestion_run(request).await.unwrap().into_inner().run.unwrap();
+    let kinds: Vec<_> = run.ignored_lines.iter().map(|ignored| (ignored.kind.as_str(), ignored.count)).collect();
+    assert_eq!(kinds, [("auction", 8), ("trailer", 2)]);
+    assert_eq!((run.published_count, run.ignored_count, run.tick_count, run.line_count), (3, 10, 0, 13));
+    assert!(run.cursor.is_empty(), "what is published has no position");
 }

@@ -20,5 +20,5 @@ pub(super) async fn get_instrument(
         return Err(violations.refuse());
     };
     let (facts, as_of) = query.instrument(venue, symbol, min_cursor).await?;
-    Ok(proto::GetInstrumentResponse { instrument: Some((&facts).into()), as_of: as_of.into() })
+    Ok(proto::GetInstrumentResponse { instrument: Some(facts.into()), as_of: as_of.into() })
 }

@@ -13,7 +13,7 @@ pub(super) async fn list_instruments(
     let request = InstrumentsRequest::try_from(request)?;
     let InstrumentPage { instruments, next_page_token, as_of } = query.list_instruments(&request).await?;
     Ok(proto::ListInstrumentsResponse {
-        instruments: instruments.iter().map(Into::into).collect(),
+        instruments: instruments.into_iter().map(Into::into).collect(),
         next_page_token: next_page_token.unwrap_or_default(),
         as_of: as_of.into(),
     })

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use tonic::{Code, Request};
 
 use super::InstrumentService;
-use crate::domain::{Cursor, Epoch};
+use crate::domain::{Cursor, Epoch, Published};
 use crate::grpc::proto;
 use crate::grpc::proto::instrument_service_server::InstrumentService as _;
+use crate::ingest::import::Limits;
+use crate::ingest::import::tests::Bench;
+use crate::ingest::import::tests::published::{begin_run, details, submit};
 use crate::query::tests::world::{World, tick};
 
 async fn service() -> InstrumentService {
@@ -68,4 +71,28 @@ async fn instruments_are_listed_in_pages() {
         let other = service.list_instruments(Request::new(request)).await.unwrap_err();
         assert_eq!(other.code(), Code::InvalidArgument);
     }
+}
+
+#[tokio::test]
+async fn instruments_come_with_what_their_venue_says() {
+    let bench = Bench::new(Limits::default()).await;
+    begin_run(&bench, "r").await;
+    let told = vec![(0, details(19_943, "OLD")), (0, details(19_944, "BRPETRACNPR6")), (2, details(19_944, ""))];
+    let published = Published { bars: Vec::new(), details: told };
+    submit(&bench, "r", 1, &[("B3", "PETR4"), ("B3", "VALE3"), ("B3", "ZERO")], published, &[]).await;
+    let service = InstrumentService::new(bench.replica.query.clone());
+    let petr4 = proto::InstrumentDetails {
+        isin: "BRPETRACNPR6".into(),
+        issuer: "PETROBRAS".into(),
+        share_class: "PN  EJ N1".into(),
+        currency: "R$".into(),
+        as_of_date: "2024-08-09".into(),
+    };
+    let request = proto::GetInstrumentRequest { venue: "B3".into(), symbol: "PETR4".into(), ..Default::default() };
+    let one = service.get_instrument(Request::new(request)).await.unwrap().into_inner().instrument.unwrap();
+    assert_eq!((one.tick_count, one.details.as_ref()), (0, Some(&petr4)));
+    let all = service.list_instruments(Request::new(Default::default())).await.unwrap().into_inner();
+    let found: Vec<_> = all.instruments.into_iter().map(|one| one.details).collect();
+    let empty = proto::InstrumentDetails { isin: String::new(), ..petr4.clone() };
+    assert_eq!(found, [Some(petr4), None, Some(empty)]);
 }

@@ -19,12 +19,15 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service;
 use tracing::Instrument as _;
+use tracing::field::Empty;
 
 use super::methods::{Method, Methods};
 use super::request::{BoundedBody, Oversize};
-use super::response::{NamedBody, Naming, record};
+use super::response::{NamedBody, Naming};
+use super::span::CallSpan;
 use crate::grpc::error::Refusal;
 use crate::grpc::limits::{MAX_DEADLINE, MAX_METADATA_BYTES};
+use crate::trace;
 
 /// When calls learn that the server stops.
 #[derive(Clone, Debug, Default)]
@@ -45,8 +48,8 @@ pub struct Guard {
 
 impl Guard {
     /// Puts the services behind their limits.
-    pub fn new(routes: Routes, methods: Methods, ends: Ends) -> Guard {
-        Guard { routes: routes.prepare(), methods: Arc::new(methods), ends }
+    pub fn new(routes: Routes, methods: Arc<Methods>, ends: Ends) -> Guard {
+        Guard { routes: routes.prepare(), methods, ends }
     }
 
     /// What forbids a call before it reaches its service.
@@ -65,7 +68,7 @@ impl Guard {
     }
 
     /// Serves a call to its answer; a stream's answer goes on after it.
-    async fn serve(mut self, method: Method, request: Request<Body>, span: tracing::Span) -> Response<Body> {
+    async fn serve(mut self, method: Method, request: Request<Body>, span: CallSpan) -> Response<Body> {
         let naming = Naming { method, oversize: Oversize::default() };
         let deadline = method.deadline.map(|default| {
             let asked = asked_deadline(request.headers()).unwrap_or(default);
@@ -90,18 +93,18 @@ impl Guard {
         let answered = tokio::select! {
             biased;
             answered = call => answered,
-            refusal = ended => return refuse(refusal, &span),
+            refusal = ended => return refuse(refusal, span),
         };
         let mut response = match answered {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(panic) => {
                 let problem = format!("{} panicked: {}", method.name, panic_text(&panic));
-                return refuse(Refusal::internal(problem), &span);
+                return refuse(Refusal::internal(problem), span);
             }
         };
         if let Some(code) = naming.rename(response.headers_mut()) {
-            record(&span, code);
+            span.end(code);
             return response;
         }
         let ending = method.deadline.is_none().then(|| self.ends.ending.clone().cancelled_owned());
@@ -122,29 +125,40 @@ impl Service<Request<Body>> for Guard {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let admitted = self.admit(&request);
         // One span for each call, named as OpenTelemetry's conventions want it; unknown names are not repeated.
+        let method = admitted.as_ref().ok().map(|method| method.name);
         let span = tracing::info_span!(
             "rpc",
             otel.kind = "server",
             rpc.system.name = "grpc",
-            rpc.method = admitted.as_ref().map_or("_OTHER", |method| method.name),
-            rpc.response.status_code = tracing::field::Empty,
+            rpc.method = method.unwrap_or("_OTHER"),
+            rpc.response.status_code = Empty,
         );
+        trace::follow_caller(&span, request.headers());
+        if trace::of(&span).is_some() {
+            // What only a collector wants to know, so that lines of the log stay short.
+            trace::rename(&span, method.unwrap_or("grpc"));
+            if let Some(authority) = request.uri().authority() {
+                trace::set(&span, "server.address", authority.host().to_owned());
+                trace::set(&span, "server.port", i64::from(authority.port_u16().unwrap_or(80)));
+            }
+        }
+        let call = CallSpan::new(span.clone());
         let guard = self.clone();
-        Box::pin(async move {
-            Ok(match admitted {
-                Ok(method) => {
-                    let serving = guard.serve(method, request, span.clone());
-                    serving.instrument(span).await
+        Box::pin(
+            async move {
+                match admitted {
+                    Ok(method) => Ok(guard.serve(method, request, call).await),
+                    Err(refusal) => Ok(refuse(refusal, call)),
                 }
-                Err(refusal) => refuse(refusal, &span),
-            })
-        })
+            }
+            .instrument(span),
+        )
     }
 }
 
 /// An answer that is nothing but a status.
-fn refuse(refusal: Refusal, span: &tracing::Span) -> Response<Body> {
-    record(span, refusal.code());
+fn refuse(refusal: Refusal, span: CallSpan) -> Response<Body> {
+    span.end(refusal.code());
     Status::from(refusal).into_http()
 }
 

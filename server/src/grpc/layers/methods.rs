@@ -62,7 +62,7 @@ impl Method {
         let short = name.rsplit('/').next().unwrap_or(name);
         let deadline = match short {
             _ if streams => None,
-            "ListTicks" | "ListBars" | "ListMovingAverages" => Some(HISTORY_DEADLINE),
+            "ListTicks" | "ListBars" | "ListPublishedBars" | "ListMovingAverages" => Some(HISTORY_DEADLINE),
             _ => Some(UNARY_DEADLINE),
         };
         let request_limit = match short {
@@ -92,7 +92,9 @@ mod tests {
         assert_eq!(kib("IngestService/GetIngestionRun"), 64);
         let deadline = |path: &str| find(path).deadline.map(|deadline| deadline.as_secs());
         assert_eq!(deadline("HistoryService/ListTicks"), Some(30));
+        assert_eq!(deadline("HistoryService/ListPublishedBars"), Some(30));
         assert_eq!(deadline("HistoryService/GetAveragePrice"), Some(10));
+        assert_eq!(deadline("IngestService/ListRejectedLines"), Some(10));
         assert_eq!(deadline("HistoryService/ReadTicks"), None);
         assert_eq!(deadline("IngestService/ImportFile"), None);
         assert_eq!(deadline("IngestService/PublishTicks"), None);

@@ -14,6 +14,7 @@ use tonic::{Code, Status, body::Body};
 use super::guard::panic_text;
 use super::methods::Method;
 use super::request::{Oversize, too_large};
+use super::span::CallSpan;
 use crate::grpc::error::{Refusal, is_named};
 
 /// What is needed to give a status its reason.
@@ -75,7 +76,7 @@ pub(super) struct NamedBody {
     /// Ends a stream that has not ended itself when the server stops; `None` for unary calls.
     ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     /// Lives as long as the answer, and learns its code.
-    span: tracing::Span,
+    span: Option<CallSpan>,
 }
 
 impl NamedBody {
@@ -83,22 +84,29 @@ impl NamedBody {
         body: Body,
         naming: Naming,
         ending: Option<WaitForCancellationFutureOwned>,
-        span: tracing::Span,
+        span: CallSpan,
     ) -> NamedBody {
-        NamedBody { body: Some(body), naming, ending: ending.map(Box::pin), span }
+        NamedBody { body: Some(body), naming, ending: ending.map(Box::pin), span: Some(span) }
     }
 
     /// Ends the body with a status.
-    fn end(&mut self, status: &Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    fn end(&mut self, status: impl FnOnce() -> Status) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         self.body = None;
-        record(&self.span, status.code());
-        Poll::Ready(Some(Ok(trailers(status))))
+        // Inside the span, because the status names its trace.
+        let status = match &self.span {
+            Some(span) => span.within(status),
+            None => status(),
+        };
+        self.tell(status.code());
+        Poll::Ready(Some(Ok(trailers(&status))))
     }
-}
 
-/// Tells a span the code of its call.
-pub(super) fn record(span: &tracing::Span, code: Code) {
-    span.record("rpc.response.status_code", tracing::field::debug(code));
+    /// The call has ended with this code.
+    fn tell(&mut self, code: Code) {
+        if let Some(span) = self.span.take() {
+            span.end(code);
+        }
+    }
 }
 
 impl http_body::Body for NamedBody {
@@ -114,28 +122,33 @@ impl http_body::Body for NamedBody {
         match polled {
             Ok(Poll::Ready(Some(Ok(frame)))) => match frame.into_trailers() {
                 Ok(mut headers) => {
-                    if let Some(code) = this.naming.rename(&mut headers) {
-                        record(&this.span, code);
+                    let naming = &this.naming;
+                    let renamed = match &this.span {
+                        Some(span) => span.within(|| naming.rename(&mut headers)),
+                        None => naming.rename(&mut headers),
+                    };
+                    if let Some(code) = renamed {
+                        this.tell(code);
                     }
                     Poll::Ready(Some(Ok(Frame::trailers(headers))))
                 }
                 Err(data) => Poll::Ready(Some(Ok(data))),
             },
             Ok(Poll::Ready(Some(Err(status)))) => {
-                let status = this.naming.name(status);
-                this.end(&status)
+                let naming = this.naming.clone();
+                this.end(|| naming.name(status))
             }
             Ok(Poll::Ready(None)) => Poll::Ready(None),
             Ok(Poll::Pending) => {
                 let ending = this.ending.as_mut();
                 if ending.is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
-                    return this.end(&Refusal::shutting_down(None).into());
+                    return this.end(|| Refusal::shutting_down(None).into());
                 }
                 Poll::Pending
             }
             Err(panic) => {
                 let problem = format!("{} panicked: {}", this.naming.method.name, panic_text(&panic));
-                this.end(&Refusal::internal(problem).into())
+                this.end(|| Refusal::internal(problem).into())
             }
         }
     }

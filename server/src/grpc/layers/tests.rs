@@ -86,7 +86,7 @@ impl Outcome {
 
 fn guard(ends: Ends) -> Guard {
     let routes = Routes::new(LiveServiceServer::new(Misbehaving));
-    Guard::new(routes, Methods::read(&[tapefeed_proto::FILE_DESCRIPTOR_SET]).unwrap(), ends)
+    Guard::new(routes, Methods::read(&[tapefeed_proto::FILE_DESCRIPTOR_SET]).unwrap().into(), ends)
 }
 
 /// A message in its frame.

@@ -1,8 +1,19 @@
 //! `tapefeed.v1.LiveService`: what happens from now on.
+//!
+//! SubscribeTicks does not go through tonic's encoder, which would make every message anew for every reader: its route
+//! answers with a body of [`frames`] that readers share. Through the trait the same bytes come as messages.
 
+mod encoder;
+mod frames;
+mod get_replay_window;
+mod route;
 mod subscribe_ticks;
+#[cfg(test)]
+mod tests;
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
@@ -11,8 +22,6 @@ use super::error::Refusal;
 use super::proto;
 use crate::live::Live;
 use crate::tape::Current;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 
 /// The service over one replica's hub.
 #[derive(Clone, Debug)]
@@ -36,8 +45,8 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         request: Request<proto::SubscribeTicksRequest>,
     ) -> Result<Response<Self::SubscribeTicksStream>, Status> {
-        let responses = subscribe_ticks::subscribe_ticks(self, request.into_inner()).await?;
-        Ok(Response::new(Box::pin(responses)))
+        let pieces = subscribe_ticks::subscribe_ticks(self, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(route::messages(pieces))))
     }
 
     async fn subscribe_bars(
@@ -51,6 +60,6 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         _: Request<proto::GetReplayWindowRequest>,
     ) -> Result<Response<proto::GetReplayWindowResponse>, Status> {
-        Err(Refusal::not_served("GetReplayWindow").into())
+        Ok(Response::new(get_replay_window::get_replay_window(self).await?))
     }
 }

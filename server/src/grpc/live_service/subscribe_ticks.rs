@@ -1,56 +1,98 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio_stream::Stream;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::LiveService;
-use crate::domain::{Cursor, Epoch};
-use crate::grpc::convert::{cursor, name, tick, time};
+use super::encoder::{Encoder, Encoding};
+use super::frames::Pieces;
+use crate::domain::{Cursor, Epoch, UnixNanos};
+use crate::grpc::convert::{cursor, name, time};
 use crate::grpc::error::{EpochFacts, Refusal};
 use crate::grpc::limits::MAX_STREAM_SELECTORS;
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 use crate::live::{
-    DEFAULT_HEARTBEAT, Event, HEARTBEATS, LiveError, MAX_FLUSH_WINDOW, Selector, Session, Start, Subscription,
+    DEFAULT_HEARTBEAT, HEARTBEATS, IfUnavailable, LiveError, LogFacts, MAX_FLUSH_WINDOW, MAX_MIN_INTERVAL, Selector,
+    Session, SlowReader, Start, Subscription,
 };
-use crate::tape::Registry;
 
+/// Ticks of a snapshot or a round that are encoded at once at most: few messages then come out larger than 64 KiB and
+/// are made anew in halves.
+const ROW_TICKS: usize = 400;
+const COLUMN_TICKS: usize = 2_048;
+
+/// Messages that are due at the same time are gathered up to about this.
+const GATHERED_BYTES: usize = 32 << 10;
+
+/// Where the stream begins: its messages, framed, in pieces that hold whole ones.
 pub(super) async fn subscribe_ticks(
     service: &LiveService,
     request: proto::SubscribeTicksRequest,
-) -> Result<impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send + use<>, Refusal> {
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
-    let subscription = parse(request)?;
+    let (subscription, encoding) = parse(request)?;
     let live = service.live.get();
-    let session = live.subscribe(subscription).await?;
+    let session = live.subscribe(subscription).await.map_err(|error| refusal(error, None))?;
     let encoder = Encoder {
-        registry: live.registry().clone(),
+        registry: live.registry.clone(),
         server_name: service.server_name.clone(),
         stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
+        encoding,
         selectors,
     };
-    Ok(responses(session, encoder))
+    // In a box, so that what is passed on with each piece is a pointer.
+    let span = tracing::Span::current();
+    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, span });
+    Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
+        let next = outgoing.next().await?;
+        Some((next, outgoing))
+    }))
 }
 
-/// The session's events as messages; after an error the stream ends.
-fn responses(
+/// One stream on its way out.
+struct Outgoing {
     session: Session,
     encoder: Encoder,
-) -> impl Stream<Item = Result<proto::SubscribeTicksResponse, Status>> + Send {
-    futures_util::stream::unfold(Some((session, encoder)), |state| async move {
-        let (mut session, encoder) = state?;
-        match session.next().await {
-            Ok(event) => Some((Ok(encoder.response(event)), Some((session, encoder)))),
-            Err(error) => Some((Err(Refusal::from(error).into()), None)),
-        }
-    })
+    pieces: Pieces,
+    ended: bool,
+    /// The call's span, for the status alone: no message is worth entering it.
+    span: tracing::Span,
 }
 
-fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal> {
+impl Outgoing {
+    /// The next bytes; after an error the stream ends.
+    async fn next(&mut self) -> Option<Result<Bytes, Status>> {
+        loop {
+            if let Some(bytes) = self.pieces.pop() {
+                return Some(Ok(bytes));
+            }
+            if self.ended {
+                return None;
+            }
+            match self.session.next().await {
+                Ok(message) => self.encoder.write(message, &mut self.pieces),
+                Err(error) => {
+                    self.ended = true;
+                    let cursor = self.session.cursor();
+                    return Some(Err(self.span.in_scope(|| refusal(error, cursor).into())));
+                }
+            }
+            // What is due anyway leaves together: a piece costs the connection more than a message.
+            while self.pieces.len() < GATHERED_BYTES
+                && let Some(message) = self.session.ready()
+            {
+                self.encoder.write(message, &mut self.pieces);
+            }
+        }
+    }
+}
+
+fn parse(request: proto::SubscribeTicksRequest) -> Result<(Subscription, Encoding), Refusal> {
     use proto::subscribe_ticks_request::Start as Wire;
     let proto::SubscribeTicksRequest {
         selectors,
@@ -67,122 +109,105 @@ fn parse(request: proto::SubscribeTicksRequest) -> Result<Subscription, Refusal>
     if selectors.len() > MAX_STREAM_SELECTORS {
         return Err(Refusal::limit_exceeded("selectors", MAX_STREAM_SELECTORS as u64, Some(selectors.len() as u64)));
     }
-    if encoding == proto::Encoding::Columns as i32 {
-        return Err(Refusal::not_served("ENCODING_COLUMNS in SubscribeTicks"));
-    }
-    if delivery == proto::Delivery::Conflated as i32 {
-        return Err(Refusal::not_served("DELIVERY_CONFLATED"));
-    }
-    if slow_reader == proto::SlowReaderPolicy::Disconnect as i32 {
-        return Err(Refusal::not_served("SLOW_READER_POLICY_DISCONNECT"));
-    }
-    if if_unavailable > proto::UnavailablePolicy::Fail as i32 {
-        return Err(Refusal::not_served("if_unavailable other than UNAVAILABLE_POLICY_FAIL"));
-    }
-    let start = match start {
-        None | Some(Wire::Live(_)) => Start::Live,
-        Some(Wire::Cursor(bytes)) => Start::After(cursor::required("cursor", &bytes)?),
-        Some(Wire::Position(proto::StartPosition { epoch, log_seq })) => {
-            Start::After(Cursor { epoch: Epoch(epoch), position: log_seq })
-        }
-        Some(Wire::Snapshot(_)) => return Err(Refusal::not_served("a start with a snapshot")),
-        Some(Wire::StartTime(_)) => return Err(Refusal::not_served("a start from a time")),
-    };
     let mut violations = Violations::default();
+    let start = match start {
+        None | Some(Wire::Live(_)) => Some(Start::Live),
+        Some(Wire::Snapshot(_)) => Some(Start::Snapshot),
+        Some(Wire::Cursor(bytes)) => Some(Start::After(cursor::required("cursor", &bytes)?)),
+        Some(Wire::Position(proto::StartPosition { epoch, log_seq })) => {
+            Some(Start::After(Cursor { epoch: Epoch(epoch), position: log_seq }))
+        }
+        Some(Wire::StartTime(time)) => violations.take("start_time", UnixNanos::try_from(time)).map(Start::Since),
+    };
     let selectors = name::selectors(&mut violations, &selectors);
+    let encoding = violations.take("encoding", to_encoding(encoding));
+    let conflated = violations.take("delivery", is_conflated(delivery));
+    let min_interval = min_interval.and_then(|span| violations.take("min_interval", time::span(span)));
+    if conflated == Some(false) && min_interval.is_some() {
+        let rule = "counts between conflation rounds, and a LOSSLESS stream has none: leave it out";
+        violations.add("min_interval", rule);
+    }
     let heartbeat = heartbeat_interval.and_then(|span| violations.take("heartbeat_interval", time::span(span)));
     let flush_window = flush_window.and_then(|span| violations.take("flush_window", time::span(span)));
-    if min_interval.is_some() {
-        violations
-            .add("min_interval", "counts between conflation rounds, and a LOSSLESS stream has none: leave it out");
+    let slow_reader = violations.take("slow_reader", to_slow_reader(slow_reader));
+    if conflated == Some(true) && slow_reader == Some(SlowReader::Disconnect) {
+        violations.add("slow_reader", "is for LOSSLESS streams: a conflated one does not lag, leave it out");
     }
-    violations.check()?;
-    let selectors = selectors.unwrap_or_default();
-    Ok(Subscription {
+    let if_unavailable = violations.take("if_unavailable", to_if_unavailable(if_unavailable));
+    let (Some(start), Some(selectors), Some(encoding), Some(conflated), Some(slow_reader), Some(if_unavailable), true) =
+        (start, selectors, encoding, conflated, slow_reader, if_unavailable, violations.is_empty())
+    else {
+        return Err(violations.refuse());
+    };
+    let subscription = Subscription {
         selectors: selectors.into_iter().map(|(venue, symbol)| Selector { venue, symbol }).collect(),
         start,
+        if_unavailable,
         include_backfill,
         heartbeat: heartbeat.unwrap_or(DEFAULT_HEARTBEAT).clamp(*HEARTBEATS.start(), *HEARTBEATS.end()),
         flush_window: flush_window.unwrap_or(Duration::ZERO).min(MAX_FLUSH_WINDOW),
-    })
+        conflated: conflated.then(|| min_interval.unwrap_or(Duration::ZERO).min(MAX_MIN_INTERVAL)),
+        slow_reader,
+        definitions: encoding == Encoding::Columns,
+        message_ticks: match encoding {
+            Encoding::Rows => ROW_TICKS,
+            Encoding::Columns => COLUMN_TICKS,
+        },
+    };
+    Ok((subscription, encoding))
 }
 
-/// Turns events into messages for one stream.
-struct Encoder {
-    registry: Arc<Registry>,
-    server_name: Arc<str>,
-    stream_id: String,
-    /// As the request had them.
-    selectors: Vec<proto::Selector>,
-}
-
-impl Encoder {
-    fn response(&self, event: Event) -> proto::SubscribeTicksResponse {
-        use proto::subscribe_ticks_response::Event as Wire;
-        let (cursor, event) = match event {
-            Event::Ack { cursor, head, oldest, heartbeat, flush_window, matched } => {
-                let ack = proto::SubscriptionAck {
-                    stream_id: self.stream_id.clone(),
-                    server_name: self.server_name.to_string(),
-                    epoch: cursor.epoch.0,
-                    head_log_seq: head,
-                    // The store names the position that will be the first; the contract has 0 until there is one.
-                    oldest_log_seq: if head == 0 { 0 } else { oldest },
-                    heartbeat_interval: Some(time::wire_span(heartbeat)),
-                    flush_window: Some(time::wire_span(flush_window)),
-                    delivery: proto::Delivery::Lossless as i32,
-                    min_interval: None,
-                    encoding: proto::Encoding::Rows as i32,
-                    selector_results: self.results(&matched),
-                };
-                (cursor, Wire::Ack(ack))
-            }
-            Event::Ticks { cursor, ticks } => {
-                let ticks = ticks.iter().filter_map(|tick| {
-                    // The hub knows every instrument before it shows a tick of it.
-                    let instrument = self.registry.get(tick.instrument)?;
-                    Some(tick::row(tick, &instrument))
-                });
-                (cursor, Wire::Rows(proto::TickBatch { ticks: ticks.collect(), merged_counts: Vec::new() }))
-            }
-            Event::ReplayCompleted { cursor } => {
-                (cursor, Wire::ReplayCompleted(proto::ReplayCompleted { log_seq: cursor.position }))
-            }
-            Event::Progress { cursor, time } => {
-                let server_time = Some(time.into());
-                (cursor, Wire::Progress(proto::Progress { log_seq: cursor.position, server_time }))
-            }
-            Event::SlowConsumer { cursor, catching_up, lag, lag_time } => {
-                let lag_time = Some(time::wire_span(lag_time));
-                (cursor, Wire::SlowConsumer(proto::SlowConsumer { catching_up, lag_ticks: lag, lag: lag_time }))
-            }
-        };
-        proto::SubscribeTicksResponse { cursor: cursor.encode().to_vec().into(), event: Some(event) }
-    }
-
-    fn results(&self, matched: &[u32]) -> Vec<proto::SelectorResult> {
-        let result = |(selector, &matched_count): (&proto::Selector, &u32)| proto::SelectorResult {
-            selector: Some(selector.clone()),
-            matched_count,
-            status: match matched_count {
-                0 => proto::SelectorStatus::Unknown as i32,
-                _ => proto::SelectorStatus::Matched as i32,
-            },
-        };
-        self.selectors.iter().zip(matched).map(result).collect()
+fn to_encoding(wire: i32) -> Result<Encoding, &'static str> {
+    match proto::Encoding::try_from(wire) {
+        Ok(proto::Encoding::Unspecified | proto::Encoding::Rows) => Ok(Encoding::Rows),
+        Ok(proto::Encoding::Columns) => Ok(Encoding::Columns),
+        Err(_) => Err("not a value of Encoding"),
     }
 }
 
-impl From<LiveError> for Refusal {
-    fn from(error: LiveError) -> Refusal {
-        match error {
-            LiveError::Expired { oldest, newest: _ } => Refusal::cursor_expired(oldest),
-            LiveError::Moved { cursor } => Refusal::epoch_moved(cursor),
-            LiveError::EpochChanged { epoch, oldest, newest, fork } => {
-                Refusal::epoch_changed(EpochFacts { epoch, fork, oldest: Some(oldest), newest: Some(newest) })
-            }
-            LiveError::Store(error) => error.into(),
-            LiveError::ShuttingDown { cursor } => Refusal::shutting_down(Some(cursor)),
+fn is_conflated(wire: i32) -> Result<bool, &'static str> {
+    match proto::Delivery::try_from(wire) {
+        Ok(proto::Delivery::Unspecified | proto::Delivery::Lossless) => Ok(false),
+        Ok(proto::Delivery::Conflated) => Ok(true),
+        Err(_) => Err("not a value of Delivery"),
+    }
+}
+
+fn to_slow_reader(wire: i32) -> Result<SlowReader, &'static str> {
+    match proto::SlowReaderPolicy::try_from(wire) {
+        Ok(proto::SlowReaderPolicy::Unspecified | proto::SlowReaderPolicy::CatchUp) => Ok(SlowReader::CatchUp),
+        Ok(proto::SlowReaderPolicy::Disconnect) => Ok(SlowReader::Disconnect),
+        Err(_) => Err("not a value of SlowReaderPolicy"),
+    }
+}
+
+fn to_if_unavailable(wire: i32) -> Result<IfUnavailable, &'static str> {
+    match proto::UnavailablePolicy::try_from(wire) {
+        Ok(proto::UnavailablePolicy::Unspecified | proto::UnavailablePolicy::Fail) => Ok(IfUnavailable::Fail),
+        Ok(proto::UnavailablePolicy::FromOldest) => Ok(IfUnavailable::FromOldest),
+        Ok(proto::UnavailablePolicy::Snapshot) => Ok(IfUnavailable::Snapshot),
+        Err(_) => Err("not a value of UnavailablePolicy"),
+    }
+}
+
+/// Why a stream does not start, or ended; `cursor` says where it may go on.
+pub(super) fn refusal(error: LiveError, cursor: Option<Cursor>) -> Refusal {
+    match error {
+        LiveError::Expired { oldest } => Refusal::cursor_expired(oldest),
+        LiveError::EpochChanged(LogFacts { epoch, fork, oldest, newest }) => {
+            Refusal::epoch_changed(EpochFacts { epoch, fork, oldest: Some(oldest), newest: Some(newest) })
         }
+        LiveError::EpochRenewed => {
+            Refusal::stream_expired(cursor).saying("the log has another name now, and goes on: come back and resume")
+        }
+        LiveError::Slow { cursor } => Refusal::slow_consumer(cursor),
+        LiveError::Store(error) => {
+            let refusal = Refusal::from(error);
+            match cursor {
+                Some(cursor) if refusal.code() == Code::Unavailable => refusal.with_cursor("cursor", cursor),
+                _ => refusal,
+            }
+        }
+        LiveError::ShuttingDown => Refusal::shutting_down(cursor),
     }
 }

@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::domain::{Batch, Clock, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use crate::ingest::{Ingest, IngestError, Sender, Submission};
@@ -216,7 +217,7 @@ impl Demo {
             });
         }
         // The table holds all stocks, in their fixed order: an unused one costs nothing.
-        Batch { instruments: self.instruments.clone(), ticks }
+        Batch { instruments: self.instruments.clone(), ticks, controls: Vec::new() }
     }
 
     /// Publishes a batch, the same one until it is stored.
@@ -229,7 +230,13 @@ impl Demo {
                 batch_seq: claim.last_batch_seq + 1,
             };
             let submission = Submission { batch: batch.clone(), sender, backfill: false };
-            let outcome = match self.ingest.submit(submission).await {
+            let span = tracing::debug_span!(
+                "batch",
+                tapefeed.producer.id = self.producer.as_str(),
+                tapefeed.batch.seq = claim.last_batch_seq + 1,
+                tapefeed.batch.ticks = submission.batch.ticks.len(),
+            );
+            let outcome = match self.ingest.submit(submission).instrument(span).await {
                 Ok(receipt) => receipt.await.unwrap_or(Err(IngestError::ShuttingDown)),
                 Err(error) => Err(error),
             };

@@ -1,13 +1,15 @@
-//! The uncompressed bytes of a file, checked while they arrive: lines, size, ratio, digest, and the header as soon as
-//! its line is complete.
+//! The uncompressed bytes of a file, checked while they arrive: lines, size, ratio, digest, the format as soon as the
+//! first line is complete, and whatever that format judges.
 
 use std::io;
 
 use sha2::{Digest as _, Sha256};
 
+use super::detect::open_reader;
 use super::error::{FileDefect, ImportError};
-use super::format::Parser;
+use super::format::{Place, Reader};
 use super::limits::Limits;
+use super::lines::Lines;
 use super::options::ImportOptions;
 use super::spool::{SpoolFile, SpoolWriter};
 
@@ -27,18 +29,29 @@ pub(super) struct Content {
     open_line: usize,
     /// The first line, until it is complete.
     header: Vec<u8>,
-    parser: Option<Parser>,
+    parser: Option<Box<dyn Reader>>,
+    /// Where the next line begins that the parser judges.
+    judged: Place,
+    /// What is here of that line.
+    unjudged: Vec<u8>,
 }
 
 /// A whole file without defects, ready to be parsed.
 #[derive(Debug)]
 pub(super) struct Spooled {
     pub(super) file: SpoolFile,
-    pub(super) parser: Parser,
+    pub(super) parser: Box<dyn Reader>,
     /// SHA-256 of the uncompressed bytes.
     pub(super) digest: [u8; 32],
-    /// Lines after the header.
-    pub(super) lines: u64,
+    /// Lines that hold data.
+    pub(super) line_count: u64,
+}
+
+impl Spooled {
+    /// A pass over the lines that hold data.
+    pub(super) fn lines(&self) -> Result<Lines, ImportError> {
+        Lines::open(&self.file, self.parser.frame(), self.line_count)
+    }
 }
 
 /// Pieces in which content is looked at: never longer than a line may be, so that only the line that is open at the
@@ -61,6 +74,8 @@ impl Content {
             open_line: 0,
             header: Vec::new(),
             parser: None,
+            judged: Place { line: 1, byte: 0 },
+            unjudged: Vec::new(),
         }
     }
 
@@ -92,16 +107,20 @@ impl Content {
             )
             .into());
         }
+        let mut unjudged = piece;
         if self.parser.is_none() {
             let known = self.header.len();
             self.header.extend_from_slice(&piece[..first.unwrap_or(piece.len())]);
             if known < SIGNATURE_BYTES && self.header.len() >= SIGNATURE_BYTES {
                 refuse_foreign(&self.header)?;
             }
-            if first.is_some() {
+            unjudged = &[];
+            if let Some(first) = first {
                 self.open_parser()?;
+                unjudged = &piece[first + 1..];
             }
         }
+        self.judge(unjudged)?;
         match piece.iter().rposition(line_feed) {
             Some(last) => {
                 self.lines += piece.iter().filter(|byte| line_feed(byte)).count() as u64;
@@ -143,9 +162,39 @@ impl Content {
     fn open_parser(&mut self) -> Result<(), ImportError> {
         let header = std::mem::take(&mut self.header);
         refuse_foreign(&header)?;
-        let header = header.strip_suffix(b"\r").unwrap_or(&header);
-        self.parser = Some(Parser::open(&self.options, header)?);
+        let line = without_return(&header);
+        let mut parser = open_reader(&self.options, line)?;
+        if parser.judges() {
+            parser.judge(line, self.judged)?;
+        }
+        self.judged = Place { line: 2, byte: header.len() as u64 + 1 };
+        self.parser = Some(parser);
         Ok(())
+    }
+
+    /// Passes whole lines after the first on to a parser that asks for them.
+    fn judge(&mut self, mut bytes: &[u8]) -> Result<(), ImportError> {
+        let Some(parser) = self.parser.as_mut().filter(|parser| parser.judges()) else {
+            return Ok(());
+        };
+        while let Some(end) = bytes.iter().position(|&byte| byte == b'\n') {
+            self.unjudged.extend_from_slice(&bytes[..end]);
+            parser.judge(without_return(&self.unjudged), self.judged)?;
+            self.judged.line += 1;
+            self.judged.byte += self.unjudged.len() as u64 + 1;
+            self.unjudged.clear();
+            bytes = &bytes[end + 1..];
+        }
+        self.unjudged.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    /// Judges the last line, if it has no line break, and the whole.
+    fn judge_end(&mut self, parser: &mut dyn Reader) -> Result<(), ImportError> {
+        if parser.judges() && !self.unjudged.is_empty() {
+            parser.judge(without_return(&self.unjudged), self.judged)?;
+        }
+        Ok(parser.judge_end()?)
     }
 
     /// The end of the file: what was checked, ready to be read.
@@ -156,13 +205,15 @@ impl Content {
         if self.parser.is_none() {
             self.open_parser()?;
         }
+        let mut parser = self.parser.take().expect("opened above");
+        self.judge_end(&mut *parser)?;
         let unfinished = u64::from(self.open_line > 0);
-        let parser = self.parser.expect("opened above");
+        let frame = parser.frame();
         Ok(Spooled {
             file: self.out.finish()?,
             parser,
             digest: self.hash.finalize().into(),
-            lines: self.lines + unfinished - 1,
+            line_count: (self.lines + unfinished).saturating_sub(frame.header + frame.trailer),
         })
     }
 }
@@ -179,7 +230,11 @@ impl io::Write for Content {
     }
 }
 
-/// Refuses content that is known not to be text in UTF-8, by its first bytes.
+fn without_return(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Refuses content that is known not to be lines of text, by its first bytes.
 fn refuse_foreign(start: &[u8]) -> Result<(), ImportError> {
     let problem = if start.starts_with(b"\xFF\xFE") || start.starts_with(b"\xFE\xFF") {
         "the file is UTF-16: convert it to UTF-8"

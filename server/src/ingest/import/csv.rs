@@ -1,18 +1,16 @@
 //! Trades in columns: one line a trade, the columns named by a header.
-//!
-//! A record is one line. Fields may be quoted, a quote is doubled inside quotes, and a quote that is not closed on
-//! its line is a defect of that line: so a stray quote cannot swallow the rest of a file.
 
 use super::columns::{Columns, Naming};
 use super::error::{FileDefect, ImportError};
-use super::format::{BatchBuilder, Line, NameProblem};
+use super::format::{BatchBuilder, Frame, Line, Reader};
 use super::options::{FileFormat, ImportOptions};
+use super::record::Record;
 use super::value;
 use crate::domain::{NewTick, Side, TradeId};
 
 /// A reader of trades in columns, set up for one header.
-#[derive(Clone, Debug)]
-pub struct CsvTrades {
+#[derive(Debug)]
+pub(super) struct CsvTrades {
     columns: Columns,
     options: ImportOptions,
     delimiter: u8,
@@ -23,9 +21,6 @@ pub struct CsvTrades {
 const MAX_COLUMN_NAME_BYTES: usize = 128;
 
 impl CsvTrades {
-    /// The version of this parser.
-    pub(super) const VERSION: u32 = 1;
-
     /// Reads the header.
     pub(super) fn open(given: &ImportOptions, header: &[u8]) -> Result<CsvTrades, ImportError> {
         let text = header_text(header)?;
@@ -34,8 +29,8 @@ impl CsvTrades {
         record
             .split(text.as_bytes(), delimiter)
             .map_err(|problem| FileDefect::at_line(1, 0, format!("the header's {problem}")))?;
-        let mut names = Vec::with_capacity(record.fields.len());
-        for index in 0..record.fields.len() {
+        let mut names = Vec::with_capacity(record.len());
+        for index in 0..record.len() {
             // The header is UTF-8 and is cut at ASCII characters only.
             let name = String::from_utf8_lossy(record.field(text.as_bytes(), index)).into_owned();
             if name.len() > MAX_COLUMN_NAME_BYTES {
@@ -50,27 +45,9 @@ impl CsvTrades {
         Ok(CsvTrades { columns, options, delimiter, record })
     }
 
-    pub(super) fn options(&self) -> &ImportOptions {
-        &self.options
-    }
-
-    /// Reads one line.
-    pub(super) fn line(&mut self, line: &[u8], batch: &mut BatchBuilder) -> Line {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            return Line::Ignored("blank");
-        }
-        if let Err(problem) = self.record.split(line, self.delimiter) {
-            return Line::Rejected(problem.to_owned());
-        }
-        match self.tick(line, batch) {
-            Ok(()) => Line::Tick,
-            Err(problem) => Line::Rejected(problem),
-        }
-    }
-
     fn tick(&self, line: &[u8], batch: &mut BatchBuilder) -> Result<(), String> {
         let Columns { count, event_time, receive_time, venue, symbol, price, quantity, side, trade_id } = &self.columns;
-        let found = self.record.fields.len();
+        let found = self.record.len();
         if found != *count {
             return Err(format!("has {found} fields, the header has {count}"));
         }
@@ -115,12 +92,36 @@ impl CsvTrades {
             (Naming::Column(at), _) => field(*at),
             (Naming::Fixed, fixed) => fixed.as_ref().map_or(&[][..], |name| name.as_str().as_bytes()),
         };
-        let instrument = batch.instrument(venue, symbol).map_err(|problem| match problem {
-            NameProblem::Venue(problem) => format!("venue: {problem}"),
-            NameProblem::Symbol(problem) => format!("symbol: {problem}"),
-        })?;
+        let instrument = batch.instrument(venue, symbol).map_err(|problem| problem.to_string())?;
         batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
         Ok(())
+    }
+}
+
+impl Reader for CsvTrades {
+    fn options(&self) -> &ImportOptions {
+        &self.options
+    }
+
+    fn version(&self) -> u32 {
+        1
+    }
+
+    fn frame(&self) -> Frame {
+        Frame { header: 1, trailer: 0 }
+    }
+
+    fn line(&mut self, line: &[u8], batch: &mut BatchBuilder) -> Line {
+        if line.iter().all(u8::is_ascii_whitespace) {
+            return Line::Ignored("blank");
+        }
+        if let Err(problem) = self.record.split(line, self.delimiter) {
+            return Line::invalid(problem);
+        }
+        match self.tick(line, batch) {
+            Ok(()) => Line::Tick,
+            Err(problem) => Line::invalid(problem),
+        }
     }
 }
 
@@ -162,100 +163,9 @@ fn evident_delimiter(header: &str) -> u8 {
     best.0
 }
 
-/// Where the fields of the last line lie. Kept between lines, so that reading one allocates nothing.
-#[derive(Clone, Debug, Default)]
-struct Record {
-    fields: Vec<(u32, u32)>,
-    /// The line without its quotes; empty if it has none, and then fields point into the line itself.
-    plain: Vec<u8>,
-}
-
-impl Record {
-    /// Finds the fields of a line, without blanks around them.
-    fn split(&mut self, line: &[u8], delimiter: u8) -> Result<(), &'static str> {
-        self.fields.clear();
-        self.plain.clear();
-        if line.contains(&b'"') {
-            return self.split_quoted(line, delimiter);
-        }
-        let mut start = 0;
-        for (at, &byte) in line.iter().enumerate() {
-            if byte == delimiter {
-                self.push(line, start, at);
-                start = at + 1;
-            }
-        }
-        self.push(line, start, line.len());
-        Ok(())
-    }
-
-    fn push(&mut self, line: &[u8], mut start: usize, mut end: usize) {
-        while start < end && line[start] == b' ' {
-            start += 1;
-        }
-        while end > start && line[end - 1] == b' ' {
-            end -= 1;
-        }
-        self.fields.push((start as u32, end as u32));
-    }
-
-    fn split_quoted(&mut self, line: &[u8], delimiter: u8) -> Result<(), &'static str> {
-        let mut rest = line;
-        loop {
-            while let [b' ', after @ ..] = rest {
-                rest = after;
-            }
-            let start = self.plain.len();
-            if let [b'"', after @ ..] = rest {
-                rest = self.unquote(after)?;
-                while let [b' ', after @ ..] = rest {
-                    rest = after;
-                }
-            } else {
-                let end = rest.iter().position(|&byte| byte == delimiter).unwrap_or(rest.len());
-                if rest[..end].contains(&b'"') {
-                    return Err("quote stands inside a field that does not begin with one");
-                }
-                self.plain.extend_from_slice(rest[..end].trim_ascii_end());
-                rest = &rest[end..];
-            }
-            self.fields.push((start as u32, self.plain.len() as u32));
-            match rest {
-                [] => break,
-                [byte, after @ ..] if *byte == delimiter => rest = after,
-                _ => return Err("quote ends before its field does"),
-            }
-        }
-        // Tells a line with quotes from one without, even when nothing stands between them.
-        self.plain.push(delimiter);
-        Ok(())
-    }
-
-    /// Copies a quoted field, and returns what follows its closing quote.
-    fn unquote<'a>(&mut self, mut rest: &'a [u8]) -> Result<&'a [u8], &'static str> {
-        loop {
-            let end = rest.iter().position(|&byte| byte == b'"').ok_or("quote is not closed on its line")?;
-            self.plain.extend_from_slice(&rest[..end]);
-            rest = &rest[end + 1..];
-            match rest {
-                [b'"', after @ ..] => {
-                    self.plain.push(b'"');
-                    rest = after;
-                }
-                _ => return Ok(rest),
-            }
-        }
-    }
-
-    fn field<'a>(&'a self, line: &'a [u8], index: usize) -> &'a [u8] {
-        let (start, end) = self.fields[index];
-        let bytes = if self.plain.is_empty() { line } else { &self.plain };
-        &bytes[start as usize..end as usize]
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::format::RejectCode;
     use super::*;
     use crate::domain::{Symbol, UnixNanos, Venue};
 
@@ -342,14 +252,16 @@ mod tests {
         let mut parser = open(HEADER);
         for (line, expected) in &cases {
             let (outcome, tick) = read(&mut parser, line.as_bytes());
-            let Line::Rejected(reason) = outcome else { panic!("{line}: {outcome:?}") };
+            let Line::Rejected { code: RejectCode::FieldInvalid, reason } = outcome else {
+                panic!("{line}: {outcome:?}")
+            };
             assert!(reason.contains(expected), "{line}: {reason}");
             assert_eq!(tick, None, "{line}");
         }
         let latin = read(&mut parser, b"V,caf\xE9,1,1000,,1,1,buy").0;
-        assert!(matches!(latin, Line::Rejected(reason) if reason.starts_with("symbol: byte 3")));
+        assert!(matches!(latin, Line::Rejected { reason, .. } if reason.starts_with("symbol: byte 3")));
         let latin = read(&mut parser, b"V,S,\xE9,1000,,1,1,buy").0;
-        assert_eq!(latin, Line::Rejected("trade_id: not UTF-8".into()));
+        assert_eq!(latin, Line::invalid("trade_id: not UTF-8"));
     }
 
     #[test]
@@ -363,7 +275,9 @@ mod tests {
             assert_eq!(read(&mut open(header), line.as_bytes()).0, Line::Tick, "{header}");
         }
         let mut comma = open("venue;symbol;time_s;price");
-        assert!(matches!(read(&mut comma, b"V;S;1;5,970").0, Line::Rejected(reason) if reason.starts_with("price")));
+        assert!(
+            matches!(read(&mut comma, b"V;S;1;5,970").0, Line::Rejected { reason, .. } if reason.starts_with("price"))
+        );
         let given = ImportOptions { delimiter: Some(b'|'), ..ImportOptions::default() };
         let mut bar = CsvTrades::open(&given, b"venue|symbol|time_s|price").unwrap();
         assert_eq!(read(&mut bar, b"V|S|1|1.5").0, Line::Tick);

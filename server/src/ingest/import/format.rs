@@ -1,17 +1,86 @@
-//! What a format of files has to do: read a header, then turn one line after the other into ticks.
+//! What a format of files has to do: know its own first line, judge the file as a whole, then turn one line after the
+//! other into ticks.
 
 use std::collections::HashMap;
+use std::fmt;
 
-use super::csv::CsvTrades;
-use super::error::ImportError;
-use super::options::{FileFormat, ImportOptions};
+use super::error::FileDefect;
+use super::options::ImportOptions;
 use crate::domain::{Batch, NameInvalid, Published, Symbol, Venue};
 
-/// A reader of one format, set up for one file.
-#[derive(Clone, Debug)]
-pub enum Parser {
-    /// Trades in columns.
-    Csv(CsvTrades),
+/// A reader of one format, set up for one file by its first line.
+///
+/// While the bytes arrive, `judge` sees every line of a format that asks for it, so that a defect is found before
+/// anything is stored. `line` sees the lines that hold data, in their order, perhaps several times, perhaps not from
+/// the beginning: what it makes of one may depend on nothing but that line.
+pub(super) trait Reader: fmt::Debug + Send {
+    /// The options with everything that the first line told.
+    fn options(&self) -> &ImportOptions;
+
+    /// Raised whenever the same lines give other ticks than before.
+    fn version(&self) -> u32;
+
+    /// The lines that hold no data.
+    fn frame(&self) -> Frame;
+
+    /// Reads a line, without its line break, into the batch.
+    fn line(&mut self, line: &[u8], batch: &mut BatchBuilder) -> Line;
+
+    /// Whether the file can only be judged line by line.
+    fn judges(&self) -> bool {
+        false
+    }
+
+    /// Judges the next line, from the first one on, without its line break.
+    fn judge(&mut self, _line: &[u8], _place: Place) -> Result<(), FileDefect> {
+        Ok(())
+    }
+
+    /// Judges the file after its last line.
+    fn judge_end(&self) -> Result<(), FileDefect> {
+        Ok(())
+    }
+}
+
+/// How many lines stand before and after those that hold data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) header: u64,
+    pub(super) trailer: u64,
+}
+
+/// Where a line begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Its number, from 1.
+    pub(super) line: u64,
+    /// The offset of its first byte.
+    pub(super) byte: u64,
+}
+
+impl Place {
+    pub(super) fn defect(self, problem: impl Into<String>) -> FileDefect {
+        FileDefect::at_line(self.line, self.byte, problem)
+    }
+}
+
+/// Why a line was rejected, for programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RejectCode {
+    /// A field is missing or cannot be read.
+    FieldInvalid,
+    /// The line changes or cancels a trade, which no log of ticks can do.
+    ActionNotSupported,
+}
+
+impl RejectCode {
+    /// The name of the reason in the contract.
+    pub fn name(self) -> &'static str {
+        match self {
+            RejectCode::FieldInvalid => "FIELD_INVALID",
+            RejectCode::ActionNotSupported => "ACTION_NOT_SUPPORTED",
+        }
+    }
 }
 
 /// What became of a line.
@@ -24,43 +93,22 @@ pub(super) enum Line {
     /// It holds no trade, but something of this kind.
     Ignored(&'static str),
     /// It has a defect, told in words.
-    Rejected(String),
+    Rejected { code: RejectCode, reason: String },
 }
 
-impl Parser {
-    /// Recognises the format and reads the header: the first line, without its line break.
-    pub fn open(options: &ImportOptions, header: &[u8]) -> Result<Parser, ImportError> {
-        match options.format {
-            Some(FileFormat::Csv) | None => CsvTrades::open(options, header).map(Parser::Csv),
-        }
-    }
-
-    /// The options with everything that the header told.
-    pub fn options(&self) -> &ImportOptions {
-        match self {
-            Parser::Csv(csv) => csv.options(),
-        }
-    }
-
-    /// Raised whenever the same lines give other ticks than before.
-    pub fn version(&self) -> u32 {
-        match self {
-            Parser::Csv(_) => CsvTrades::VERSION,
-        }
-    }
-
-    /// Reads a line, without its line break, into the batch.
-    pub(super) fn line(&mut self, line: &[u8], batch: &mut BatchBuilder) -> Line {
-        match self {
-            Parser::Csv(csv) => csv.line(line, batch),
-        }
+impl Line {
+    /// A line with a field that cannot be read.
+    pub(super) fn invalid(reason: impl Into<String>) -> Line {
+        Line::Rejected { code: RejectCode::FieldInvalid, reason: reason.into() }
     }
 }
 
 /// Which name of an instrument was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NameProblem {
+    #[error("venue: {0}")]
     Venue(NameInvalid),
+    #[error("symbol: {0}")]
     Symbol(NameInvalid),
 }
 
@@ -76,7 +124,6 @@ pub(super) struct BatchBuilder {
     /// The instrument of the line before, which is mostly that of the next.
     last: Option<u32>,
 }
-
 impl BatchBuilder {
     /// The index of an instrument, entered into the batch if it is new there.
     pub(super) fn instrument(&mut self, venue: &[u8], symbol: &[u8]) -> Result<u32, NameProblem> {

@@ -1,20 +1,32 @@
 //! Files: an upload is checked as a whole, then stored in batches that a later upload can continue.
 //!
 //! [`Imports`] holds every run that this process works on. Read on in [`upload`] (one upload, from its first byte to
-//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases)
-//! and [`format`] with [`csv`] (lines to ticks). Nothing here knows the contract's messages.
+//! the end of its run), [`container`] and [`content`] (what is checked while bytes arrive), [`work`] (batches, leases),
+//! [`mod@format`] (what a format has to do), [`detect`] (which one it is) and [`csv`] (one that does it). Nothing here knows the contract's messages.
+//! [`FileReader`] reads the same files without a server.
 
+mod b3_trades;
+mod binance;
+mod calendar;
 mod columns;
 mod container;
 mod content;
+mod cotahist;
 mod csv;
+mod detect;
 mod error;
 mod field;
 mod format;
+mod json;
+mod json_lines;
 mod limits;
+mod lines;
 mod list;
 mod options;
+mod read;
+mod record;
 mod registry;
+mod rejects;
 mod spool;
 mod status;
 mod upload;
@@ -35,14 +47,18 @@ use tokio_util::task::TaskTracker;
 
 pub use error::{FileDefect, ImportError};
 pub use field::Field;
+pub use format::RejectCode;
 pub use limits::{DEFAULT_MAX_REJECTS, Limits};
 pub use list::ListPosition;
 pub use options::{FileFormat, ImportOptions, ImportStart, TimeUnit};
+pub use read::{FileLine, FileReader, LineContent};
+pub use rejects::RejectPage;
 pub use status::{RunStatus, State};
 pub use upload::{Imported, Upload};
 
 use super::Ingest;
 use crate::domain::Clock;
+use crate::metrics::Metrics;
 use crate::store::{RunId, RunOwner, Store};
 use limits::SHOWN_REJECTS;
 use registry::{Phase, Registry};
@@ -65,6 +81,8 @@ pub struct ImportsConfig {
     pub first_owner: u64,
     /// Cancelled when the server stops: uploads end, runs stay RUNNING and can be continued.
     pub stop: CancellationToken,
+    /// Counts.
+    pub metrics: Metrics,
 }
 
 /// All imports of this process. Clones share them.
@@ -84,12 +102,13 @@ struct Inner {
     /// One for each upload that may be in progress.
     slots: Arc<Semaphore>,
     tasks: TaskTracker,
+    metrics: Metrics,
 }
 
 impl Imports {
     /// Nothing runs until an upload comes.
     pub fn new(config: ImportsConfig) -> Imports {
-        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop } = config;
+        let ImportsConfig { ingest, store, clock, spool_folder, limits, first_owner, stop, metrics } = config;
         Imports(Arc::new(Inner {
             ingest,
             store,
@@ -101,12 +120,18 @@ impl Imports {
             slots: Arc::new(Semaphore::new(limits.uploads)),
             tasks: TaskTracker::new(),
             limits,
+            metrics,
         }))
     }
 
     /// The limits of uploads.
     pub fn limits(&self) -> &Limits {
         &self.0.limits
+    }
+
+    /// How many imports are worked on, from the first byte of the upload to the end of the run.
+    pub fn running(&self) -> usize {
+        self.0.tasks.len()
     }
 
     /// Begins an upload: from here on its run can be watched.
@@ -181,7 +206,7 @@ impl Inner {
         if let Some(stored) = self.store.run(&self.stored_name(run)).await? {
             let rejects = match stored.progress.rejected {
                 0 => Vec::new(),
-                _ => self.store.rejects(&stored.run.id, SHOWN_REJECTS).await?,
+                _ => self.store.rejects(&stored.run.id, 0, SHOWN_REJECTS).await?,
             };
             let epoch = self.store.head().await?.epoch;
             let max_rejects = entry.map(|entry| entry.start.max_rejects);

@@ -16,6 +16,40 @@ pub enum FileFormat {
     /// Trades separated by commas or the like, with a header.
     #[default]
     Csv,
+    /// What Binance's WebSocket sent, one message a line, each perhaps behind the time of its receipt.
+    BinanceCapture,
+    /// One tick a line, as a JSON object.
+    JsonLines,
+    /// B3's file of a day's trades.
+    B3Trades,
+    /// B3's file of daily quotes, in fixed columns.
+    Cotahist,
+}
+
+impl FileFormat {
+    /// All formats.
+    pub const ALL: [FileFormat; 5] = [
+        FileFormat::Csv,
+        FileFormat::BinanceCapture,
+        FileFormat::JsonLines,
+        FileFormat::B3Trades,
+        FileFormat::Cotahist,
+    ];
+
+    /// Its short name.
+    pub fn name(self) -> &'static str {
+        match self {
+            FileFormat::Csv => "csv",
+            FileFormat::BinanceCapture => "binance",
+            FileFormat::JsonLines => "json-lines",
+            FileFormat::B3Trades => "b3",
+            FileFormat::Cotahist => "cotahist",
+        }
+    }
+
+    fn named(name: &str) -> Option<FileFormat> {
+        FileFormat::ALL.into_iter().find(|format| format.name() == name)
+    }
 }
 
 /// How times are written.
@@ -101,8 +135,8 @@ impl ImportOptions {
         let mut line = |name: &str, value: &str| {
             writeln!(text, "{name}={value}").expect("writing to a String cannot fail");
         };
-        if let Some(FileFormat::Csv) = self.format {
-            line("format", "csv");
+        if let Some(format) = self.format {
+            line("format", format.name());
         }
         if let Some(venue) = &self.venue {
             line("venue", venue.as_str());
@@ -131,7 +165,7 @@ impl ImportOptions {
         for line in std::str::from_utf8(bytes).ok()?.split_terminator('\n') {
             let (name, value) = line.split_once('=')?;
             match name {
-                "format" if value == "csv" => options.format = Some(FileFormat::Csv),
+                "format" => options.format = Some(FileFormat::named(value)?),
                 "venue" => options.venue = Some(Venue::new(value).ok()?),
                 "symbol" => options.symbol = Some(Symbol::new(value).ok()?),
                 "time_unit" => options.time_unit = Some(TimeUnit::named(value)?),
@@ -160,6 +194,28 @@ impl ImportOptions {
         hash.finalize().into()
     }
 
+    /// Refuses what means nothing in a format that knows its own columns: they would change the run's identity and
+    /// no tick.
+    pub(super) fn refuse_unfit(&self, format: FileFormat, fits: Fits) -> Result<(), ImportError> {
+        let Fits { symbol, units } = fits;
+        for (given, field) in [
+            (self.symbol.is_some() && !symbol, "options.symbol"),
+            (!self.columns.is_empty(), "options.column_mappings"),
+            (self.time_unit.is_some() && !units, "options.time_unit"),
+            (self.receive_time_unit.is_some() && !units, "options.receive_time_unit"),
+            (self.delimiter.is_some(), "options.delimiter"),
+        ] {
+            if given {
+                let problem = format!(
+                    "means nothing in a file of the format {}: leave it out, or name another format",
+                    format.name()
+                );
+                return Err(ImportError::Option { field, problem });
+            }
+        }
+        Ok(())
+    }
+
     /// Checks a delimiter given as an option.
     pub fn check_delimiter(text: &str) -> Result<Option<u8>, ImportError> {
         match text.as_bytes() {
@@ -169,6 +225,13 @@ impl ImportOptions {
             _ => Err(delimiter_invalid()),
         }
     }
+}
+
+/// Which options a format has a use for, beside the venue.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fits {
+    pub(super) symbol: bool,
+    pub(super) units: bool,
 }
 
 fn delimiter_invalid() -> ImportError {
@@ -196,11 +259,13 @@ mod tests {
 
     #[test]
     fn stored_options_round_trip() {
-        for options in [ImportOptions::default(), full()] {
+        let formats = FileFormat::ALL.map(|format| ImportOptions { format: Some(format), ..full() });
+        for options in formats.into_iter().chain([ImportOptions::default()]) {
             assert_eq!(ImportOptions::decode(&options.encode()), Some(options));
         }
         assert_eq!(ImportOptions::decode(b"colour=red\n"), None);
         assert_eq!(ImportOptions::decode(b"time_unit=weeks\n"), None);
+        assert_eq!(ImportOptions::decode(b"format=xml\n"), None);
     }
 
     #[test]
@@ -214,6 +279,7 @@ mod tests {
         assert!(seen.insert(full().identity(&content, 2, None)));
         assert!(seen.insert(full().identity(&content, 1, Some(&run))));
         let changes: &[fn(&mut ImportOptions)] = &[
+            |options| options.format = Some(FileFormat::Cotahist),
             |options| options.venue = None,
             |options| options.symbol = None,
             |options| options.columns.clear(),

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tracing::Instrument as _;
 
 use super::Inner;
 use super::container::{Intake, too_large};
@@ -18,6 +19,7 @@ use super::status::RunStatus;
 use super::work::{Source, Work};
 use crate::ingest::IngestError;
 use crate::store::{Lease, NewRun, Run, RunClaim, RunOwner, RunRequest};
+use crate::trace;
 
 /// Messages between the call and the blocking thread: at most 1 MiB each.
 const CHANNEL_MESSAGES: usize = 4;
@@ -52,12 +54,20 @@ impl Upload {
         let (messages, received) = mpsc::channel(CHANNEL_MESSAGES);
         let (reply, outcome) = oneshot::channel();
         let task = Task { inner: inner.clone(), entry };
-        inner.tasks.spawn(async move {
-            let imported = task.run(received, slot).await;
-            task.conclude(&imported);
-            // The client may be gone; the run's row tells its end.
-            let _ = reply.send(imported);
-        });
+        let span = tracing::debug_span!("import", tapefeed.run.id = task.entry.start.run.as_str());
+        let told = span.clone();
+        inner.tasks.spawn(
+            async move {
+                let imported = task.run(received, slot).await;
+                if let Err(error) = &imported {
+                    trace::set(&told, "error.type", error.reason());
+                }
+                task.conclude(&imported);
+                // The client may be gone; the run's row tells its end.
+                let _ = reply.send(imported);
+            }
+            .instrument(span),
+        );
         Upload { messages, outcome }
     }
 
@@ -111,7 +121,7 @@ impl Task {
         if let Some(told) = self.entry.start.size_bytes.filter(|told| *told > max) {
             return Err(too_large(max, Some(told)));
         }
-        let spooled = self.received(messages, slot).await?;
+        let spooled = self.received(messages, slot).instrument(tracing::debug_span!("upload")).await?;
         let owner = self.inner.owner();
         let claim = self.inner.store.begin_run(self.request(&spooled, owner)).await?;
         match claim {
@@ -172,7 +182,7 @@ impl Task {
                 options: options.encode(),
                 file_name: start.file_name.clone(),
                 size_bytes: self.entry.uploaded.load(Ordering::Relaxed),
-                total_lines: spooled.lines,
+                total_lines: spooled.line_count,
                 trace_id: start.trace_id.clone(),
                 again: start.again,
             },
@@ -190,7 +200,7 @@ impl Task {
         }
         let work =
             Work { inner: &self.inner, run: id.clone(), owner, max_rejects: u64::from(self.entry.start.max_rejects) };
-        work.go(run, Source::new(spooled)).await?;
+        work.go(run, Source(spooled)).await?;
         Ok(Imported { run: self.inner.status(&id).await?, duplicate: false })
     }
 
@@ -198,6 +208,14 @@ impl Task {
     fn conclude(&self, imported: &Result<Imported, ImportError>) {
         let now = self.inner.clock.now();
         let run = self.entry.start.run.as_str();
+        self.inner.metrics.imports.ended(match imported {
+            Ok(Imported { duplicate: false, .. }) => "succeeded",
+            Ok(Imported { duplicate: true, .. }) => "known",
+            Err(ImportError::Cancelled(_)) => "cancelled",
+            // The run goes on after its last batch when the file comes again.
+            Err(ImportError::Ingest(_) | ImportError::Cut(_) | ImportError::Superseded(_)) => "interrupted",
+            Err(_) => "failed",
+        });
         match imported {
             Ok(Imported { run: status, duplicate }) => {
                 tracing::info!(run, ticks = status.ticks, rejected = status.rejected, duplicate, "an import has ended");

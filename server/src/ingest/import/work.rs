@@ -4,18 +4,17 @@
 //! whatever process. A lease says who works on it; each append proves it still holds.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::Inner;
 use super::content::Spooled;
 use super::error::ImportError;
-use super::format::{BatchBuilder, Line, Parser};
+use super::format::{BatchBuilder, Line};
 use super::limits::{BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE};
-use super::spool::SpoolFile;
 use crate::domain::{Batch, Published};
 use crate::ingest::{IngestError, Receipt, Sender, Submission};
 use crate::store::{Lease, Reject, Run, RunId, RunOwner, RunProgress, RunState};
@@ -26,12 +25,9 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 /// The longest wait.
 const LAST_WAIT: Duration = Duration::from_secs(2);
 
-/// A file and its parser. One thread at a time reads it.
+/// A checked file. One thread at a time reads it.
 #[derive(Debug)]
-pub(super) struct Source {
-    file: SpoolFile,
-    parser: Parser,
-}
+pub(super) struct Source(pub(super) Spooled);
 
 /// A batch of lines, read.
 #[derive(Debug)]
@@ -53,17 +49,10 @@ struct From {
 }
 
 impl Source {
-    pub(super) fn new(spooled: Spooled) -> Source {
-        Source { file: spooled.file, parser: spooled.parser }
-    }
-
     /// Reads batches after the last stored one, until the file ends or nobody takes them any more.
     fn read(&mut self, from: From, out: &mpsc::Sender<Parsed>) -> Result<(), ImportError> {
-        let mut file = self.file.file();
-        file.seek(SeekFrom::Start(0)).map_err(ImportError::Spool)?;
-        let mut lines = Lines { reader: BufReader::with_capacity(256 << 10, file), line: Vec::new(), number: 0 };
-        let skipped = 1 + from.last_batch * BATCH_LINES;
-        while lines.number < skipped {
+        let mut lines = self.0.lines()?;
+        for _ in 0..from.last_batch * BATCH_LINES {
             if !lines.next()? {
                 return Ok(());
             }
@@ -75,14 +64,19 @@ impl Source {
             let mut progress = RunProgress::default();
             while progress.lines < BATCH_LINES && lines.next()? {
                 progress.lines += 1;
-                match self.parser.line(lines.text(), &mut builder) {
+                match self.0.parser.line(lines.text(), &mut builder) {
                     Line::Tick => progress.ticks += 1,
                     Line::Published => progress.published += 1,
                     Line::Ignored(kind) => progress.ignored.count(kind),
-                    Line::Rejected(reason) => {
+                    Line::Rejected { code, reason } => {
                         progress.rejected += 1;
                         rejected += 1;
-                        let reject = Reject { line: lines.number, reason, text: shown(lines.text()) };
+                        let reject = Reject {
+                            line: lines.number(),
+                            code: code.name().into(),
+                            reason,
+                            text: shown(lines.text()),
+                        };
                         if first_rejects.len() < 3 {
                             first_rejects.push(reject.clone());
                         }
@@ -106,31 +100,6 @@ impl Source {
             }
         }
         Ok(())
-    }
-}
-
-/// The lines of a checked file: none is longer than the limit.
-struct Lines<'a> {
-    reader: BufReader<&'a std::fs::File>,
-    line: Vec<u8>,
-    /// The number of the current line, from 1.
-    number: u64,
-}
-
-impl Lines<'_> {
-    /// Goes to the next line; false at the end.
-    fn next(&mut self) -> Result<bool, ImportError> {
-        self.line.clear();
-        let read: io::Result<usize> = self.reader.read_until(b'\n', &mut self.line);
-        let found = read.map_err(ImportError::Spool)? > 0;
-        self.number += u64::from(found);
-        Ok(found)
-    }
-
-    /// The current line without its line break.
-    fn text(&self) -> &[u8] {
-        let line = self.line.strip_suffix(b"\n").unwrap_or(&self.line);
-        line.strip_suffix(b"\r").unwrap_or(line)
     }
 }
 
@@ -201,6 +170,7 @@ impl Work<'_> {
             let now = self.inner.clock.now();
             let lease = Lease { owner: self.owner, now, until: now.saturating_add(LEASE) };
             if let Err(error) = self.inner.store.renew_lease(&self.run, lease).await {
+                self.inner.metrics.tape.store_failed("import");
                 tracing::warn!(run = self.run.as_str(), %error, "a lease could not be renewed");
             }
         }
@@ -282,8 +252,14 @@ impl Work<'_> {
         }
         let Parsed { number, batch, published, progress } = parsed;
         let sender = Sender::Run { run: self.run.clone(), owner: self.owner, batch: number, progress, published };
+        let span = tracing::debug_span!(
+            "batch",
+            tapefeed.run.id = self.run.as_str(),
+            tapefeed.batch.seq = number,
+            tapefeed.batch.ticks = batch.ticks.len(),
+        );
         let submission = Submission { batch, sender, backfill: true };
-        waiting.push_back(self.inner.ingest.submit(submission).await?);
+        waiting.push_back(self.inner.ingest.submit(submission).instrument(span).await?);
         Ok(())
     }
 

@@ -65,7 +65,7 @@ async fn time_weights_end_where_the_definition_says() {
                 (Ok(found), Some((price, count, weight, sum))) => {
                     let weighted = found.time_weighted.unwrap();
                     assert_eq!(found.price, *price, "{name}");
-                    assert_eq!(found.totals.count, *count, "{name}");
+                    assert_eq!(found.sums.count, *count, "{name}");
                     assert_eq!(weighted.weight, weight * NANOS_PER_SECOND as u64, "{name}");
                     assert_eq!(ratio::fixed_point(weighted.sum, 27), *sum, "{name}");
                     assert_eq!(found.now, at(now * NANOS_PER_SECOND), "{name}");
@@ -242,7 +242,7 @@ async fn a_chunk_that_went_away_is_found_again_in_a_newer_view() {
         late
     );
     assert_eq!(ticks.unwrap().ticks, world.ticks);
-    assert_eq!(edge.unwrap().totals.count, 30);
+    assert_eq!(edge.unwrap().sums.count, 30);
     assert_eq!(facts.unwrap().0.last.as_ref(), world.ticks.last());
     assert_eq!(latest.unwrap().latest[0].tick, world.ticks[39]);
 }

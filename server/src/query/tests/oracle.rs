@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::naive;
 use super::world::{World, at, tick};
-use crate::domain::statistics::{PricePoint, Totals};
+use crate::domain::statistics::{PricePoint, Sums, Totals};
 use crate::domain::time::NANOS_PER_DAY;
 use crate::domain::{InstrumentId, Tick, TimeRange, UnixNanos};
 use crate::query::average::{TimeWeighted, weigh};
@@ -106,6 +106,15 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.enable_time().build().unwrap().block_on(future)
 }
 
+fn check_sums(sums: &Sums, expected: &[Tick]) {
+    assert_eq!(sums.count, expected.len() as u64);
+    assert_eq!(naive::big(sums.price_sum), naive::price_sum(expected));
+    let (count, volume, notional) = naive::volume(expected);
+    assert_eq!(sums.volume_count, count);
+    assert_eq!(naive::big(sums.volume), volume);
+    assert_eq!(naive::big(sums.notional), notional);
+}
+
 fn check_totals(totals: &Totals, expected: &[Tick]) {
     let point = |tick: Option<&Tick>| tick.map(PricePoint::of);
     let decimals = |tick: &Tick| tick.price.decimals();
@@ -113,12 +122,7 @@ fn check_totals(totals: &Totals, expected: &[Tick]) {
     let most = |decimals: fn(&Tick) -> u8| expected.iter().map(decimals).max().unwrap_or(0);
     assert_eq!(totals.price_decimals, most(decimals));
     assert_eq!(totals.quantity_decimals, most(quantity_decimals));
-    assert_eq!(totals.count, expected.len() as u64);
-    assert_eq!(naive::big(totals.price_sum), naive::price_sum(expected));
-    let (count, volume, notional) = naive::volume(expected);
-    assert_eq!(totals.volume_count, count);
-    assert_eq!(naive::big(totals.volume), volume);
-    assert_eq!(naive::big(totals.notional), notional);
+    check_sums(&Sums::from(totals), expected);
     assert_eq!(totals.first, point(expected.first()));
     assert_eq!(totals.last, point(expected.last()));
     // min_by_key takes the first of equals, and the ticks are in order.
@@ -140,7 +144,8 @@ async fn check_parts(world: &World, view: &View, position: u64, range: TimeRange
         let ([id], Some(holding)) = (ids.as_slice(), view.holding(ids[0])) else {
             continue;
         };
-        let ticks = Ticks { chunks, instrument: *id, holding, position };
+        let current = position >= view.position();
+        let ticks = Ticks { chunks, instrument: *id, holding, position, current };
         let weighted = weigh(ticks, &whole, range, now).await.unwrap();
         let weighted = weighted.map(|found| {
             let TimeWeighted { weight, sum } = found.weighted;
@@ -298,7 +303,9 @@ async fn check_averages(world: &World, subject: &Subject, range: TimeRange, now:
         match world.query.average(&request).await {
             Ok(average) => {
                 assert_eq!(Some(average.price), expected, "{method:?}");
-                check_totals(&average.totals, &ticks);
+                check_sums(&average.sums, &ticks);
+                assert_eq!(average.first_event_time, ticks.first().map(|tick| tick.event_time));
+                assert_eq!(average.last_event_time, ticks.last().map(|tick| tick.event_time));
             }
             Err(AverageError::NoData { .. }) => assert_eq!(None, expected, "{method:?}"),
             Err(AverageError::SeveralVenues(2)) => {

@@ -77,7 +77,7 @@ impl World {
         store.register(&names).await.unwrap();
         let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
         let (sender, views) = watch::channel(Arc::new(View::empty(epoch)));
-        let query = Query::new(views, registry, store.clone(), clock.clone(), cache);
+        let query = Query::new(views, registry, store.clone(), clock.clone(), cache, crate::metrics::Metrics::new());
         World {
             clock,
             store,
@@ -237,7 +237,8 @@ impl World {
     pub(crate) async fn view(&self) -> Arc<View> {
         let head = self.store.head().await.unwrap();
         let hub = Arc::new(Hub::new(&head, 1 << 20));
-        let builder = Builder::open(self.store.clone(), hub, Arc::new(Notify::new())).await;
+        let builder =
+            Builder::open(self.store.clone(), hub, Arc::new(Notify::new()), crate::metrics::Metrics::new()).await;
         let view = builder.unwrap().views().borrow().clone();
         assert_eq!(view.position(), self.ticks.len() as u64);
         view

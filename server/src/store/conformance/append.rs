@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::store::{Appended, LogHead, PAGE_SEGMENTS, RunId, StoreError};
+use crate::store::{Appended, LogEdge, LogHead, PAGE_SEGMENTS, RunId, StoreError};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -13,6 +13,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("a page begins with the segment that holds the position", page_from_the_middle),
         case("a page ends at its bytes, after at least one segment", page_by_bytes),
         case("a page of tiny segments ends at their number", page_by_number),
+        case("the first segment since a time is found", position_at),
         case("concurrent appends are dense and whole", concurrent_appends),
         case("a reopened store has the same log", reopened_log),
         case("a closed store refuses everything", closed_store),
@@ -56,6 +57,25 @@ async fn dense_positions(fixture: Fixture) {
     }
     let (_, segments) = whole_log(&*store).await;
     assert_eq!(segments[0].chain, link(&[0; 16], &segments[0]));
+}
+
+async fn position_at(fixture: Fixture) {
+    let store = fixture.open().await;
+    assert_eq!(store.position_at(UnixNanos::MIN).await.unwrap(), None);
+    // Groups of several sizes; some share their time with the one before.
+    let mut segments = Vec::new();
+    for number in 0..40u32 {
+        fixture.clock.set(START + i64::from(number / 3) * 10);
+        let first_seq = committed(store.append(group(1 + number % 4, "bytes")).await.unwrap());
+        segments.push(LogEdge { first_seq, append_time: at(START + i64::from(number / 3) * 10) });
+    }
+    let times = (START - 5..START + 150).map(at).chain([UnixNanos::MIN, UnixNanos::MAX]);
+    for time in times {
+        let expected = segments.iter().find(|segment| segment.append_time >= time);
+        assert_eq!(store.position_at(time).await.unwrap().as_ref(), expected, "{time}");
+    }
+    let store = fixture.reopen(store).await;
+    assert_eq!(store.position_at(at(START + 1)).await.unwrap(), Some(segments[3]));
 }
 
 async fn round_trip(fixture: Fixture) {

@@ -21,14 +21,14 @@ pub(super) fn cases() -> Vec<Case> {
     ]
 }
 
-const SECOND: i64 = 1_000_000_000;
+pub(super) const SECOND: i64 = 1_000_000_000;
 
-fn run_id(name: &str) -> RunId {
+pub(super) fn run_id(name: &str) -> RunId {
     RunId::new(name).unwrap()
 }
 
 /// A wish at a time, for a content, an identity and a parser's version.
-fn request(name: &str, content: u8, identity: u8, parser_version: u32, owner: u64, now: i64) -> RunRequest {
+pub(super) fn request(name: &str, content: u8, identity: u8, parser_version: u32, owner: u64, now: i64) -> RunRequest {
     let run = NewRun {
         id: run_id(name),
         identity: [identity; 32],
@@ -49,7 +49,7 @@ fn lease(owner: u64, now: i64) -> Lease {
     Lease { owner: RunOwner(owner), now: at(now), until: at(now + 15 * SECOND) }
 }
 
-fn yours(claim: RunClaim) -> Run {
+pub(super) fn yours(claim: RunClaim) -> Run {
     match claim {
         RunClaim::Yours(run) => run,
         other => panic!("{other:?}"),
@@ -57,8 +57,12 @@ fn yours(claim: RunClaim) -> Run {
 }
 
 fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> Mark {
-    let reject =
-        |line: &u64| Reject { line: *line, reason: "price: not a number".to_owned(), text: format!("line {line}\0") };
+    let reject = |line: &u64| Reject {
+        line: *line,
+        code: "ACTION_NOT_SUPPORTED".into(),
+        reason: "price: not a number".to_owned(),
+        text: format!("line {line}\0"),
+    };
     let progress = RunProgress {
         lines: ticks + rejects.len() as u64 + 1,
         ticks,
@@ -106,8 +110,8 @@ async fn new_run(fixture: Fixture) {
     let known = store.run(&run_id("r")).await.unwrap().unwrap();
     assert_eq!(known, Run { lease_until: known.lease_until, ..expected });
     assert_eq!(store.run(&run_id("s")).await.unwrap(), None);
-    assert_eq!(store.rejects(&run_id("r"), 10).await.unwrap(), []);
-    assert_eq!(store.rejects(&run_id("s"), 10).await.unwrap(), []);
+    assert_eq!(store.rejects(&run_id("r"), 0, 10).await.unwrap(), []);
+    assert_eq!(store.rejects(&run_id("s"), 0, 10).await.unwrap(), []);
 }
 
 async fn claim_table(fixture: Fixture) {
@@ -218,7 +222,7 @@ async fn cancelled_run(fixture: Fixture) {
     assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
     fixture.clock.set(START + 6);
     assert_eq!(store.cancel_run(&run_id("r")).await.unwrap(), Some(cancelled));
-    assert_eq!((store.head().await.unwrap().position, store.rejects(&run_id("r"), 9).await.unwrap().len()), (3, 1));
+    assert_eq!((store.head().await.unwrap().position, store.rejects(&run_id("r"), 0, 9).await.unwrap().len()), (3, 1));
     let continued = yours(store.begin_run(request("r", 1, 1, 1, 2, START)).await.unwrap());
     assert_eq!((continued.last_batch, continued.finish_time), (1, None));
     assert_eq!(verdict(&*store, run_mark("r", 2, 2, 3, &[])).await, Verdict::New);
@@ -236,10 +240,22 @@ async fn progress(fixture: Fixture) {
     let ignored = Ignored([("quote".into(), 2)].into());
     let expected = RunProgress { lines: 13, ticks: 8, published: 0, ignored, rejected: 3, rejects: Vec::new() };
     assert_eq!((run.last_batch, run.last_seq, run.progress), (2, 18, expected));
-    let rejects = store.rejects(&run_id("r"), 100).await.unwrap();
+    let rejects = store.rejects(&run_id("r"), 0, 100).await.unwrap();
     assert_eq!(rejects.iter().map(|reject| reject.line).collect::<Vec<_>>(), [2, 4, 9]);
     assert_eq!((&*rejects[0].reason, &*rejects[0].text), ("price: not a number", "line 2\0"));
-    assert_eq!(store.rejects(&run_id("r"), 2).await.unwrap(), rejects[..2]);
+    assert!(rejects.iter().all(|reject| reject.code == "ACTION_NOT_SUPPORTED"));
+    for (after_line, limit, expected) in [
+        (0, 2, &rejects[..2]),
+        (1, 9, &rejects[..]),
+        (2, 1, &rejects[1..2]),
+        (4, 9, &rejects[2..]),
+        (9, 9, &[]),
+        (u64::MAX, 9, &[]),
+        (0, 0, &[]),
+    ] {
+        let page = store.rejects(&run_id("r"), after_line, limit).await.unwrap();
+        assert_eq!(page, expected, "after {after_line}, at most {limit}");
+    }
 
     // A batch sent again is told, and neither counted nor stored again.
     for batch in [1, 2] {
@@ -249,7 +265,7 @@ async fn progress(fixture: Fixture) {
     assert_eq!(verdict(&*store, run_mark("r", 1, 4, 3, &[])).await, Verdict::OutOfOrder { expected: 3 });
     assert_eq!(verdict(&*store, run_mark("r", 2, 3, 3, &[])).await, Verdict::Fenced);
     assert_eq!(verdict(&*store, run_mark("s", 1, 1, 3, &[])).await, Verdict::Unknown);
-    assert_eq!(store.rejects(&run_id("r"), 100).await.unwrap(), rejects);
+    assert_eq!(store.rejects(&run_id("r"), 0, 100).await.unwrap(), rejects);
     assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().progress.lines, 13);
     let (_, segments) = whole_log(&*store).await;
     assert_eq!(segments.iter().map(|segment| segment.run_id.clone()).collect::<Vec<_>>(), [None, Some(run_id("r"))]);
@@ -268,7 +284,7 @@ async fn batch_without_ticks(fixture: Fixture) {
     let store = fixture.reopen(store).await;
     let run = store.run(&run_id("r")).await.unwrap().unwrap();
     assert_eq!((run.last_batch, run.last_seq, run.progress.rejected), (2, 2, 2));
-    assert_eq!(store.rejects(&run_id("r"), 100).await.unwrap().len(), 2);
+    assert_eq!(store.rejects(&run_id("r"), 0, 100).await.unwrap().len(), 2);
     assert_eq!(verdict(&*store, run_mark("r", 1, 2, 0, &[5])).await, Verdict::Duplicate { last_seq: 2 });
     assert_eq!(committed(store.append(marked(vec![run_mark("r", 1, 3, 1, &[])])).await.unwrap()), 3);
 }

@@ -62,6 +62,10 @@ async fn log_by_age(fixture: Fixture) {
         assert_eq!(page.segments.first().map(|segment| segment.first_seq), first, "after {after}");
         assert_eq!(page.head.oldest, 11);
     }
+    for time in [UnixNanos::MIN, at(START + 5_000_000_000)] {
+        let edge = store.position_at(time).await.unwrap().unwrap();
+        assert_eq!((edge.first_seq, edge.append_time), (11, at(START + 5_000_000_000)), "what is swept is not found");
+    }
     let store = fixture.reopen(store).await;
     assert_eq!(whole_log(&*store).await.1.len(), 5);
 }

@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use super::published::PublishedState;
 use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, EpochStart, Group, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner, RunState,
-    Segment, StoreError, Swept,
+    Appended, ChunkId, ChunkRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner,
+    RunState, Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
@@ -42,6 +43,7 @@ pub(super) struct State {
     pub(super) rejects: HashMap<RunId, BTreeMap<u64, Reject>>,
     /// Who holds the lease of the upkeep, and until when.
     pub(super) leader: Option<(ReplicaId, UnixNanos)>,
+    pub(super) published: PublishedState,
 }
 
 impl State {
@@ -70,6 +72,7 @@ impl State {
             runs: Vec::new(),
             rejects: HashMap::new(),
             leader: None,
+            published: PublishedState::default(),
         }
     }
 
@@ -106,7 +109,8 @@ impl State {
             self.put_run(run);
         }
         for mark in &group.marks {
-            if let Mark::Run { run, progress, .. } = mark {
+            if let Mark::Run { run, progress, published, .. } = mark {
+                self.published.store(published);
                 let kept = self.rejects.entry(run.clone()).or_default();
                 for reject in &progress.rejects {
                     kept.entry(reject.line).or_insert_with(|| reject.clone());
@@ -164,6 +168,11 @@ impl State {
             page.segments.push(segment.clone());
         }
         page
+    }
+
+    pub(super) fn position_at(&self, append_time: UnixNanos) -> Option<LogEdge> {
+        let found = self.segments.values().find(|segment| segment.append_time >= append_time)?;
+        Some(LogEdge { first_seq: found.first_seq, append_time: found.append_time })
     }
 
     pub(super) fn manifest(&self, since: u64) -> ManifestDelta {

@@ -7,12 +7,14 @@ use sqlx::{Row as _, SqliteConnection};
 use super::failure::Failure;
 use super::rows::{self, Head, blob, from_sql, to_sql};
 use super::writer::Writer;
-use super::{producers, runs};
+use super::{producers, published, rejects, runs};
 use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, UnixNanos};
 use crate::store::faults;
 use crate::store::marks::{self, Standing};
-use crate::store::{Appended, Group, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict};
+use crate::store::{
+    Appended, Group, LogEdge, LogHead, LogPage, Mark, PAGE_SEGMENTS, RunId, Segment, StoreError, Verdict,
+};
 
 /// Begins the transaction and writes segment, head and producers at once: every statement sent on its own costs two
 /// changes of thread. A group without entries writes no segment. Answers with a row for the head and one for each
@@ -88,8 +90,10 @@ impl Writer {
         if let Some(run) = &standing.run {
             runs::store_progress(self.connection().await?, run).await?;
             for mark in &group.marks {
-                if let Mark::Run { progress, .. } = mark {
-                    runs::store_rejects(self.connection().await?, &run.run.id, &progress.rejects).await?;
+                if let Mark::Run { progress, published, .. } = mark {
+                    let connection = self.connection().await?;
+                    rejects::store(connection, &run.run.id, &progress.rejects).await?;
+                    published::store(connection, published).await?;
                 }
             }
         }
@@ -248,6 +252,45 @@ pub(super) async fn page(connection: &mut SqliteConnection, after: u64, max_byte
     }
     rows::end_reading(connection).await?;
     Ok(page)
+}
+
+const READ_EDGES: &str = "
+    SELECT min(first_seq), max(first_seq)
+    FROM segments";
+
+const READ_EDGE_BEFORE: &str = "
+    SELECT first_seq, entry_count, append_time
+    FROM segments
+    WHERE first_seq <= $1
+    ORDER BY first_seq DESC
+    LIMIT 1";
+
+/// The first segment appended at or after a time. Append times ascend with positions, so halving finds it with some
+/// twenty look-ups, and appends need no further index.
+pub(super) async fn position_at(
+    connection: &mut SqliteConnection,
+    append_time: UnixNanos,
+) -> Result<Option<LogEdge>, Failure> {
+    rows::begin_reading(connection).await?;
+    let (low, high): (Option<i64>, Option<i64>) = sqlx::query_as(READ_EDGES).fetch_one(&mut *connection).await?;
+    let mut found = None;
+    // An empty log has no edges, and with these nothing to look at.
+    let (mut low, mut high) = (low.unwrap_or(1), high.unwrap_or(0));
+    while low <= high {
+        let (first_seq, entry_count, time): (i64, i64, i64) = sqlx::query_as(READ_EDGE_BEFORE)
+            .bind(low + (high - low) / 2) // $1 a position in the middle
+            .fetch_one(&mut *connection)
+            .await?;
+        let time = rows::time_from_sql(time, "segments", first_seq)?;
+        if time >= append_time {
+            found = Some(LogEdge { first_seq: from_sql(first_seq), append_time: time });
+            high = first_seq - 1;
+        } else {
+            low = first_seq + entry_count;
+        }
+    }
+    rows::end_reading(connection).await?;
+    Ok(found)
 }
 
 /// The first_seq of the segment that holds a position, and of the last one that fits with it into `max_bytes`.

@@ -3,7 +3,7 @@
 //! One task owns the only connection that writes ([`writer`]); it takes jobs from a bounded queue, so that a caller who
 //! goes away cannot interrupt a write. Reads have a few read-only connections of their own ([`readers`]). Every commit
 //! is synced before it is answered (`synchronous = FULL`). The statements stand beside what they serve: [`log`],
-//! [`manifest`], [`producers`], [`registry`], [`runs`], [`sweep`].
+//! [`manifest`], [`producers`], [`published`], [`registry`], [`runs`], [`rejects`], [`sweep`].
 //!
 //! A second server is kept off by a lock on `<file>.lock`, never by a lock on the database: other programs may read it.
 
@@ -13,8 +13,10 @@ mod log;
 mod manifest;
 mod open;
 mod producers;
+mod published;
 mod readers;
 mod registry;
+mod rejects;
 mod rows;
 mod runs;
 mod sweep;
@@ -22,22 +24,26 @@ mod sweep;
 mod tests;
 mod writer;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{Instrument as _, instrument};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogHead, LogPage, ManifestChange, ManifestCommit, ManifestDelta,
-    ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest, RunState,
-    Store, StoreError, Swept,
+    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
+    RunState, Store, StoreError, Swept,
 };
-use crate::domain::{Cursor, Epoch, Instrument, InstrumentId, Symbol, Venue};
+use crate::domain::{
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+};
 use readers::Readers;
 use writer::Writer;
 
@@ -82,7 +88,7 @@ impl SqliteStore {
         W: for<'w> FnOnce(&'w mut Writer) -> BoxFuture<'w, Result<T, StoreError>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let span = tracing::Span::current();
+        let span = Span::current();
         let job: Job = Box::new(move |writer| {
             let done = async move {
                 // A caller who has gone away does not want the answer.
@@ -95,70 +101,105 @@ impl SqliteStore {
     }
 }
 
+/// The span of something that is asked of the database, with the names of OpenTelemetry's conventions.
+fn statement(operation: &'static str, summary: &'static str) -> Span {
+    tracing::debug_span!(
+        "statement",
+        otel.name = summary,
+        otel.kind = "client",
+        db.system.name = "sqlite",
+        db.operation.name = operation,
+        db.query.summary = summary,
+        db.operation.batch.size = Empty,
+    )
+}
+
 fn closed() -> StoreError {
     StoreError::Unavailable("the store is closed".to_owned())
 }
 
 #[async_trait]
 impl Store for SqliteStore {
-    #[instrument(name = "db.log_head.read", skip_all)]
     async fn head(&self) -> Result<LogHead, StoreError> {
-        self.readers.read(|connection| Box::pin(async { Ok(rows::read_head(connection).await?.log) })).await
+        self.readers
+            .read(|connection| Box::pin(async { Ok(rows::read_head(connection).await?.log) }))
+            .instrument(statement("read", "read log head"))
+            .await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
         self.readers.read(|connection| Box::pin(rows::ping(connection))).await
     }
 
-    #[instrument(name = "db.instruments.register", skip_all)]
     async fn register(&self, instruments: &[(Venue, Symbol)]) -> Result<Vec<Instrument>, StoreError> {
         let wanted = instruments.to_vec();
-        self.write(move |writer| Box::pin(writer.register(wanted))).await
+        self.write(move |writer| Box::pin(writer.register(wanted)))
+            .instrument(statement("register", "register instruments"))
+            .await
     }
 
-    #[instrument(name = "db.instruments.list", skip_all)]
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError> {
-        self.readers.read(move |connection| Box::pin(registry::list(connection, after))).await
+        self.readers
+            .read(move |connection| Box::pin(registry::list(connection, after)))
+            .instrument(statement("list", "list instruments"))
+            .await
     }
 
-    #[instrument(name = "db.producers.claim", skip_all)]
     async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
         let producer = producer.clone();
-        self.write(move |writer| Box::pin(writer.claim_producer(producer))).await
+        self.write(move |writer| Box::pin(writer.claim_producer(producer)))
+            .instrument(statement("claim", "claim producer"))
+            .await
     }
 
-    #[instrument(name = "db.log.append", skip_all, fields(entries = group.entry_count))]
     async fn append(&self, group: Group) -> Result<Appended, StoreError> {
-        self.write(move |writer| Box::pin(writer.append(group))).await
+        let span = statement("append", "append log");
+        span.record("db.operation.batch.size", group.marks.len());
+        self.write(move |writer| Box::pin(writer.append(group))).instrument(span).await
     }
 
-    #[instrument(name = "db.log.read", skip_all)]
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
-        self.readers.read(move |connection| Box::pin(log::page(connection, after, max_bytes))).await
+        self.readers
+            .read(move |connection| Box::pin(log::page(connection, after, max_bytes)))
+            .instrument(statement("read", "read log"))
+            .await
     }
 
-    #[instrument(name = "db.manifest.read", skip_all)]
+    async fn position_at(&self, append_time: UnixNanos) -> Result<Option<LogEdge>, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(log::position_at(connection, append_time)))
+            .instrument(statement("seek", "seek log"))
+            .await
+    }
+
     async fn manifest(&self, since: u64) -> Result<ManifestDelta, StoreError> {
-        self.readers.read(move |connection| Box::pin(manifest::delta(connection, since))).await
+        self.readers
+            .read(move |connection| Box::pin(manifest::delta(connection, since)))
+            .instrument(statement("read", "read manifest"))
+            .await
     }
 
-    #[instrument(name = "db.manifest.commit", skip_all)]
     async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
-        self.write(move |writer| Box::pin(writer.commit_manifest(change))).await
+        self.write(move |writer| Box::pin(writer.commit_manifest(change)))
+            .instrument(statement("commit", "commit manifest"))
+            .await
     }
 
-    #[instrument(name = "db.chunk_bytes.read", skip_all, fields(chunks = ids.len()))]
     async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
         let ids = ids.to_vec();
-        self.readers.read(move |connection| Box::pin(manifest::chunk_bytes(connection, ids))).await
+        let span = statement("read", "read chunks");
+        span.record("db.operation.batch.size", ids.len());
+        self.readers.read(move |connection| Box::pin(manifest::chunk_bytes(connection, ids))).instrument(span).await
     }
 
-    #[instrument(name = "db.store.sweep", skip_all)]
     async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError> {
         let mut swept = Swept::default();
         loop {
             // One portion at a time, so that appends get their turn between them.
-            let portion = self.write(move |writer| Box::pin(writer.sweep_portion(retention))).await?;
+            let portion = self
+                .write(move |writer| Box::pin(writer.sweep_portion(retention)))
+                .instrument(statement("sweep", "sweep"))
+                .await?;
             swept.segments += portion.swept.segments;
             swept.chunks += portion.swept.chunks;
             swept.producers += portion.swept.producers;
@@ -168,18 +209,17 @@ impl Store for SqliteStore {
         }
     }
 
-    #[instrument(name = "db.runs.begin", skip_all)]
     async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError> {
-        self.write(move |writer| Box::pin(writer.begin_run(request))).await
+        self.write(move |writer| Box::pin(writer.begin_run(request))).instrument(statement("begin", "begin run")).await
     }
 
-    #[instrument(name = "db.runs.renew_lease", skip_all)]
     async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError> {
         let run = run.clone();
-        self.write(move |writer| Box::pin(writer.renew_lease(run, lease))).await
+        self.write(move |writer| Box::pin(writer.renew_lease(run, lease)))
+            .instrument(statement("renew", "renew lease"))
+            .await
     }
 
-    #[instrument(name = "db.runs.finish", skip_all)]
     async fn finish_run(
         &self,
         run: &RunId,
@@ -188,46 +228,81 @@ impl Store for SqliteStore {
         error: Option<RunError>,
     ) -> Result<bool, StoreError> {
         let (run, owner) = (run.clone(), *owner);
-        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error))).await
+        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error)))
+            .instrument(statement("finish", "finish run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.cancel", skip_all)]
     async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let run = run.clone();
-        self.write(move |writer| Box::pin(writer.cancel_run(run))).await
+        self.write(move |writer| Box::pin(writer.cancel_run(run))).instrument(statement("cancel", "cancel run")).await
     }
 
-    #[instrument(name = "db.runs.read", skip_all)]
     async fn run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {
         let run = run.clone();
-        self.readers.read(move |connection| Box::pin(async move { runs::by_id(connection, &run).await })).await
+        self.readers
+            .read(move |connection| Box::pin(async move { runs::by_id(connection, &run).await }))
+            .instrument(statement("read", "read run"))
+            .await
     }
 
-    #[instrument(name = "db.runs.list", skip_all)]
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError> {
         let before = before.cloned();
-        self.readers.read(move |connection| Box::pin(runs::list(connection, before, limit))).await
+        self.readers
+            .read(move |connection| Box::pin(runs::list(connection, before, limit)))
+            .instrument(statement("list", "list runs"))
+            .await
     }
 
-    #[instrument(name = "db.run_rejects.list", skip_all)]
-    async fn rejects(&self, run: &RunId, limit: usize) -> Result<Vec<Reject>, StoreError> {
+    async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError> {
         let run = run.clone();
-        self.readers.read(move |connection| Box::pin(runs::rejects(connection, run, limit))).await
+        self.readers
+            .read(move |connection| Box::pin(rejects::list(connection, run, after_line, limit)))
+            .instrument(statement("list", "list rejects"))
+            .await
     }
 
-    #[instrument(name = "db.epochs.list", skip_all)]
+    async fn published_bars(
+        &self,
+        instrument: InstrumentId,
+        days: Range<u32>,
+        after: Option<PublishedBarKey>,
+        limit: usize,
+    ) -> Result<Vec<PublishedBar>, StoreError> {
+        self.readers
+            .read(move |connection| Box::pin(published::bars(connection, instrument, days, after, limit)))
+            .instrument(statement("list", "list published bars"))
+            .await
+    }
+
+    async fn instrument_details(
+        &self,
+        instruments: &[InstrumentId],
+    ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
+        let instruments = instruments.to_vec();
+        self.readers
+            .read(move |connection| Box::pin(published::details(connection, instruments)))
+            .instrument(statement("read", "read instrument details"))
+            .await
+    }
+
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {
-        self.readers.read(|connection| Box::pin(epochs::list(connection))).await
+        self.readers
+            .read(|connection| Box::pin(epochs::list(connection)))
+            .instrument(statement("list", "list epochs"))
+            .await
     }
 
-    #[instrument(name = "db.epochs.renew", skip_all)]
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
-        self.write(move |writer| Box::pin(writer.renew_epoch(epoch))).await
+        self.write(move |writer| Box::pin(writer.renew_epoch(epoch)))
+            .instrument(statement("renew", "renew epoch"))
+            .await
     }
 
-    #[instrument(name = "db.epochs.fork", skip_all)]
     async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
-        self.write(move |writer| Box::pin(writer.fork_epoch(epoch, common))).await
+        self.write(move |writer| Box::pin(writer.fork_epoch(epoch, common)))
+            .instrument(statement("fork", "fork epoch"))
+            .await
     }
 
     async fn close(&self) {

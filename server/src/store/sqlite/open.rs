@@ -20,7 +20,7 @@ use crate::domain::{Clock, Epoch, UnixNanos};
 use crate::store::RunState;
 use crate::store::faults::Faults;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+pub(super) static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
 /// 'TAPE': what the first migration writes into the file's header.
 const APPLICATION_ID: i64 = 0x5441_5045;

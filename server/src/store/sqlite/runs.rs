@@ -1,4 +1,4 @@
-//! Ingestion runs, their leases and rejects.
+//! Ingestion runs and their leases.
 
 use std::collections::BTreeMap;
 
@@ -11,8 +11,7 @@ use super::writer::Writer;
 use crate::domain::UnixNanos;
 use crate::store::marks::{self, Begin};
 use crate::store::{
-    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
-    StoreError,
+    Ignored, Lease, NewRun, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
 };
 
 impl Writer {
@@ -348,48 +347,4 @@ pub(super) async fn store_progress(connection: &mut SqliteConnection, run: &Run)
         .fetch_all(connection)
         .await?;
     if stored.is_empty() { Err(written_by_another()) } else { Ok(()) }
-}
-
-const STORE_REJECT: &str = "
-    INSERT INTO run_rejects (run, line, reason, text)
-        SELECT number, $2, $3, $4
-        FROM runs
-        WHERE id = $1
-        ON CONFLICT DO NOTHING";
-
-pub(super) async fn store_rejects(
-    connection: &mut SqliteConnection,
-    run: &RunId,
-    rejects: &[Reject],
-) -> Result<(), Failure> {
-    for reject in rejects {
-        sqlx::query(STORE_REJECT)
-            .bind(run.as_str().to_owned()) // $1 id
-            .bind(to_sql(reject.line)) // $2 line
-            .bind(reject.reason.clone()) // $3 reason
-            .bind(reject.text.clone()) // $4 text
-            .execute(&mut *connection)
-            .await?;
-    }
-    Ok(())
-}
-
-const REJECTS: &str = "
-    SELECT line, reason, text
-    FROM run_rejects
-    WHERE run = (SELECT number FROM runs WHERE id = $1)
-    ORDER BY line
-    LIMIT $2";
-
-pub(super) async fn rejects(
-    connection: &mut SqliteConnection,
-    run: RunId,
-    limit: usize,
-) -> Result<Vec<Reject>, Failure> {
-    let found: Vec<(i64, String, String)> = sqlx::query_as(REJECTS)
-        .bind(run.as_str().to_owned()) // $1 id
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX)) // $2 at most
-        .fetch_all(connection)
-        .await?;
-    Ok(found.into_iter().map(|(line, reason, text)| Reject { line: from_sql(line), reason, text }).collect())
 }

@@ -213,3 +213,34 @@ proptest! {
         let _ = read(columns);
     }
 }
+
+proptest! {
+    #[test]
+    fn stored_ticks_come_back_from_their_columns(ticks in crate::domain::samples::any_log(1_000, 60)) {
+        let mut columns = wire(&ticks, &[]);
+        prop_assert_eq!(columns.instrument_index.len(), ticks.len());
+        if ticks.is_empty() {
+            return Ok(());
+        }
+        for entry in &mut columns.instruments {
+            // Subscriptions tell names elsewhere; the door asks for them here.
+            entry.venue = "V".into();
+            entry.symbol = format!("S{}", entry.instrument_id);
+        }
+        let positions = columns.log_seq_delta.iter().scan(0i64, |at, delta| { *at += delta; Some(*at) });
+        prop_assert!(positions.eq(ticks.iter().map(|tick| tick.log_seq.cast_signed())));
+        let origins = columns.origin.len();
+        prop_assert!(origins == 0 || origins == ticks.len());
+        let batch = read(columns).unwrap();
+        for (read, tick) in batch.ticks.iter().zip(&ticks) {
+            let name = &batch.instruments[read.instrument as usize].1;
+            prop_assert_eq!(name.as_str(), format!("S{}", tick.instrument.0));
+            prop_assert_eq!(read.event_time, tick.event_time);
+            prop_assert_eq!(read.receive_time, Some(tick.receive_time));
+            prop_assert_eq!(read.price, tick.price);
+            prop_assert_eq!(read.quantity, tick.quantity);
+            prop_assert_eq!(read.side, tick.side);
+            prop_assert_eq!(&read.trade_id, &tick.trade_id);
+        }
+    }
+}

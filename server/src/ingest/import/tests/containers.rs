@@ -91,16 +91,16 @@ fn every_container_gives_the_same_content() {
         for piece in [1, 7, 1_000, 1 << 20] {
             let spooled = take(&bytes, piece, Limits::default()).unwrap();
             assert_eq!(spooled.digest, digest, "{name}");
-            assert_eq!(spooled.lines, 3_000, "{name}");
+            assert_eq!(spooled.line_count, 3_000, "{name}");
             assert!(content_of(&spooled) == plain, "{name}");
         }
     }
     let spooled = take(&crlf, 1_000, Limits::default()).unwrap();
-    assert_eq!(spooled.lines, 3_000);
+    assert_eq!(spooled.line_count, 3_000);
     let unfinished = take(plain.trim_ascii_end(), 1_000, Limits::default()).unwrap();
-    assert_eq!(unfinished.lines, 3_000);
+    assert_eq!(unfinished.line_count, 3_000);
     let header = take(b"venue,symbol,time_s,price", 3, Limits::default()).unwrap();
-    assert_eq!(header.lines, 0);
+    assert_eq!(header.line_count, 0);
 }
 
 #[test]
@@ -152,7 +152,7 @@ fn defects_are_named() {
         (
             "two columns",
             b"DataReferencia;CodigoInstrumento\n2025-05-30;TF583R\n".to_vec(),
-            "no column for event_time, price, venue, symbol; it has \"DataReferencia\", \"CodigoInstrumento\"",
+            "lacks columns of B3's trades: AcaoAtualizacao, PrecoNegocio",
         ),
     ];
     for (name, bytes, expected) in cases {
@@ -211,7 +211,7 @@ fn a_long_line_is_refused_when_it_gets_long() {
         }
     }
     let longest = [b"venue,symbol,time_s,price\n".to_vec(), vec![b'x'; 64 << 10], b"\n".to_vec()].concat();
-    assert_eq!(take(&longest, 1_000, Limits::default()).unwrap().lines, 1);
+    assert_eq!(take(&longest, 1_000, Limits::default()).unwrap().line_count, 1);
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn bombs_are_refused_early() {
     }
     // A small file may be of any ratio.
     let small = [&b"venue,symbol,time_s,price\n"[..], &vec![b'\n'; 900_000]].concat();
-    assert_eq!(take(&gz(&small), 1_000, Limits::default()).unwrap().lines, 900_000);
+    assert_eq!(take(&gz(&small), 1_000, Limits::default()).unwrap().line_count, 900_000);
 }
 
 #[test]

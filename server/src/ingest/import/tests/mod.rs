@@ -1,7 +1,10 @@
 //! Imports end to end, below the contract: bytes in, runs and ticks out.
 
+mod any_bytes;
 mod containers;
+pub(crate) mod cotahist;
 mod files;
+pub(crate) mod published;
 mod runs;
 mod sample;
 
@@ -13,6 +16,7 @@ use bytes::Bytes;
 use super::*;
 use crate::bus::LocalBus;
 use crate::domain::{Clock, Epoch, Origin, Tick, UnixNanos, segment};
+use crate::metrics::Metrics;
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::store::{MemoryStore, StoreError};
 use crate::tape::compactor::Policy;
@@ -57,6 +61,7 @@ impl Bench {
             policy: Policy::default(),
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
+            metrics: Metrics::new(),
         };
         let replica = Replica::start(parts).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -69,6 +74,7 @@ impl Bench {
             limits,
             first_owner: 1_000,
             stop: stop.clone(),
+            metrics: Metrics::new(),
         });
         Bench { imports, replica, clock, stop, _folder: folder }
     }

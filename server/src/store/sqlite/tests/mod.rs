@@ -2,6 +2,7 @@
 
 mod files;
 mod kills;
+mod published;
 mod troubles;
 
 use std::path::Path;

@@ -1,0 +1,168 @@
+//! `tapefeed bars`: daily bars as venues publish them.
+
+use clap::Args as ClapArgs;
+use serde::Serialize;
+use tapefeed_client::{Client, Decimal, PublishedBar, PublishedBarQuery};
+use tokio_stream::StreamExt as _;
+
+use crate::failure::Failure;
+use crate::output::{Output, notice};
+use crate::table::{Align, Table};
+use crate::time::parse_date;
+
+/// How many bars a page holds: the server's most, for the fewest calls.
+const PAGE_SIZE: u32 = 10_000;
+
+/// Show the daily bars of an instrument that its venue published, the oldest first
+///
+/// They are the venue's own: imported, not adjusted, and not computed from ticks.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Args {
+    /// The symbol, exactly
+    symbol: String,
+
+    /// The venue
+    #[arg(long)]
+    venue: String,
+
+    /// The bars that the venue published: the only ones served so far
+    #[arg(long)]
+    published: bool,
+
+    /// From this day on, inclusive
+    #[arg(long, value_parser = parse_date, value_name = "DATE")]
+    start: Option<String>,
+
+    /// Up to this day, exclusive
+    #[arg(long, value_parser = parse_date, value_name = "DATE")]
+    end: Option<String>,
+}
+
+pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
+    if !args.published {
+        let message = "bars computed from ticks are not served yet: add --published for those that the venue published";
+        return Err(Failure::message(message));
+    }
+    let mut query = PublishedBarQuery::of(args.venue, args.symbol).page_size(PAGE_SIZE);
+    if let Some(start) = args.start {
+        query = query.start_date(start);
+    }
+    if let Some(end) = args.end {
+        query = query.end_date(end);
+    }
+    let mut table = table();
+    let mut found = false;
+    let mut pages = std::pin::pin!(client.published_bar_pages(query));
+    while let Some(page) = pages.next().await {
+        for bar in &page?.items {
+            if output.is_json() {
+                output.object(&Line::new(bar))?;
+            } else {
+                table.row(row(bar));
+            }
+        }
+        if !found && !table.is_empty() {
+            found = true;
+            output.line(&table.header())?;
+        }
+        output.rows(&mut table)?;
+    }
+    if !output.is_json() && !found {
+        notice("no published bars in this range")?;
+    }
+    Ok(())
+}
+
+fn table() -> Table {
+    Table::new(&[
+        ("DATE", Align::Left),
+        ("MARKET", Align::Left),
+        ("OPEN", Align::Right),
+        ("HIGH", Align::Right),
+        ("LOW", Align::Right),
+        ("CLOSE", Align::Right),
+        ("TRADES", Align::Right),
+        ("QUANTITY", Align::Right),
+        ("VALUE", Align::Right),
+    ])
+}
+
+fn row(bar: &PublishedBar) -> Vec<String> {
+    let market = match bar.term_days {
+        Some(days) => format!("{} ({days}d)", bar.market),
+        None => bar.market.to_string(),
+    };
+    vec![
+        bar.date.clone(),
+        market,
+        bar.open.to_string(),
+        bar.high.to_string(),
+        bar.low.to_string(),
+        bar.close.to_string(),
+        bar.trade_count.to_string(),
+        bar.quantity.to_string(),
+        bar.value.to_string(),
+    ]
+}
+
+/// A bar as a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    date: &'a str,
+    market: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term_days: Option<u32>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    board: &'a str,
+    open_price: String,
+    high_price: String,
+    low_price: String,
+    average_price: String,
+    close_price: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bid_price: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ask_price: Option<String>,
+    trade_count: u64,
+    quantity: String,
+    value: String,
+    quote_factor: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strike_price: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    strike_points: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expiry_date: Option<&'a str>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    strike_correction: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    distribution: &'a str,
+}
+
+impl<'a> Line<'a> {
+    fn new(bar: &'a PublishedBar) -> Line<'a> {
+        let optional = |number: Option<Decimal>| number.map(|number| number.to_string());
+        Line {
+            date: &bar.date,
+            market: bar.market,
+            term_days: bar.term_days,
+            board: &bar.board,
+            open_price: bar.open.to_string(),
+            high_price: bar.high.to_string(),
+            low_price: bar.low.to_string(),
+            average_price: bar.average.to_string(),
+            close_price: bar.close.to_string(),
+            bid_price: optional(bar.bid),
+            ask_price: optional(bar.ask),
+            trade_count: bar.trade_count,
+            quantity: bar.quantity.to_string(),
+            value: bar.value.to_string(),
+            quote_factor: bar.quote_factor,
+            strike_price: optional(bar.strike),
+            strike_points: optional(bar.strike_points),
+            expiry_date: bar.expiry_date.as_deref(),
+            strike_correction: &bar.strike_correction,
+            distribution: &bar.distribution,
+        }
+    }
+}

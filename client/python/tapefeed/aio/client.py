@@ -1,0 +1,564 @@
+"""The client for asyncio: history, live ticks, publishing and imports of one server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import grpc
+import grpc.aio
+
+from .. import _channel, _requests
+from .._backlog import Backlog
+from .._channel import DEFAULT_TARGET, DEFAULT_TIMEOUT
+from .._upload import CHUNK_BYTES, POLL_INTERVAL, PROGRESS_INTERVAL, Upload
+from ..answers import (
+    Average,
+    Import,
+    ImportProgress,
+    Instrument,
+    Latest,
+    Method,
+    Page,
+    Run,
+    RunState,
+    Statistics,
+    average_from_wire,
+    instrument_from_wire,
+    latest_from_wire,
+    run_from_wire,
+    statistics_from_wire,
+)
+from ..errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
+from ..ticks import SelectorLike, Tick, ticks_from_wire
+from ..v1 import (
+    history_service_pb2_grpc,
+    ingest_service_pb2,
+    ingest_service_pb2_grpc,
+    instrument_service_pb2_grpc,
+)
+from ..values import Cursor, CursorLike, PeriodLike, TimeLike, UnixNanos, cursor_from_wire, time_from_wire
+from .publisher import Publisher
+from .subscription import Subscription
+
+__all__ = ["Client", "Listing"]
+
+T = TypeVar("T")
+Question = TypeVar("Question")
+Answer = TypeVar("Answer")
+
+
+class Listing(Generic[T]):
+    """A list of the server: iterate it for items, asked for page by page and all answered at one position."""
+
+    def __init__(self, fetch: Callable[[str], Awaitable[Page[T]]], limit: int | None = None) -> None:
+        self._fetch = fetch
+        self._left = limit
+        self._items: list[T] = []
+        self._next = 0
+        self._token: str | None = ""
+        self._as_of: Cursor | None = None
+        self._now: UnixNanos | None = None
+
+    @property
+    def as_of(self) -> Cursor | None:
+        """The cursor at which the list is answered: subscribe after it to go on live. None before the first page."""
+        return self._as_of
+
+    @property
+    def now(self) -> UnixNanos | None:
+        """The server's now that a period looked back from. None before the first page, and in lists without one."""
+        return self._now
+
+    async def pages(self) -> AsyncIterator[Page[T]]:
+        """Iterate over pages instead of items, each asked for when it is its turn. `limit` does not count here."""
+        token = ""
+        while True:
+            page = await self._page(token)
+            yield page
+            token = page.next_page_token
+            if not token:
+                return
+
+    def __aiter__(self) -> AsyncIterator[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        # No generator, because a cancelled one cannot be iterated again.
+        if self._left == 0:
+            raise StopAsyncIteration
+        while self._next == len(self._items):
+            if self._token is None:
+                raise StopAsyncIteration
+            page = await self._page(self._token)
+            self._items, self._next = page.items, 0
+            self._token = page.next_page_token or None
+        item = self._items[self._next]
+        self._next += 1
+        if self._left is not None:
+            self._left -= 1
+        return item
+
+    async def _page(self, token: str) -> Page[T]:
+        page = await self._fetch(token)
+        self._as_of, self._now = page.as_of, page.now
+        return page
+
+
+class Client:
+    """A client of one server, for any number of tasks of one event loop. Make it where that loop runs.
+
+    It connects at its first call. Reads are repeated while the server is unavailable: up to 4 times, with delays from
+    0.1 to 2 s, within the timeout. Subscriptions, publishers and imports have connections of their own and reconnect by
+    themselves.
+
+    Args:
+        target: the address of the server. Default `http://127.0.0.1:50051`. TLS is not spoken.
+        timeout: seconds that a call may take, its retries included. Default 10; the server takes 60 at most.
+        reconnect_delays: the shortest and longest delay in seconds before a stream connects again. Default 0.05 and 5;
+            each is twice the one before, less a random part of up to a half, and never less than the server asks for.
+        options: channel options of grpc, which count over those of this package.
+
+    Raises:
+        ValueError: an argument is out of its bounds, or the target is not the address of a server.
+
+    Every method that calls the server raises a TapefeedError if it is refused or fails, and TypeError or ValueError,
+    before anything is sent, if an argument cannot be sent.
+    """
+
+    def __init__(
+        self,
+        target: str = DEFAULT_TARGET,
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+        reconnect_delays: tuple[float, float] = (0.05, 5.0),
+        options: _channel.Options = (),
+    ) -> None:
+        self._settings = _channel.settings(target, timeout, reconnect_delays, options)
+        self._channel = grpc.aio.insecure_channel(
+            self._settings.address, self._settings.channel_options(own_connection=False)
+        )
+        self._closed = False
+        self._history = history_service_pb2_grpc.HistoryServiceStub(self._channel)
+        self._instruments = instrument_service_pb2_grpc.InstrumentServiceStub(self._channel)
+        self._ingest = ingest_service_pb2_grpc.IngestServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Close the connection of calls. Subscriptions and publishers have their own, and their own `close`."""
+        self._closed = True
+        await self._channel.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # History.
+
+    def ticks(
+        self,
+        symbol: str,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        reverse: bool = False,
+        page_size: int = 0,
+        limit: int | None = None,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[Tick]:
+        """List the ticks of a symbol, ordered by (event_time, log_seq). Go on live by subscribing after its `as_of`.
+
+        Args:
+            symbol: the symbol, exactly.
+            venue: the venue, exactly. Default: all venues together.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            reverse: the newest first. Default: the oldest first.
+            page_size: ticks in a page, at most 10,000. Default 0: 1,000.
+            limit: ticks in all. Default None: all. With `reverse`, the last ones.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first page is asked for. An empty range is an empty list.
+        """
+        request = _requests.list_ticks(symbol, venue, start, end, period, reverse, page_size, limit, min_cursor)
+
+        async def fetch(token: str) -> Page[Tick]:
+            request.page_token = token
+            answer = await self._call(self._history.ListTicks, request)
+            now = time_from_wire(answer.now) if answer.HasField("now") else None
+            return Page(ticks_from_wire(answer.ticks), answer.next_page_token, cursor_from_wire(answer.as_of), now)
+
+        return Listing(fetch, limit)
+
+    async def latest(
+        self, selectors: Iterable[SelectorLike] | str, *, venue: str = "", min_cursor: CursorLike | None = None
+    ) -> Latest:
+        """Return the newest tick of each matching instrument, with its age.
+
+        Args:
+            selectors: symbols, `*` for all, or (symbol, venue): 1 to 1,000.
+            venue: the venue of selectors without one. Default: all venues.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown: an exact symbol matches no instrument.
+        """
+        request = _requests.list_latest(selectors, venue, min_cursor)
+        return latest_from_wire(await self._call(self._history.ListLatestTicks, request))
+
+    async def average(
+        self,
+        symbol: str,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        method: Method | str = Method.MEAN,
+        decimals: int | None = None,
+        min_cursor: CursorLike | None = None,
+    ) -> Average:
+        """Return the average price of a symbol over a range, and the exact sums that it comes from.
+
+        Args:
+            symbol: the symbol, exactly.
+            venue: the venue, exactly. Default: all venues together, which TWAP refuses.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            method: `mean`, `vwap` or `twap`. Default: the mean.
+            decimals: to how many decimals the average is rounded, half-even, 0 to 36. Default None: 9.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted.
+            NoData: there is nothing to average.
+        """
+        request = _requests.average(symbol, venue, start, end, period, method, decimals, min_cursor)
+        return average_from_wire(await self._call(self._history.GetAveragePrice, request))
+
+    async def statistics(
+        self,
+        symbol: str,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        decimals: int | None = None,
+        min_cursor: CursorLike | None = None,
+    ) -> Statistics:
+        """Return count, first, last, highest and lowest price, means and sums of a symbol over a range.
+
+        Arguments as of `average`. A range without ticks has a count of 0 and no prices.
+
+        Raises:
+            InstrumentUnknown, RangeInverted.
+        """
+        request = _requests.statistics(symbol, venue, start, end, period, decimals, min_cursor)
+        return statistics_from_wire(await self._call(self._history.GetPriceStatistics, request))
+
+    async def instrument(self, symbol: str, *, venue: str, min_cursor: CursorLike | None = None) -> Instrument:
+        """Return one instrument: its id, first and last tick, and the decimals seen.
+
+        Raises:
+            InstrumentUnknown: there is none.
+        """
+        request = _requests.get_instrument(symbol, venue, min_cursor)
+        answer = await self._call(self._instruments.GetInstrument, request)
+        return instrument_from_wire(answer.instrument, answer.as_of)
+
+    def instruments(
+        self,
+        symbol: str = "",
+        *,
+        venue: str = "",
+        page_size: int = 0,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[Instrument]:
+        """List instruments, ordered by venue and symbol in byte order.
+
+        Args:
+            symbol: the symbol, exactly. Default: all symbols.
+            venue: the venue, exactly. Default: all venues.
+            page_size: instruments in a page, at most 10,000. Default 0: 1,000.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+        """
+        request = _requests.list_instruments(symbol, venue, page_size, min_cursor)
+
+        async def fetch(token: str) -> Page[Instrument]:
+            request.page_token = token
+            answer = await self._call(self._instruments.ListInstruments, request)
+            items = [instrument_from_wire(instrument) for instrument in answer.instruments]
+            return Page(items, answer.next_page_token, cursor_from_wire(answer.as_of), None)
+
+        return Listing(fetch)
+
+    # Live.
+
+    def subscribe(
+        self,
+        *selectors: SelectorLike,
+        venue: str = "",
+        cursor: CursorLike | None = None,
+        snapshot: bool = False,
+        start: TimeLike | None = None,
+        conflate: PeriodLike | None = None,
+        include_backfill: bool = False,
+        heartbeat: PeriodLike | None = None,
+        flush_window: PeriodLike | None = None,
+        if_unavailable: str = "fail",
+    ) -> Subscription:
+        """Subscribe to ticks: from now on, or after a cursor. The subscription reconnects and resumes by itself.
+
+        Options that a server does not serve yet are raised as NotServed when the subscription is iterated.
+
+        Args:
+            selectors: symbols, `*` for all, or (symbol, venue): up to 10,000. Default: everything. Instruments created
+                later join the stream.
+            venue: the venue of selectors without one. Default: all venues.
+            cursor: starts after it, exclusive: the `as_of` of an answer, the cursor of a receipt or of a subscription.
+            snapshot: starts with the latest tick of each matching instrument.
+            start: starts at the first entry appended at or after this time, by the store's clock.
+            conflate: only the newest tick of each instrument, in rounds at least so far apart. Default: every tick.
+            include_backfill: also ticks that were imported or filled in. Default: only live ones.
+            heartbeat: the longest silence before a Progress, 1 to 60 s. Default: 5 s.
+            flush_window: how long the server may gather ticks, 0 to 10 ms. Default: 0. 1 ms saves most of its work.
+            if_unavailable: what happens if the start is older than what the server can replay: `fail`, `from_oldest`
+                (after a StreamGap), or `snapshot`.
+        """
+        request = _requests.subscribe(
+            selectors,
+            venue,
+            cursor,
+            snapshot,
+            start,
+            conflate,
+            include_backfill,
+            heartbeat,
+            flush_window,
+            if_unavailable,
+        )
+        return Subscription(self._settings, request)
+
+    # Publishing.
+
+    def publisher(
+        self, producer_id: str, *, backfill: bool = False, batch_size: int = 1_000, linger: float = 0.005
+    ) -> Publisher:
+        """Return the publisher of a producer id: `async with` or `await` it to claim the id.
+
+        The claim is tried again while the server is unavailable, up to the timeout.
+
+        Args:
+            producer_id: the name under which batches are numbered: 1 to 64 bytes of `A-Z a-z 0-9 _ -`. One publisher at
+                a time holds it; a newer one ends the older with ProducerFenced.
+            backfill: whether the ticks fill in history: of any age, and passed over by subscriptions that do not ask.
+            batch_size: ticks in a batch at most. A batch also ends below the server's 1 MiB.
+            linger: seconds that the first tick of a batch waits for others.
+        """
+        return Publisher(self._settings, Backlog(producer_id, backfill, batch_size, linger))
+
+    # Imports.
+
+    async def import_file(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[ImportProgress], None] | None = None,
+        run_id: str | None = None,
+        format: str | None = None,
+        venue: str = "",
+        symbol: str = "",
+        columns: Mapping[str, str] | None = None,
+        time_unit: str | None = None,
+        receive_time_unit: str | None = None,
+        delimiter: str = "",
+        max_rejects: int | None = None,
+        again: bool = False,
+    ) -> Import:
+        """Import a file of trades: plain, gzip, or a zip with one data entry. Returns when the run has ended.
+
+        A broken connection or an unavailable server makes it upload again, up to 10 times; the server goes on where it
+        was. The same file again stores nothing. If another importer works on it, its run is waited for.
+
+        Args:
+            path: the file.
+            progress: called several times a second, by the task of the caller.
+            run_id: the name of the run, 1 to 64 bytes of `A-Z a-z 0-9 _ -`. Default: a random one.
+            format: `csv`, or another that the server serves. Default: recognised by the content.
+            venue: the venue of all ticks. Required if the file has none, refused if it has one.
+            symbol: the symbol of all ticks. Required if the file has none, refused if it has one.
+            columns: the column of a field, where its name is not one of the usual: `{"price": "px"}`. The fields are
+                event_time, receive_time, venue, symbol, price, quantity, side and trade_id.
+            time_unit: the unit of event times that are numbers: `s`, `ms`, `us` or `ns`; or `text`. Default: it must be
+                evident from the column's name, and is never guessed.
+            receive_time_unit: the same of receive times.
+            delimiter: the character between two columns. Default: a comma.
+            max_rejects: how many lines may be rejected before the run fails. Default: 1,000; at most 1,000,000.
+            again: allows the same bytes to be imported again with other options.
+
+        Raises:
+            OSError: the file cannot be read.
+            FileMalformed, ImportConflict, RunExists. A run that failed on the way is not raised: look at its state.
+        """
+        options = _requests.import_options(
+            format, venue, symbol, columns, time_unit, receive_time_unit, delimiter, max_rejects, again
+        )
+        upload = Upload(path, run_id, options, self._settings.backoff())
+        tell = progress or (lambda _: None)
+        while True:
+            try:
+                done = await self._upload(upload, tell)
+                if done is not None:
+                    return done
+                raise upload.elsewhere()
+            except TapefeedError as error:
+                delay = upload.failed(error)
+            tell(upload.progress())
+            await asyncio.sleep(delay)
+
+    async def run(self, run_id: str) -> Run:
+        """Return one run of an import. Raises RunUnknown if there is none."""
+        request = ingest_service_pb2.GetIngestionRunRequest(run_id=run_id)
+        return run_from_wire((await self._call(self._ingest.GetIngestionRun, request)).run)
+
+    def runs(self, *, state: RunState | str | None = None, page_size: int = 0) -> Listing[Run]:
+        """List the runs of imports, the newest first. `state` is the one to match; default: all.
+
+        Their rejected lines are told by `run` alone.
+        """
+        request = _requests.list_runs(state, page_size)
+
+        async def fetch(token: str) -> Page[Run]:
+            request.page_token = token
+            answer = await self._call(self._ingest.ListIngestionRuns, request)
+            return Page([run_from_wire(run) for run in answer.runs], answer.next_page_token, None, None)
+
+        return Listing(fetch)
+
+    async def cancel_run(self, run_id: str) -> Run:
+        """End a run, and return it as it then is. What is stored stays; a run that has ended stays as it is."""
+        request = ingest_service_pb2.CancelIngestionRunRequest(run_id=run_id)
+        return run_from_wire((await self._call(self._ingest.CancelIngestionRun, request)).run)
+
+    async def watch(self, run_id: str) -> AsyncIterator[Run]:
+        """Iterate over a run as it changes, at most 4 times a second, until its end. Reconnects by itself.
+
+        Raises:
+            RunUnknown: there is none.
+        """
+        backoff = self._settings.backoff()
+        request = ingest_service_pb2.WatchIngestionRunRequest(run_id=run_id)
+        while True:
+            # The stub takes the kind of its channel, which its type does not tell.
+            call: Any = self._ingest.WatchIngestionRun(request)
+            try:
+                async for answer in call:
+                    backoff.reset()
+                    run = run_from_wire(answer.run)
+                    yield run
+                    if run.state.is_final:
+                        return
+                error: TapefeedError = unavailable("the server ended the stream before the run")
+            except grpc.RpcError as failure:
+                error = error_of(failure)
+            finally:
+                call.cancel()
+            if not error.is_retryable:
+                raise error
+            await asyncio.sleep(backoff.next(error.retry_delay))
+
+    # What the methods share.
+
+    async def _call(self, method: grpc.UnaryUnaryMultiCallable[Question, Answer], request: Question) -> Answer:
+        if self._closed:
+            raise Closed("the client is closed")
+        try:
+            # The stub takes the kind of its channel, which its type does not tell.
+            call: Any = method(request, timeout=self._settings.timeout)
+            answer: Answer = await call
+            return answer
+        except grpc.RpcError as failure:
+            raise error_of(failure) from None
+
+    async def _upload(self, upload: Upload, tell: Callable[[ImportProgress], None]) -> Import | None:
+        """Upload once. None if another owner's run stands still."""
+        options = self._settings.channel_options(own_connection=True)
+        async with grpc.aio.insecure_channel(self._settings.address, options) as channel:
+            # The stub takes the kind of its channel, which its type does not tell.
+            stub: Any = ingest_service_pb2_grpc.IngestServiceStub(channel)
+            call = stub.ImportFile()
+            sending = asyncio.create_task(_send_file(call, upload))
+            answering = asyncio.create_task(_answer(call))
+            try:
+                while True:
+                    waiting = [answering] if sending.done() else [answering, sending]
+                    await asyncio.wait(waiting, timeout=PROGRESS_INTERVAL, return_when=asyncio.FIRST_COMPLETED)
+                    if sending.done():
+                        # A file that cannot be read: an end of the stream would say that it ends here.
+                        sending.result()
+                    if answering.done():
+                        answer = answering.result()
+                        break
+                    await self._look(upload, upload.run_id)
+                    tell(upload.progress())
+            except grpc.RpcError as failure:
+                raise error_of(failure) from None
+            finally:
+                call.cancel()
+                sending.cancel()
+                answering.cancel()
+                await asyncio.wait([sending, answering])
+        done = upload.answered(run_from_wire(answer.run), answer.duplicate)
+        while done is None:
+            if upload.stands_still():
+                return None
+            await asyncio.sleep(POLL_INTERVAL)
+            await self._look(upload, upload.run.run_id if upload.run else upload.run_id)
+            tell(upload.progress())
+            if upload.run is not None and upload.run.state.is_final:
+                done = Import(upload.run, True)
+        tell(upload.progress())
+        return done
+
+    async def _look(self, upload: Upload, run_id: str) -> None:
+        try:
+            upload.saw(await self.run(run_id))
+        except TapefeedError as error:
+            # Not there yet, or not to be reached: it only costs the progress, for the upload itself tells the outcome.
+            if not error.is_retryable and error.reason is not ErrorReason.RUN_UNKNOWN:
+                raise
+
+
+async def _answer(call: Any) -> ingest_service_pb2.ImportFileResponse:
+    answer: ingest_service_pb2.ImportFileResponse = await call
+    return answer
+
+
+async def _send_file(call: Any, upload: Upload) -> None:
+    """Send the start and the bytes of the file. Ends early, without an error, when the server takes no more."""
+    start = upload.start()
+    # Files are read in a thread, because reading one from a slow disk would hold up the event loop.
+    file = await asyncio.to_thread(open, upload.path, "rb")
+    try:
+        await call.write(start)
+        while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            await call.write(ingest_service_pb2.ImportFileRequest(data=chunk))
+            upload.sent_bytes += len(chunk)
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        # The call itself tells why it has ended.
+        return
+    finally:
+        file.close()

@@ -1,0 +1,1 @@
+"""The contract, generated from proto/tapefeed/v1 by client/python/generate."""

@@ -1,0 +1,5 @@
+#![no_main]
+
+use tapefeed_server::ingest::import::FileFormat;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| tapefeed_fuzz::check(FileFormat::BinanceCapture, bytes));
