@@ -76,7 +76,7 @@ pub(super) fn messages(
     })
 }
 
-fn split(mut bytes: Bytes) -> Vec<Result<proto::SubscribeTicksResponse, Status>> {
+pub(super) fn split(mut bytes: Bytes) -> Vec<Result<proto::SubscribeTicksResponse, Status>> {
     let mut messages = Vec::new();
     while let Some((_, length)) = bytes.first_chunk::<PREFIX_BYTES>().and_then(|prefix| prefix.split_first_chunk::<1>())
     {

@@ -351,3 +351,68 @@ async fn source_events_come_in_full() {
     assert_eq!((status.symbols.len(), status.state()), (2, proto::SourceState::Down));
     assert!(status.change_time.is_some());
 }
+
+/// The pieces of a stream until a position, as they leave for the wire.
+async fn pieces_to(service: &LiveService, request: proto::SubscribeTicksRequest, position: u64) -> Vec<bytes::Bytes> {
+    let mut stream = std::pin::pin!(super::subscribe_ticks::subscribe_ticks(service, request).await.ok().unwrap());
+    let mut pieces: Vec<bytes::Bytes> = Vec::new();
+    loop {
+        let reached = pieces.last().and_then(|piece| super::route::split(piece.clone()).pop());
+        let cursor = reached.and_then(|message| Cursor::decode(&message.unwrap().cursor).ok());
+        if cursor.is_some_and(|cursor| cursor.position >= position) {
+            return pieces;
+        }
+        pieces.push(stream.next().await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_by_hand_is_what_prost_writes_and_readers_share_it() {
+    let mut world = World::new(ROOMY).await;
+    for _ in 0..60 {
+        world.commit_anything().await;
+    }
+    // More than one message holds, in one commit.
+    let many: Vec<(&str, &str, i64)> =
+        (0..3_000).map(|number| ("V", ["A", "B", "C"][number % 3], number as i64)).collect();
+    let head = world.publish(&many).await.position;
+    let service = service(&world);
+    let epoch = world.replica.hub.head().epoch.0;
+    let selectors = [vec![selector("", "*")], vec![selector("V", "A")], vec![selector("V", "A"), selector("", "C")]];
+    for encoding in [proto::Encoding::Rows, proto::Encoding::Columns] {
+        for selectors in &selectors {
+            for start in [0, 7, head - 1_500] {
+                let wish = proto::SubscribeTicksRequest {
+                    selectors: selectors.clone(),
+                    encoding: encoding.into(),
+                    include_backfill: true,
+                    ..request(after(epoch, start))
+                };
+                let pieces = pieces_to(&service, wish.clone(), head).await;
+                let mut last = start;
+                for message in pieces.iter().flat_map(|piece| super::route::split(piece.clone())) {
+                    let message = message.unwrap();
+                    assert!(message.encoded_len() <= MAX_MESSAGE_BYTES);
+                    let position = Cursor::decode(&message.cursor).unwrap().position;
+                    assert!(position >= last, "cursors do not go back");
+                    last = position;
+                }
+                // Every byte is one that prost writes for the same messages.
+                let mut written = Vec::new();
+                for message in pieces.iter().flat_map(|piece| super::route::split(piece.clone())) {
+                    let message = message.unwrap();
+                    written.push(0);
+                    written.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+                    message.encode(&mut written).unwrap();
+                }
+                assert_eq!(pieces.concat(), written);
+                if start == 0 && selectors.len() == 1 && selectors[0].symbol == "*" {
+                    let again = pieces_to(&service, wish, head).await;
+                    let shared =
+                        pieces.iter().filter(|piece| again.iter().any(|other| piece.as_ptr() == other.as_ptr()));
+                    assert!(shared.count() > 0, "large blocks are the same memory for both readers");
+                }
+            }
+        }
+    }
+}
