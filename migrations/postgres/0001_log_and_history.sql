@@ -7,7 +7,7 @@
 -- deleted once it is out of use (dropped chunks, old segments) may be deleted before the head is locked.
 --
 -- Times are UTC nanoseconds since 1970. Unsigned 64-bit numbers are stored as signed ones with the same bits; only
--- epochs and owners, which are random, are ever negative. Parameters begin with an underscore.
+-- epochs, owners and holders, which are random, are ever negative. Parameters begin with an underscore.
 
 -- Where the log stands. One row.
 CREATE TABLE log_head (
@@ -34,6 +34,14 @@ CREATE TABLE epochs (
     parent     BIGINT,                       -- the epoch before it; NULL for the first
     fork       BIGINT NOT NULL,              -- last position that it shares with its parent
     start_time BIGINT NOT NULL
+);
+
+-- Who compacts and sweeps, of several servers. One row, or none before the first.
+CREATE TABLE upkeep (
+    partition   BIGINT NOT NULL PRIMARY KEY CHECK (partition = 0),
+    holder      BIGINT NOT NULL,  -- names a replica for as long as its process lives; random
+    taken_time  BIGINT NOT NULL,  -- when it took or prolonged the lease last
+    lease_until BIGINT NOT NULL   -- from then on others may take it
 );
 
 -- The log: one row is one commit. Consecutive: first_seq is the predecessor's first_seq + entry_count.
@@ -237,15 +245,18 @@ BEGIN
 END
 $$;
 
--- Begins an epoch after the head, which the caller has locked. Every claim of a producer ends.
-CREATE FUNCTION begin_epoch(_epoch BIGINT, _now BIGINT) RETURNS log_head
+-- Begins an epoch that shares with the current one what lies at or below a position, or all of it. The caller has locked
+-- the head. Every claim of a producer ends.
+CREATE FUNCTION begin_epoch(_epoch BIGINT, _fork BIGINT, _now BIGINT) RETURNS log_head
 LANGUAGE plpgsql
 AS $$
 DECLARE
     head log_head;
 BEGIN
     INSERT INTO epochs (number, epoch, parent, fork, start_time)
-        SELECT (SELECT max(number) + 1 FROM epochs), _epoch, log_head.epoch, position, coalesce(_now, unix_nanos())
+        SELECT
+            (SELECT max(number) + 1 FROM epochs), _epoch, log_head.epoch, least(_fork, position),
+            coalesce(_now, unix_nanos())
         FROM log_head
         WHERE partition = 0;
     UPDATE log_head
@@ -280,7 +291,7 @@ BEGIN
         RETURN head;
     END IF;
     IF head.system_identifier IS NOT NULL THEN
-        PERFORM begin_epoch(_new_epoch, _now);
+        PERFORM begin_epoch(_new_epoch, NULL, _now);
     END IF;
     UPDATE log_head
         SET system_identifier = here.system_identifier, timeline = here.timeline
@@ -317,9 +328,53 @@ DECLARE
 BEGIN
     head := lock_head(_check_identity, _epoch, _now);
     IF head.epoch <> _epoch THEN
-        head := begin_epoch(_epoch, _now);
+        head := begin_epoch(_epoch, NULL, _now);
     END IF;
     RETURN head;
+END
+$$;
+
+-- Begins an epoch because followers of another saw what the log has not, unless that one is no longer current.
+CREATE FUNCTION fork_epoch(
+    _check_identity  BOOLEAN,
+    _epoch           BIGINT,
+    _now             BIGINT,
+    _common_epoch    BIGINT,  -- that of the followers
+    _common_position BIGINT   -- up to here they agree with the log
+) RETURNS log_head
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    head log_head;
+BEGIN
+    head := lock_head(_check_identity, _epoch, _now);
+    IF head.epoch = _common_epoch AND head.epoch <> _epoch THEN
+        head := begin_epoch(_epoch, _common_position, _now);
+    END IF;
+    -- The database's identity may have begun the same epoch just now: it cannot know of what followers agree on.
+    UPDATE epochs
+        SET fork = _common_position
+        WHERE epoch = _epoch AND parent = _common_epoch AND fork > _common_position;
+    RETURN head;
+END
+$$;
+
+-- Takes or prolongs the lease of the upkeep: whether it is the holder's now. Its end is compared by the database's clock;
+-- a clock that was set back ends it, so that it does not outlast its time.
+CREATE FUNCTION lead_upkeep(_now BIGINT, _holder BIGINT, _lease BIGINT) RETURNS BOOLEAN
+LANGUAGE plpgsql
+AS $$
+DECLARE
+    time_now BIGINT := coalesce(_now, unix_nanos());
+BEGIN
+    INSERT INTO upkeep (partition, holder, taken_time, lease_until)
+        VALUES (0, _holder, time_now, time_now + _lease)
+        ON CONFLICT (partition) DO UPDATE
+            SET holder = excluded.holder, taken_time = excluded.taken_time, lease_until = excluded.lease_until
+            WHERE upkeep.holder = excluded.holder
+                OR upkeep.lease_until <= time_now
+                OR upkeep.taken_time > time_now;
+    RETURN FOUND;
 END
 $$;
 

@@ -28,6 +28,7 @@ mod url;
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -40,11 +41,11 @@ pub use url::{PostgresUrl, PostgresUrlInvalid};
 use super::faults::Faults;
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
-    RunState, Store, StoreError, Swept,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner,
+    RunRequest, RunState, Store, StoreError, Swept,
 };
 use crate::domain::{
-    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
 };
 use connections::Connections;
 use terms::TermsSource;
@@ -194,7 +195,8 @@ impl Store for PostgresStore {
     }
 
     async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
-        let (epoch, terms, faults) = (self.manifest_epoch(), self.terms.terms(), self.faults.clone());
+        let epoch = change.epoch.or(self.manifest_epoch());
+        let (terms, faults) = (self.terms.terms(), self.faults.clone());
         self.writes
             .run(move |connection| Box::pin(manifest::commit(connection, change, epoch, terms, faults)))
             .instrument(statement("commit", "commit manifest"))
@@ -328,6 +330,22 @@ impl Store for PostgresStore {
         self.writes
             .run(move |connection| Box::pin(epochs::renew(connection, terms)))
             .instrument(statement("renew", "renew epoch"))
+            .await
+    }
+
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        let terms = self.terms.terms_of(epoch);
+        self.writes
+            .run(move |connection| Box::pin(epochs::fork(connection, common, terms)))
+            .instrument(statement("fork", "fork epoch"))
+            .await
+    }
+
+    async fn lead(&self, replica: ReplicaId, lease: Duration) -> Result<bool, StoreError> {
+        let now = self.terms.now();
+        self.writes
+            .run(move |connection| Box::pin(epochs::lead(connection, replica, lease, now)))
+            .instrument(statement("lead", "lead upkeep"))
             .await
     }
 

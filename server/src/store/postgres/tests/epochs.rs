@@ -1,7 +1,11 @@
 //! Databases that have become other ones.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
 use super::*;
-use crate::store::{Appended, ChunkId, EpochStart, ManifestChange, Store, StoreError, Verdict};
+use crate::domain::{Clock, Cursor, UnixNanos};
+use crate::store::{Appended, ChunkId, EpochStart, ManifestChange, ReplicaId, Store, StoreError, Verdict};
 
 /// As a promotion leaves it: the head was written on another timeline.
 const PROMOTED: &str = "UPDATE log_head SET timeline = timeline - 1";
@@ -75,6 +79,69 @@ async fn chunks_and_changes_of_another_epoch_are_refused_until_the_manifest_is_r
     assert_eq!(store.manifest(0).await.unwrap().epoch, epoch);
     assert_eq!(store.chunk_bytes(&[ChunkId(1)]).await.unwrap(), []);
     store.commit_manifest(change).await.unwrap();
+    server.drop_databases().await;
+}
+
+#[tokio::test]
+async fn a_fork_that_the_identity_begins_too_is_one_and_knows_what_followers_share() {
+    let Some(server) = TestServer::find() else { return };
+    for moved in [None, Some(PROMOTED)] {
+        let database = server.make_database().await;
+        let store = open(&server.url_of(&database, "")).await.unwrap();
+        store.append(group(3, "first")).await.unwrap();
+        store.append(group(2, "second")).await.unwrap();
+        if let Some(moved) = moved {
+            execute(&mut server.connect(Some(&database)).await, moved).await;
+        }
+        let common = Cursor { epoch: EPOCH, position: 3 };
+        for epoch in [Epoch(u64::MAX), Epoch(u64::MAX), Epoch(9)] {
+            let head = store.fork_epoch(epoch, common).await.unwrap();
+            assert_eq!((head.epoch, head.position), (Epoch(u64::MAX), 5));
+        }
+        let epochs = store.epochs().await.unwrap();
+        assert_eq!((epochs.len(), epochs[0].parent, epochs[0].fork), (2, Some(EPOCH), 3));
+    }
+    server.drop_databases().await;
+}
+
+#[derive(Debug)]
+struct Hands(AtomicI64);
+
+impl Clock for Hands {
+    fn now(&self) -> UnixNanos {
+        UnixNanos::new(self.0.load(Ordering::SeqCst)).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn the_lease_of_the_upkeep_has_one_holder_and_moves_when_it_ends() {
+    let Some(server) = TestServer::find() else { return };
+    let database = server.make_database().await;
+    let hands = Arc::new(Hands(AtomicI64::new(1_000)));
+    let options = PostgresOptions { clock: Some(hands.clone()), ..options() };
+    let store = PostgresStore::open(&server.url_of(&database, ""), options).await.unwrap();
+    let (first, second) = (ReplicaId(u64::MAX), ReplicaId(2));
+    // At a time, one asks: whether it leads then.
+    let steps = [
+        (1_000, first, true),
+        (1_000, second, false),
+        (1_050, first, true),
+        (1_100, second, false),
+        (1_149, second, false),
+        (1_150, second, true),
+        (1_150, first, false),
+        // The clock was set back: a lease from the future has ended.
+        (700, first, true),
+        (700, second, false),
+    ];
+    for (number, (now, replica, leads)) in steps.into_iter().enumerate() {
+        hands.0.store(now, Ordering::SeqCst);
+        assert_eq!(store.lead(replica, Duration::from_nanos(100)).await.unwrap(), leads, "step {number}");
+    }
+    // By the database's own clock.
+    let store = open(&server.url_of(&database, "")).await.unwrap();
+    assert!(store.lead(second, Duration::from_secs(600)).await.unwrap());
+    assert!(!store.lead(first, Duration::from_secs(600)).await.unwrap());
     server.drop_databases().await;
 }
 
