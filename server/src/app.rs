@@ -21,7 +21,8 @@ use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use crate::accept::{self, Listener};
-use crate::bus::{Bus, LocalBus};
+use crate::bus::redis::LatestPrices;
+use crate::bus::{Bus, LocalBus, RedisBus, RedisUrlInvalid};
 use crate::config::{BusUrl, ServeConfig, StoreUrl};
 use crate::domain::{Clock, Epoch, UnixNanos};
 use crate::grpc::health::Health;
@@ -76,6 +77,9 @@ pub enum StartError {
         /// What the system says.
         problem: std::io::Error,
     },
+    /// The bus has no address.
+    #[error(transparent)]
+    Bus(#[from] RedisUrlInvalid),
     /// There is no store to work on.
     #[error("{0} does not exist: give the file of a store with --store")]
     NoStore(String),
@@ -166,12 +170,11 @@ impl App {
         let bytes = sqlite.size_on_disk().await.unwrap_or(0);
         let place = sqlite.path().display().to_string();
         let store: Arc<dyn Store> = sqlite;
-        let bus: Arc<dyn Bus> = match config.bus {
-            BusUrl::Local => Arc::new(LocalBus::new()),
-        };
+        let (bus, prices) = open_bus(&config.bus, &mut random)?;
         let replica = Replica::start(Parts {
             store: store.clone(),
-            bus,
+            bus: bus.clone(),
+            prices,
             clock: clock.clone(),
             seed: random.random(),
             policy: policy(config),
@@ -180,8 +183,9 @@ impl App {
             metrics: metrics.clone(),
         })
         .await?;
+        let tape = replica.tapes.get();
         let summary =
-            StoreSummary { place, bytes, entries: replica.hub.head().position, instruments: replica.registry.len() };
+            StoreSummary { place, bytes, entries: tape.hub.head().position, instruments: tape.registry.len() };
 
         let spool_folder = spool_folder(&config.store)?;
         let imports = Imports::new(ImportsConfig {
@@ -222,17 +226,15 @@ impl App {
         let (readiness, ready) = watch::channel(http::Readiness::default());
         let monitor = Monitor {
             store,
-            hub: replica.hub.clone(),
-            views: replica.views.clone(),
+            bus,
+            tapes: replica.tapes.clone(),
             health: health.clone(),
             readiness,
             metrics: metrics.clone(),
         };
         let StoreUrl::Sqlite(store_path) = &config.store;
         let scrape = Scrape {
-            hub: replica.hub.clone(),
-            views: replica.views.clone(),
-            registry: replica.registry.clone(),
+            tapes: replica.tapes.clone(),
             ingest: replica.ingest.clone(),
             query: replica.query.clone(),
             metrics: metrics.clone(),
@@ -289,7 +291,6 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, strea
     let history = HistoryService::new(replica.query.clone());
     let live = LiveService {
         live: replica.live.clone(),
-        registry: replica.registry.clone(),
         server_name: address.to_string().into(),
         next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
@@ -329,6 +330,17 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
         ErrorKind::AddrInUse => StartError::AddressInUse(address),
         _ => StartError::Listen { address, problem },
     })
+}
+
+/// The bus, and where latest prices are shown: with Redis alone.
+fn open_bus(url: &BusUrl, random: &mut SmallRng) -> Result<(Arc<dyn Bus>, Option<LatestPrices>), StartError> {
+    match url {
+        BusUrl::Local => Ok((Arc::new(LocalBus::new()), None)),
+        BusUrl::Redis(url) => {
+            let bus = RedisBus::start(url, random.random(), random.random())?;
+            Ok((Arc::new(bus), Some(LatestPrices::new(url)?)))
+        }
+    }
 }
 
 async fn open_store(

@@ -7,6 +7,7 @@ mod file;
 mod traces;
 mod units;
 
+use crate::bus::RedisUrl;
 use crate::tape::compactor::Policy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -118,8 +119,8 @@ struct ServeOptions {
     /// Where to listen: an address of this machine alone, until there are TLS and authentication. [default: 127.0.0.1:50051]
     #[arg(long, value_name = "ADDRESS", env = "TAPEFEED_LISTEN")]
     listen: Option<Loopback>,
-    /// How commits are announced: `local` for a single server. [default: local]
-    #[arg(long, value_name = "URL", env = "TAPEFEED_BUS")]
+    /// How commits are announced: `local` for a single server, `redis://host:port` for several over one store. [default: local]
+    #[arg(long, value_name = "URL", env = "TAPEFEED_BUS", hide_env_values = true)]
     bus: Option<BusUrl>,
     /// How long the log is kept, which is how far back cursors reach. [default: 24h]
     #[arg(long, value_name = "TIME", env = "TAPEFEED_LOG_RETENTION")]
@@ -222,10 +223,12 @@ pub enum StoreUrl {
 }
 
 /// How commits are announced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BusUrl {
     /// Inside this process.
     Local,
+    /// To other servers over the same store.
+    Redis(RedisUrl),
 }
 
 /// An address of this machine alone.
@@ -390,8 +393,9 @@ impl FromStr for BusUrl {
     fn from_str(text: &str) -> Result<BusUrl, String> {
         match text {
             "local" => Ok(BusUrl::Local),
-            _ if text.starts_with("redis") => Err("a Redis bus is not in this version: use local".into()),
-            _ => Err("write local".into()),
+            // Judged when it is used: what is refused here is repeated on the terminal, with its password.
+            _ if text.starts_with("redis") => Ok(BusUrl::Redis(RedisUrl::new(text))),
+            _ => Err("write local, or redis://[user:password@]host[:port][/database]".into()),
         }
     }
 }

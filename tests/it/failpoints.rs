@@ -6,8 +6,8 @@
 
 pub(crate) mod oracle;
 mod questions;
-mod replica;
-mod stumbling;
+pub(crate) mod replica;
+pub(crate) mod stumbling;
 mod workload;
 
 use std::path::Path;
@@ -146,7 +146,7 @@ impl Test {
     /// Asks questions.
     fn asker(&mut self) -> impl Future<Output = Vec<Answered>> + Send + use<> {
         let asker = Asker { history: self.stack.history.clone(), instruments: self.stack.instruments.clone() };
-        let (clock, views) = (self.clock.clone(), self.stack.replica.views.clone());
+        let (clock, views) = (self.clock.clone(), self.stack.replica.tapes.get().views.clone());
         let mut random = SmallRng::seed_from_u64(self.random.random());
         async move {
             let mut answers = Vec::new();

@@ -18,6 +18,7 @@ pub mod mute;
 pub mod power;
 pub mod process;
 pub mod publisher;
+pub mod redis_server;
 pub mod refusal;
 pub mod scrape;
 pub mod server;

@@ -7,11 +7,12 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::bus::{Bus, BusState};
 use crate::grpc::health::Health;
 use crate::http::{Dependency, Readiness, State};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store};
-use crate::tape::{Hub, View};
+use crate::tape::{Current, Tape};
 
 /// How often it looks.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -23,8 +24,8 @@ const STORE_DEADLINE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Monitor {
     pub(super) store: Arc<dyn Store>,
-    pub(super) hub: Arc<Hub>,
-    pub(super) views: watch::Receiver<Arc<View>>,
+    pub(super) bus: Arc<dyn Bus>,
+    pub(super) tapes: Current<Tape>,
     pub(super) health: Health,
     pub(super) readiness: watch::Sender<Readiness>,
     pub(super) metrics: Metrics,
@@ -61,8 +62,9 @@ impl Monitor {
             Ok(Err(problem)) => Err(problem.to_string()),
             Err(_) => Err(format!("no answer within {STORE_DEADLINE:?}")),
         };
-        let shown = self.views.borrow().position();
-        let newest = head.as_ref().map_or(self.hub.head().position, |head| *head);
+        let tape = self.tapes.get();
+        let shown = tape.views.borrow().position();
+        let newest = head.as_ref().map_or(tape.hub.head().position, |head| *head);
         // A view is always a little behind; one that is behind and stands still is stuck.
         let stuck = shown < newest && last.is_some_and(|last| last.shown == shown && last.newest > shown);
         let hub = Dependency {
@@ -83,7 +85,7 @@ impl Monitor {
         let readiness = Readiness {
             draining: false,
             lag: newest.saturating_sub(shown),
-            dependencies: vec![store, Dependency::up("bus", "local"), hub],
+            dependencies: vec![store, bus(&self.bus.state()), hub],
         };
         Seen { readiness, shown, newest, problem: head.err() }
     }
@@ -109,6 +111,19 @@ impl Monitor {
         }
         self.health.set_serving(seen.readiness.is_ready()).await;
         self.readiness.send_replace(seen.readiness.clone());
+    }
+}
+
+/// The bus as a dependency, under the name of what it is made of. Without it everything works from the log, later.
+fn bus(state: &BusState) -> Dependency {
+    let name = if state.kind == "redis" { "redis" } else { "bus" };
+    match &state.problem {
+        None => Dependency::up(name, state.kind),
+        Some(problem) => Dependency {
+            name,
+            state: State::Degraded,
+            detail: format!("{problem}: other replicas' ticks come from the store, within half a second"),
+        },
     }
 }
 

@@ -13,16 +13,14 @@ use crate::ingest::import::Imports;
 use crate::metrics::{Metrics, Page};
 use crate::query::Query;
 use crate::replica::HOT_TICK_LIMIT;
-use crate::tape::{Hub, Registry, View};
+use crate::tape::{Current, Tape};
 
 /// What is looked at.
 #[derive(Debug)]
 pub(super) struct Scrape {
-    pub(super) hub: Arc<Hub>,
-    pub(super) views: watch::Receiver<Arc<View>>,
-    pub(super) registry: Arc<Registry>,
+    pub(super) tapes: Current<Tape>,
     pub(super) ingest: Ingest,
-    pub(super) query: Arc<Query>,
+    pub(super) query: Current<Query>,
     pub(super) metrics: Metrics,
     pub(super) imports: Imports,
     pub(super) readiness: watch::Receiver<Readiness>,
@@ -52,9 +50,10 @@ impl Scrape {
     }
 
     fn tape(&self, page: &mut Page<'_>, now: i64) {
-        let head = self.hub.head();
-        let view = self.views.borrow().clone();
-        let behind = self.hub.appended_after(view.position()).map_or(0.0, |appended| since(appended.nanos(), now));
+        let tape = self.tapes.get();
+        let head = tape.hub.head();
+        let view = tape.views.borrow().clone();
+        let behind = tape.hub.appended_after(view.position()).map_or(0.0, |appended| since(appended.nanos(), now));
         let lag = head.position.saturating_sub(view.position());
         page.gauge("tapefeed_log_head_position", "Last position of the log", head.position as f64);
         page.gauge("tapefeed_log_limit_bytes", "Bytes of log that retention allows", self.log_limit_bytes as f64);
@@ -68,7 +67,7 @@ impl Scrape {
             view.manifest_version() as f64,
         );
         page.gauge("tapefeed_chunks", "Chunks that queries see", view.chunks() as f64);
-        page.gauge("tapefeed_instruments", "Instruments that are known", self.registry.len() as f64);
+        page.gauge("tapefeed_instruments", "Instruments that are known", tape.registry.len() as f64);
     }
 
     fn ingest(&self, page: &mut Page<'_>, now: i64) {
@@ -87,13 +86,14 @@ impl Scrape {
     }
 
     fn live(&self, page: &mut Page<'_>, now: i64) {
-        let head = self.hub.head();
+        let hub = self.tapes.get().hub.clone();
+        let head = hub.head();
         let mut most = (0u64, 0.0f64);
         let mut by_lag = LAGS.map(|(_, name)| (name, 0.0));
         let readers = self.metrics.live.readers();
         for &(position, taken) in &readers {
             let entries = head.position.saturating_sub(position);
-            let seconds = match self.hub.appended_after(position) {
+            let seconds = match hub.appended_after(position) {
                 _ if entries == 0 => 0.0,
                 Some(next) => since(next.nanos(), now),
                 // The reader is in the store, and its next entry is not older than what it took last.
@@ -110,7 +110,7 @@ impl Scrape {
     }
 
     fn query(&self, page: &mut Page<'_>) {
-        let (decoded, stored) = self.query.chunks().held();
+        let (decoded, stored) = self.query.get().chunks().held();
         let both = |value: fn(crate::query::Held) -> f64| [("decoded", value(decoded)), ("stored", value(stored))];
         page.gauges("tapefeed_chunk_cache_entries", "Chunks at hand", "tier", both(|held| held.entries as f64));
         page.gauges("tapefeed_chunk_cache_bytes", "Memory of chunks at hand", "tier", both(|held| held.bytes as f64));

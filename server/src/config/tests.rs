@@ -58,7 +58,7 @@ fn wrong_options_say_what_to_write() {
         (["--listen", "localhost"], "127.0.0.1:50051"),
         (["--store", "postgres://localhost/db"], "not in this version"),
         (["--store", "tapefeed.db"], "sqlite://"),
-        (["--bus", "redis://localhost"], "not in this version"),
+        (["--bus", "nats://localhost"], "redis://"),
         (["--log-retention", "a day"], "24h"),
         (["--config", "no/such/file.toml"], "no/such/file.toml"),
     ] {

@@ -9,14 +9,15 @@ pub mod import;
 pub mod writer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::Span;
 
 use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
 use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
-use crate::tape::{Registry, View};
+use crate::tape::{Current, Tape};
 
 /// Batches that wait for the writer. Each producer has at most its credit outstanding, so this covers a hundred of them.
 const QUEUE_BATCHES: usize = 1_024;
@@ -26,6 +27,18 @@ const QUEUE_BYTES: usize = 64 << 20;
 
 /// About the memory of a published bar, with its texts.
 const PUBLISHED_BYTES: usize = 320;
+
+/// How long the store may take for one batch, or for one claim, until its sender is told that it does not answer.
+const STORE_PATIENCE: Duration = Duration::from_secs(4);
+
+/// What the store answers in time. The store owns its writes: one that is given up here still happens, or not, as a
+/// whole.
+async fn within<T>(answer: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(STORE_PATIENCE, answer).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StoreError::Unavailable(format!("no answer within {STORE_PATIENCE:?}"))),
+    }
+}
 
 /// Who sends a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,10 +168,9 @@ pub struct Ingest {
     queue: mpsc::Sender<writer::Command>,
     /// Bytes that may still wait.
     budget: Arc<Semaphore>,
-    registry: Arc<Registry>,
+    tapes: Current<Tape>,
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    views: watch::Receiver<Arc<View>>,
     hot_tick_limit: usize,
     metrics: Metrics,
 }
@@ -177,6 +189,11 @@ pub struct Queue {
 }
 
 impl Ingest {
+    /// The log that batches go to now. A claim ends with it.
+    pub fn epoch(&self) -> Epoch {
+        self.tapes.get().epoch
+    }
+
     /// What waits for the writer now.
     pub fn queue(&self) -> Queue {
         Queue {
@@ -189,7 +206,7 @@ impl Ingest {
 
     /// Claims a producer, which ends its older streams.
     pub async fn claim(&self, producer: &ProducerId) -> Result<ProducerClaim, IngestError> {
-        Ok(self.store.claim_producer(producer).await?)
+        Ok(within(self.store.claim_producer(producer)).await?)
     }
 
     /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
@@ -199,20 +216,29 @@ impl Ingest {
         &self,
         submission: Submission,
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
-        let hot_ticks = self.views.borrow().hot_ticks();
+        // One tape from here to the append: an id of one epoch means nothing in another.
+        let tape = self.tapes.get();
+        let hot_ticks = tape.views.borrow().hot_ticks();
         if hot_ticks > self.hot_tick_limit {
             let refused = IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit };
             self.metrics.ingest.refused(refused.name(), 1);
             return Err(refused);
         }
-        let instruments = self.registry.resolve(&submission.batch.instruments).await?;
+        let instruments = within(tape.registry.resolve(&submission.batch.instruments)).await?;
         let bytes = submission.batch.memory() + submission.sender.published() * PUBLISHED_BYTES;
         let bytes = bytes.clamp(1, QUEUE_BYTES) as u32;
         let permit = self.budget.clone().acquire_many_owned(bytes).await.map_err(|_| IngestError::ShuttingDown)?;
         let (reply, receipt) = oneshot::channel();
         let received = self.clock.now();
-        let command =
-            writer::Command { submission, instruments, received, reply, span: Span::current(), _budget: permit };
+        let command = writer::Command {
+            submission,
+            epoch: tape.epoch,
+            instruments,
+            received,
+            reply,
+            span: Span::current(),
+            _budget: permit,
+        };
         self.queue.send(command).await.map_err(|_| IngestError::ShuttingDown)?;
         Ok(receipt)
     }

@@ -10,21 +10,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, Sender, Submission, counts};
+use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, STORE_PATIENCE, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
 use crate::domain::block::Encodings;
 use crate::domain::segment::{self, Entries};
 use crate::domain::{Block, Clock, Control, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
-use crate::tape::{Registry, View};
+use crate::tape::{Current, Tape};
 use crate::trace;
 
 /// Entries of one append at most, beyond its first batch: about 2 ms of encoding.
@@ -33,6 +33,9 @@ const GROUP_ENTRIES: usize = 50_000;
 /// Attempts of an append whose outcome is unknown before its senders are told so.
 const ATTEMPTS: u32 = 5;
 
+/// How long a group waits for a store that did not answer the one before: who queued meanwhile has waited already.
+const UNANSWERED_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The first wait between attempts; it doubles, and each is jittered.
 const FIRST_WAIT: Duration = Duration::from_millis(20);
 
@@ -40,6 +43,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Command {
     pub(super) submission: Submission,
+    /// The log whose instruments these are.
+    pub(super) epoch: Epoch,
     /// Ids for the batch's instrument table.
     pub(super) instruments: Vec<InstrumentId>,
     /// Stamps ticks whose source gives no receive time.
@@ -53,12 +58,12 @@ pub struct Command {
 
 impl Command {
     /// What all batches of one segment share.
-    fn kind(&self) -> (bool, Option<&RunId>) {
+    fn kind(&self) -> (Epoch, bool, Option<&RunId>) {
         let run = match &self.submission.sender {
             Sender::Run { run, .. } => Some(run),
             Sender::Producer { .. } => None,
         };
-        (self.submission.backfill, run)
+        (self.epoch, self.submission.backfill, run)
     }
 
     /// Tells the sender. One that went away learns by its next claim.
@@ -101,8 +106,8 @@ pub struct Writer {
     pub clock: Arc<dyn Clock>,
     /// Jitter.
     pub random: SmallRng,
-    /// The log that the writer believes in.
-    pub epoch: Epoch,
+    /// Whether the store did not answer the last append. Begins as false.
+    pub unanswered: bool,
     /// Counts.
     pub metrics: Metrics,
 }
@@ -112,8 +117,7 @@ impl Writer {
     /// queue is empty; what was queued before is stored and answered.
     pub fn start(
         self,
-        registry: Arc<Registry>,
-        views: watch::Receiver<Arc<View>>,
+        tapes: Current<Tape>,
         hot_tick_limit: usize,
         stop: CancellationToken,
     ) -> (Ingest, JoinHandle<()>) {
@@ -121,10 +125,9 @@ impl Writer {
         let ingest = Ingest {
             queue,
             budget: Arc::new(Semaphore::new(QUEUE_BYTES)),
-            registry,
+            tapes,
             store: self.store.clone(),
             clock: self.clock.clone(),
-            views,
             hot_tick_limit,
             metrics: self.metrics.clone(),
         };
@@ -163,33 +166,43 @@ impl Writer {
                 group.push(command);
             }
             let spans = Spans::begin(&group);
-            self.commit(group, spans).await;
+            if self.commit(group, spans).await.is_err() {
+                // What waited behind it would wait as long in its turn; none of it has been tried.
+                self.refuse_all(next.take().into_iter().collect(), &IngestError::Unavailable);
+                while let Ok(command) = commands.try_recv() {
+                    self.refuse_all(vec![command], &IngestError::Unavailable);
+                }
+            }
         }
     }
 
-    /// Appends a group and answers every batch of it.
-    async fn commit(&mut self, mut commands: Vec<Command>, spans: Spans) {
+    /// Appends a group and answers every batch of it. An error: the store does not answer.
+    async fn commit(&mut self, mut commands: Vec<Command>, spans: Spans) -> Result<(), Unanswered> {
+        let give_up = Instant::now() + if self.unanswered { UNANSWERED_PATIENCE } else { STORE_PATIENCE };
         let mut attempt = 0;
         let (mut group, mut entries) = self.encode(&commands);
         loop {
             let begun = Instant::now();
-            let appended = self.store.append(group.clone()).instrument(spans.group.clone()).await;
+            let appending = self.store.append(group.clone()).instrument(spans.group.clone());
+            let appended = tokio::time::timeout_at(give_up, appending).await;
+            let appended = appended.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
             self.metrics.ingest.appended_in(begun.elapsed());
+            self.unanswered = matches!(appended, Err(StoreError::Unavailable(_)));
             match appended {
                 Ok(Appended::Committed { first_seq, append_time, chain }) => {
-                    self.answer(commands, entries, spans, (first_seq, append_time, chain));
-                    return;
+                    self.answer(commands, entries, spans, group, (first_seq, append_time, chain));
+                    return Ok(());
                 }
                 Ok(Appended::Refused(verdicts)) => {
                     commands = self.refuse(commands, &verdicts);
                     if commands.is_empty() {
-                        return;
+                        return Ok(());
                     }
                     (group, entries) = self.encode(&commands);
                 }
                 Err(StoreError::EpochChanged(epoch)) => {
-                    self.epoch = epoch;
-                    return self.refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    self.refuse_all(commands, &IngestError::EpochChanged(epoch));
+                    return Ok(());
                 }
                 Err(error) => {
                     attempt += 1;
@@ -198,9 +211,10 @@ impl Writer {
                         tracing::warn!(%error, attempt, "an append has an unknown outcome; sending it again");
                     });
                     self.metrics.tape.store_failed("append");
-                    if attempt == ATTEMPTS {
+                    if attempt == ATTEMPTS || Instant::now() >= give_up {
                         self.metrics.ingest.given_up();
-                        return self.refuse_all(commands, &IngestError::Unavailable);
+                        self.refuse_all(commands, &IngestError::Unavailable);
+                        return Err(Unanswered);
                     }
                     self.metrics.ingest.retried();
                     let wait = FIRST_WAIT * 2u32.pow(attempt);
@@ -212,7 +226,7 @@ impl Writer {
 
     /// The group's segment, and its entries with positions counted from zero.
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
-        let (backfill, run) = commands[0].kind();
+        let (epoch, backfill, run) = commands[0].kind();
         let origin = if backfill { Origin::Backfill } else { Origin::Live };
         let tick_count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
         let mut ticks = Vec::with_capacity(tick_count);
@@ -239,7 +253,7 @@ impl Writer {
         let entries = Entries { ticks, controls };
         let bytes = if entries.is_empty() { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
-            epoch: self.epoch,
+            epoch,
             bytes,
             entry_count: entries.len() as u32,
             tick_count: tick_count as u32,
@@ -256,10 +270,11 @@ impl Writer {
         commands: Vec<Command>,
         mut entries: Entries,
         spans: Spans,
+        group: Group,
         (first_seq, append_time, chain): (u64, UnixNanos, Chain),
     ) {
         let entry_count = entries.len() as u32;
-        let backfill = commands[0].submission.backfill;
+        let Group { epoch, backfill, bytes, .. } = group;
         let traced = spans.traced(&commands);
         // The append has ended; what follows is the batches' own.
         drop(spans);
@@ -272,7 +287,7 @@ impl Writer {
             for (log_seq, _) in &mut entries.controls {
                 *log_seq += first_seq;
             }
-            let (epoch, encodings) = (self.epoch, Encodings::default());
+            let encodings = Encodings::default();
             let block =
                 Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings };
             if !backfill {
@@ -280,17 +295,18 @@ impl Writer {
                 metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));
             }
             self.bus.announce(Announcement {
-                epoch: self.epoch,
+                epoch,
                 first_seq,
                 last_seq: block.last_seq(),
                 block: Some(Arc::new(block)),
+                bytes: Some(bytes),
             });
         }
         let mut position = first_seq - 1;
         let now = self.clock.now().nanos();
         for command in commands {
             position += command.submission.batch.entry_count() as u64;
-            let cursor = Cursor { epoch: self.epoch, position };
+            let cursor = Cursor { epoch, position };
             metrics.acknowledged(now - command.received.nanos());
             if let Sender::Run { progress, .. } = &command.submission.sender {
                 counts::stored(&self.metrics.imports, progress);
@@ -309,7 +325,7 @@ impl Writer {
                     continue;
                 }
                 Verdict::Duplicate { last_seq } => {
-                    Ok(Receipt { cursor: Cursor { epoch: self.epoch, position: last_seq }, duplicate: true })
+                    Ok(Receipt { cursor: Cursor { epoch: command.epoch, position: last_seq }, duplicate: true })
                 }
                 Verdict::OutOfOrder { expected } => Err(IngestError::OutOfOrder { expected }),
                 Verdict::Conflict => Err(IngestError::Conflict),
@@ -332,6 +348,9 @@ impl Writer {
         }
     }
 }
+
+/// The store did not answer a group.
+struct Unanswered;
 
 /// A status whose source gives no time changed when it was received.
 fn stamped(mut control: Control, received: UnixNanos) -> Control {

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
-use crate::tape::{Follower, Hub, NewestTicks, Registry, View};
+use crate::tape::{Follower, Hub, Lineage, NewestTicks, Registry, View};
 use session::Delivery;
 use snapshot::Snapshot;
 
@@ -164,13 +164,15 @@ pub struct ReplayWindow {
     pub newest: Option<Edge>,
 }
 
-/// Where subscriptions come from.
+/// Where subscriptions to one epoch of the log come from.
 #[derive(Clone, Debug)]
 pub struct Live {
     /// The newest blocks.
     pub hub: Arc<Hub>,
     /// The truth.
     pub store: Arc<dyn Store>,
+    /// The log's epochs.
+    pub lineage: Arc<Lineage>,
     /// Names of instruments.
     pub registry: Arc<Registry>,
     /// What snapshots are read from.
@@ -214,7 +216,7 @@ impl Live {
                 let selectors = &subscription.selectors;
                 let snapshot = Snapshot::new(view, self.newest.clone(), &mut matcher, selectors, &self.registry);
                 let at = snapshot.view.cursor();
-                let head = self.store.head().await?;
+                let head = self.head().await?;
                 (Found { asked: at, after: at, not_before: UnixNanos::MIN, head }, Some(snapshot))
             }
         };
@@ -247,7 +249,6 @@ impl Live {
         };
         Ok(Session {
             follower: Follower::new(self.hub.clone(), self.store.clone(), after, STEP_BYTES),
-            store: self.store.clone(),
             matcher,
             clock: self.clock.clone(),
             draining: self.draining.clone(),
@@ -274,16 +275,17 @@ impl Live {
         let (asked, not_before, head, expired) = match subscription.start {
             Start::Snapshot => return Ok(None),
             Start::Live => {
-                let head = self.store.head().await?;
+                let head = self.head().await?;
                 (self.hub.head().cursor(), UnixNanos::MIN, head, false)
             }
             Start::After(cursor) => {
-                let head = self.store.head().await?;
-                let asked = start::resolve(&*self.store, &head, cursor).await?;
+                let head = self.head().await?;
+                let asked = start::resolve(&self.lineage, &head, cursor)?;
                 (asked, UnixNanos::MIN, head, asked.position + 1 < head.oldest)
             }
             Start::Since(time) => {
                 let start::Since { head, after, expired } = start::since(&*self.store, time).await?;
+                self.follows(&head)?;
                 // Nobody knows which of the entries that are gone are of that time: at most all of them.
                 let position = if expired { 0 } else { after };
                 (Cursor { epoch: head.epoch, position }, time, head, expired)
@@ -298,15 +300,29 @@ impl Live {
         Ok(Some(Found { asked, after, not_before, head }))
     }
 
+    /// Where the store's log ends.
+    async fn head(&self) -> Result<LogHead, LiveError> {
+        let head = self.store.head().await?;
+        self.follows(&head)?;
+        Ok(head)
+    }
+
+    /// Another replica may know already what this one learns in a moment: its cursors must not be refused meanwhile.
+    fn follows(&self, head: &LogHead) -> Result<(), LiveError> {
+        if head.epoch != self.hub.head().epoch {
+            return Err(StoreError::Unavailable("this replica has not begun the log's new epoch yet".into()).into());
+        }
+        Ok(())
+    }
+
     /// How far cursors reach.
     pub async fn window(&self) -> Result<ReplayWindow, LiveError> {
-        let epochs = self.store.epochs().await?;
         let oldest = self.store.position_at(UnixNanos::MIN).await?;
-        let head = self.store.head().await?;
+        let head = self.head().await?;
         let edge = |position, append_time| Edge { cursor: Cursor { epoch: head.epoch, position }, append_time };
         Ok(ReplayWindow {
             epoch: head.epoch,
-            fork: start::fork(&epochs, head.epoch),
+            fork: self.lineage.fork(),
             oldest: oldest.map(|oldest| edge(oldest.first_seq, oldest.append_time)),
             newest: (head.position > 0).then(|| edge(head.position, head.append_time)),
         })

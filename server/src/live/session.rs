@@ -18,7 +18,6 @@ use super::start::mid_stream;
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
 use crate::metrics::{Metrics, ReaderMark};
-use crate::store::Store;
 use crate::tape::follower::Step;
 use crate::tape::{FollowError, Follower};
 use crate::trace;
@@ -79,7 +78,6 @@ pub(super) struct Heartbeat {
 #[derive(Debug)]
 pub struct Session {
     pub(super) follower: Follower,
-    pub(super) store: Arc<dyn Store>,
     pub(super) matcher: Matcher,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) draining: CancellationToken,
@@ -349,7 +347,7 @@ impl Session {
                 self.miss(oldest);
                 Ok(())
             }
-            Err(FollowError::EpochChanged { head }) => Err(mid_stream(&*self.store, &head, self.done).await),
+            Err(FollowError::EpochChanged { head, lineage }) => Err(mid_stream(&lineage, &head, self.done)),
             Err(FollowError::Store(error)) => Err(error.into()),
         }
     }

@@ -1,55 +1,25 @@
 //! Where a stream begins, and what becomes of positions of other logs.
 
 use super::{LiveError, LogFacts};
-use crate::domain::{Cursor, Epoch, UnixNanos};
-use crate::store::{EpochStart, LogHead, Store, StoreError};
+use crate::domain::{Cursor, UnixNanos};
+use crate::store::{LogHead, Store, StoreError};
+use crate::tape::Lineage;
 
-/// Where the current log has a position of any log, if it shares that position with it.
-///
-/// A log shares with its parent what lies at or below its fork; with its grandparent what lies at or below both forks.
-/// `epochs` has the newest first.
-pub(super) fn shared(epochs: &[EpochStart], head: &LogHead, cursor: Cursor) -> Option<Cursor> {
-    let mut epoch = head.epoch;
-    let mut limit = head.position;
-    loop {
-        if cursor.epoch == epoch {
-            return (cursor.position <= limit).then_some(Cursor { epoch: head.epoch, position: cursor.position });
-        }
-        let start = epochs.iter().find(|start| start.epoch == epoch)?;
-        epoch = start.parent?;
-        limit = limit.min(start.fork);
-    }
-}
-
-/// What is known about the current log, for those whose position is not in it.
-pub(super) fn facts(epochs: &[EpochStart], head: &LogHead) -> LogFacts {
+/// What is known about a log, for those whose position is not in it.
+fn facts(lineage: &Lineage, head: &LogHead) -> LogFacts {
     let at = |position| Cursor { epoch: head.epoch, position };
-    LogFacts {
-        epoch: head.epoch,
-        fork: fork(epochs, head.epoch),
-        oldest: at(head.oldest - 1),
-        newest: at(head.position),
-    }
+    LogFacts { epoch: head.epoch, fork: lineage.fork(), oldest: at(head.oldest - 1), newest: at(head.position) }
 }
 
-/// The parent of a log, and the last position that it shares with it.
-pub(super) fn fork(epochs: &[EpochStart], epoch: Epoch) -> Option<(Epoch, u64)> {
-    let start = epochs.iter().find(|start| start.epoch == epoch)?;
-    start.parent.map(|parent| (parent, start.fork))
-}
-
-/// The position of a cursor in the current log, or why it has none.
-pub(super) async fn resolve(store: &dyn Store, head: &LogHead, cursor: Cursor) -> Result<Cursor, LiveError> {
-    if cursor.epoch == head.epoch && cursor.position <= head.position {
-        return Ok(cursor);
-    }
-    let epochs = store.epochs().await?;
-    shared(&epochs, head, cursor).ok_or_else(|| LiveError::EpochChanged(facts(&epochs, head)))
+/// The position of a cursor in a log, or why it has none.
+pub(super) fn resolve(lineage: &Lineage, head: &LogHead, cursor: Cursor) -> Result<Cursor, LiveError> {
+    let carried = lineage.carry(cursor).filter(|carried| carried.position <= head.position);
+    carried.ok_or_else(|| LiveError::EpochChanged(facts(lineage, head)))
 }
 
 /// Why a stream ends whose log became another one: it can go on in the new one, or it cannot.
-pub(super) async fn mid_stream(store: &dyn Store, head: &LogHead, done: Cursor) -> LiveError {
-    match resolve(store, head, done).await {
+pub(super) fn mid_stream(lineage: &Lineage, head: &LogHead, done: Cursor) -> LiveError {
+    match resolve(lineage, head, done) {
         Ok(_) => LiveError::EpochRenewed,
         Err(error) => error,
     }

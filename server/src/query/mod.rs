@@ -32,10 +32,10 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::domain::{Clock, Cursor, InstrumentId};
+use crate::domain::{Clock, Cursor, Epoch, InstrumentId};
 use crate::metrics::Metrics;
 use crate::store::{Store, StoreError};
-use crate::tape::{Registry, View};
+use crate::tape::{Lineage, Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
 pub use cache::{ChunkCache, ChunkError, Held};
@@ -67,9 +67,11 @@ pub enum ViewError {
     EpochChanged {
         /// This server's log and the position of its view.
         current: Cursor,
+        /// The log that it forked from, and the last position that they share.
+        fork: Option<(Epoch, u64)>,
     },
-    /// No more views come: the server stops.
-    #[error("the server stops")]
+    /// No more views come: the server stops, or its log is another one now.
+    #[error("the server stops, or begins another epoch")]
     Stopping,
 }
 
@@ -81,6 +83,8 @@ pub struct Query {
     store: Arc<dyn Store>,
     chunks: ChunkCache,
     clock: Arc<dyn Clock>,
+    /// The epochs before this one, where there can be any.
+    lineage: Option<Arc<Lineage>>,
 }
 
 impl Query {
@@ -93,7 +97,13 @@ impl Query {
         cache_bytes: u64,
         metrics: Metrics,
     ) -> Query {
-        Query { views, registry, chunks: ChunkCache::new(store.clone(), cache_bytes, metrics), store, clock }
+        let chunks = ChunkCache::new(store.clone(), cache_bytes, metrics);
+        Query { views, registry, store, chunks, clock, lineage: None }
+    }
+
+    /// Takes cursors of these epochs too, as far as nothing up to them was lost.
+    pub fn descending(self, lineage: Arc<Lineage>) -> Query {
+        Query { lineage: Some(lineage), ..self }
     }
 
     /// The chunks at hand.
@@ -115,12 +125,21 @@ impl Query {
     }
 
     #[tracing::instrument(level = "debug", name = "wait for view", skip_all, fields(tapefeed.log_seq = cursor.position))]
-    async fn view_at(&self, cursor: Cursor) -> Result<Arc<View>, ViewError> {
+    async fn view_at(&self, mut cursor: Cursor) -> Result<Arc<View>, ViewError> {
         let mut views = self.views.clone();
         loop {
             let view = views.borrow_and_update().clone();
             if view.epoch() != cursor.epoch {
-                return Err(ViewError::EpochChanged { current: view.cursor() });
+                let lineage = self.lineage.as_deref();
+                let Some(carried) = lineage.and_then(|lineage| lineage.carry(cursor)) else {
+                    if lineage.is_some() && !matches!(self.store.head().await, Ok(head) if head.epoch == view.epoch()) {
+                        // Another replica may know already what this one learns in a moment.
+                        return Err(ViewError::Stopping);
+                    }
+                    let fork = lineage.and_then(Lineage::fork);
+                    return Err(ViewError::EpochChanged { current: view.cursor(), fork });
+                };
+                cursor = carried;
             }
             if view.position() >= cursor.position {
                 return Ok(view);

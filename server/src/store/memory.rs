@@ -8,6 +8,7 @@ mod state;
 use std::ops::{Bound, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,11 +17,12 @@ use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner,
-    RunRequest, RunState, Store, StoreError, Swept, Verdict,
+    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId,
+    RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{
-    Clock, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+    Clock, Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol,
+    UnixNanos, Venue,
 };
 use state::State;
 
@@ -32,6 +34,10 @@ pub struct MemoryStore {
     faults: Faults,
     closed: AtomicBool,
 }
+
+/// A copy of everything at one moment.
+#[derive(Debug)]
+pub struct Standby(Box<State>);
 
 #[derive(Debug)]
 struct Data {
@@ -62,6 +68,22 @@ impl MemoryStore {
             faults: self.faults.clone(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    /// What a standby has now.
+    pub fn standby(&self) -> Standby {
+        Standby(Box::new(self.data.state.lock().expect("no code panics while it holds the state").clone()))
+    }
+
+    /// A standby takes the place of the store: what was committed after its copy was taken is lost, for all handles.
+    /// With an epoch, the new primary begins it in its first transaction; without, nobody notices yet.
+    pub async fn promote(&self, standby: Standby, epoch: Option<Epoch>) {
+        let _writing = self.data.writing.lock().await;
+        let mut state = *standby.0;
+        if let Some(epoch) = epoch {
+            state.begin_epoch(epoch, u64::MAX, self.clock.now());
+        }
+        *self.data.state.lock().expect("no code panics while it holds the state") = state;
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
@@ -271,7 +293,28 @@ impl Store for MemoryStore {
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
         let _writing = self.data.writing.lock().await;
         let now = self.clock.now();
-        Ok(self.state()?.renew_epoch(epoch, now))
+        Ok(self.state()?.begin_epoch(epoch, u64::MAX, now))
+    }
+
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        let _writing = self.data.writing.lock().await;
+        let now = self.clock.now();
+        let mut state = self.state()?;
+        if state.head.epoch != common.epoch {
+            return Ok(state.head);
+        }
+        Ok(state.begin_epoch(epoch, common.position, now))
+    }
+
+    async fn lead(&self, replica: ReplicaId, lease: Duration) -> Result<bool, StoreError> {
+        let _writing = self.data.writing.lock().await;
+        let now = self.clock.now();
+        let mut state = self.state()?;
+        if state.leader.is_some_and(|(leader, until)| leader != replica && now < until) {
+            return Ok(false);
+        }
+        state.leader = Some((replica, now.saturating_add(lease)));
+        Ok(true)
     }
 
     async fn close(&self) {

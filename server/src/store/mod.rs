@@ -16,7 +16,7 @@ mod retention;
 mod run;
 mod sqlite;
 
-pub use memory::MemoryStore;
+pub use memory::{MemoryStore, Standby};
 pub use run::{
     Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest,
     RunState,
@@ -31,8 +31,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::domain::{
-    Epoch, Instrument, InstrumentDetails, InstrumentId, Published, PublishedBar, PublishedBarKey, Symbol, UnixNanos,
-    Venue,
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, Published, PublishedBar, PublishedBarKey, Symbol,
+    UnixNanos, Venue,
 };
 
 /// Links a segment to everything before it: the first 16 bytes of SHA-256 over the predecessor's chain, the epoch,
@@ -314,6 +314,9 @@ pub struct NewChunk {
 /// A change of the set of chunks, stored all or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestChange {
+    /// The log that the change was computed from; any other refuses it with [`StoreError::EpochChanged`]. `None` where
+    /// the caller knows that there is but one.
+    pub epoch: Option<Epoch>,
     /// The version that the change was computed from; any other refuses it.
     pub expected_version: u64,
     /// New chunks.
@@ -360,6 +363,10 @@ pub struct ManifestDelta {
     /// Compaction positions that changed since, by instrument.
     pub compacted: Vec<(InstrumentId, u64)>,
 }
+
+/// Names a replica for as long as its process lives. Random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ReplicaId(pub u64);
 
 /// Where an epoch began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -492,6 +499,24 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Begins a new epoch after the current head, for restores and copied files. Every claim of a producer ends. The
     /// current epoch itself changes nothing.
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError>;
+
+    /// Begins a new epoch because the log lost what followers of `common.epoch` saw behind `common`: a standby without
+    /// the newest commits was promoted, or an older copy was put in place. The new epoch shares with its parent what
+    /// lies at or below both `common` and the head. Every claim of a producer ends.
+    ///
+    /// When the current epoch is not `common.epoch`, another replica was first, and nothing happens. Like every write
+    /// one transaction under the lock of the head row; the answer is the head after it.
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError>;
+
+    /// Takes or prolongs the lease of the store's upkeep (compaction and sweeps) for a replica: true while it holds it,
+    /// false while another does. The lease only saves work, because every commit of the manifest is compare-and-set;
+    /// it moves when its holder has not prolonged it in time. A store of a single process has nobody to share with.
+    ///
+    /// For Postgres: `pg_try_advisory_lock` on a connection of its own, which its server drops with the connection, or
+    /// a row with the holder and an end by the database's clock.
+    async fn lead(&self, _replica: ReplicaId, _lease: Duration) -> Result<bool, StoreError> {
+        Ok(true)
+    }
 
     /// Finishes what can be finished (SQLite: a checkpoint) and closes. Later calls fail.
     async fn close(&self);

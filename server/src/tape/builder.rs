@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
 use super::{ChunkHeader, Chunks, FollowError, Follower, View};
+use crate::bus::ManifestNews;
 use crate::domain::statistics::Statistics;
 use crate::domain::{Block, Cursor, InstrumentId, Tick};
 use crate::metrics::Metrics;
@@ -16,6 +17,12 @@ use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 
 /// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
 const STEPS_PER_VIEW: usize = 64;
+
+/// Where a position is looked for that the log no longer reaches back to.
+const BEHIND: &str = "segments before the oldest";
+
+/// How often the manifest is looked at for commits of other replicas that the bus did not tell.
+const MANIFEST_POLL: Duration = Duration::from_secs(2);
 
 /// Memory of blocks that one step takes at most, beyond its first block.
 const STEP_BYTES: usize = 8 << 20;
@@ -33,11 +40,14 @@ pub struct Builder {
     places: HashMap<ChunkId, (InstrumentId, bool)>,
     sender: watch::Sender<Arc<View>>,
     manifest_changed: Arc<Notify>,
+    /// What the bus tells of commits of the manifest by other replicas.
+    manifests: watch::Receiver<Option<ManifestNews>>,
     metrics: Metrics,
 }
 
 impl Builder {
-    /// Reads the manifest and the log from its hot floor, and publishes the first view at the head of the log.
+    /// Reads the manifest and the log from its hot floor, and publishes the first view. It has reached the hub's head,
+    /// and whatever the chunks hold; the hub must be fed meanwhile if other replicas compact.
     pub async fn open(
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
@@ -53,11 +63,14 @@ impl Builder {
             places: HashMap::new(),
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
             manifest_changed,
+            // Without a sender this branch of the loop sleeps: other replicas are found by looking.
+            manifests: watch::channel(None).1,
             metrics,
         };
         builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
+        let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
         builder.adopt(delta)?;
-        while builder.follower.position().position < builder.follower.head().position {
+        while builder.follower.position().position < builder.follower.head().position.max(reach) {
             let step = builder.follower.next().await.map_err(not_followed)?;
             builder.apply(&step.blocks);
         }
@@ -65,18 +78,44 @@ impl Builder {
         Ok(builder)
     }
 
+    /// Hears of other replicas' commits from a bus, too.
+    pub fn hearing(self, manifests: watch::Receiver<Option<ManifestNews>>) -> Builder {
+        Builder { manifests, ..self }
+    }
+
     /// The views, from the first complete one.
     pub fn views(&self) -> watch::Receiver<Arc<View>> {
         self.sender.subscribe()
     }
 
-    /// Publishes views until `stop` is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
+    /// Publishes views until `stop` is cancelled. Ends by itself when it can never go on: the log no longer reaches
+    /// back to where the view stands.
+    pub async fn run(self, stop: CancellationToken) {
+        // A view under construction is worth nothing to anybody else, so it may be dropped at any point.
+        let _: Option<()> = stop.run_until_cancelled(self.build()).await;
+    }
+
+    async fn build(mut self) {
         let manifest_changed = self.manifest_changed.clone();
+        let mut poll = tokio::time::interval(MANIFEST_POLL);
+        poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let outcome = tokio::select! {
-                () = stop.cancelled() => return,
                 () = manifest_changed.notified() => self.refresh_manifest().await,
+                Ok(()) = self.manifests.changed() => {
+                    let news = *self.manifests.borrow_and_update();
+                    let known = (self.view.epoch(), self.view.manifest_version());
+                    match news {
+                        Some(news) if news.epoch == known.0 && news.version > known.1 => self.refresh_manifest().await,
+                        _ => continue,
+                    }
+                }
+                _ = poll.tick() => match self.refresh_manifest().await {
+                    Ok(()) => Ok(()),
+                    // The next look comes by itself, and those who read the log tell of the trouble.
+                    Err(StoreError::Unavailable(_) | StoreError::EpochChanged(_)) => continue,
+                    Err(error) => Err(error),
+                },
                 step = self.follower.next() => step.map_err(not_followed).map(|step| {
                     self.apply(&step.blocks);
                     for _ in 1..STEPS_PER_VIEW {
@@ -87,6 +126,11 @@ impl Builder {
             };
             match outcome {
                 Ok(()) => self.publish(),
+                Err(StoreError::EpochChanged(_)) => {
+                    // The feeder finds out too, and this builder ends with the epoch. Its last view stays until then.
+                    return std::future::pending().await;
+                }
+                Err(StoreError::Corrupt { table: BEHIND, .. }) => return,
                 Err(error) => {
                     self.metrics.tape.store_failed("view");
                     tracing::error!(%error, "the view stands still");
@@ -122,15 +166,20 @@ impl Builder {
     }
 
     async fn refresh_manifest(&mut self) -> Result<(), StoreError> {
-        let delta = self.store.manifest(self.view.manifest_version()).await?;
+        let known = self.view.manifest_version();
+        let delta = self.store.manifest(known).await?;
         if delta.epoch != self.view.epoch() {
             return Err(StoreError::EpochChanged(delta.epoch));
+        }
+        if delta.since == known && delta.version == known {
+            return Ok(());
         }
         // A chunk may hold ticks that this replica has not followed to yet: first get there.
         let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
         while self.view.position() < reach {
             let step = self.follower.next().await.map_err(not_followed)?;
             self.apply(&step.blocks);
+            self.publish();
         }
         self.adopt(delta)
     }
@@ -211,11 +260,11 @@ fn header(row: &ChunkRow) -> Result<ChunkHeader, StoreError> {
 fn not_followed(error: FollowError) -> StoreError {
     match error {
         FollowError::Store(error) => error,
-        FollowError::EpochChanged { head } => StoreError::EpochChanged(head.epoch),
+        FollowError::EpochChanged { head, .. } => StoreError::EpochChanged(head.epoch),
         FollowError::Expired { oldest, .. } => StoreError::Corrupt {
-            table: "segments",
+            table: BEHIND,
             row: oldest.to_string(),
-            problem: "the log begins after its hot floor".into(),
+            problem: "the log begins after what is to be read of it".into(),
         },
     }
 }

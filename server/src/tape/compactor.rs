@@ -14,11 +14,14 @@ use tracing::Instrument as _;
 
 use super::merge::{self, Rewrite};
 use super::{ChunkHeader, Holding, View};
+use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::statistics::Statistics;
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
-use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, Retention, Store, StoreError};
+use crate::store::{
+    ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError,
+};
 
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
 const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
@@ -68,6 +71,12 @@ impl Default for Policy {
     }
 }
 
+/// How long one replica has the upkeep to itself without prolonging it.
+const LEASE: Duration = Duration::from_secs(10);
+
+/// How often the lease is prolonged, or asked for.
+const LEASE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// How long the bytes of dropped chunks stay for queries that still read them.
 const CHUNK_GRACE: Duration = Duration::from_secs(600);
 
@@ -92,6 +101,18 @@ pub struct Compactor {
     started: UnixNanos,
     swept: UnixNanos,
     metrics: Metrics,
+    /// Who shares the work, and how they are told of it.
+    sharing: Option<Sharing>,
+}
+
+/// Several replicas over one store.
+#[derive(Debug)]
+struct Sharing {
+    replica: ReplicaId,
+    bus: Arc<dyn Bus>,
+    /// Whether this replica has the lease, as far as it knows, and when it asks again.
+    leads: bool,
+    ask: UnixNanos,
 }
 
 /// An instrument, what it holds, and how many of its hot ticks are cut.
@@ -126,8 +147,15 @@ impl Compactor {
             tidy_due: UnixNanos::MIN,
             started,
             swept: started,
+            sharing: None,
             metrics,
         }
+    }
+
+    /// A compactor that works only while it has the store's lease, and tells others of its commits.
+    pub fn shared(mut self, replica: ReplicaId, bus: Arc<dyn Bus>) -> Compactor {
+        self.sharing = Some(Sharing { replica, bus, leads: false, ask: UnixNanos::MIN });
+        self
     }
 
     /// Compacts until `stop` is cancelled.
@@ -161,6 +189,9 @@ impl Compactor {
         let view = self.views.borrow_and_update().clone();
         let now = self.clock.now();
         self.marks.push_back((view.position(), now));
+        if !self.leads(now).await? {
+            return Ok(false);
+        }
         let aged = self.aged_position(&view, now).await?;
         // Before the cuts: under steady load there is always something to cut, and retention must not wait for quiet.
         if now >= self.swept.saturating_add(self.policy.sweep_interval) {
@@ -174,6 +205,19 @@ impl Compactor {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Whether the work is this replica's. A wrong yes wastes work: the manifest takes one of two commits.
+    async fn leads(&mut self, now: UnixNanos) -> Result<bool, StoreError> {
+        let Some(sharing) = &mut self.sharing else {
+            return Ok(true);
+        };
+        if now >= sharing.ask {
+            sharing.leads = false;
+            sharing.leads = self.store.lead(sharing.replica, LEASE).await?;
+            sharing.ask = now.saturating_add(LEASE_INTERVAL);
+        }
+        Ok(sharing.leads)
     }
 
     /// Hot ticks up to here are cut whether or not they fill a chunk.
@@ -243,7 +287,11 @@ impl Compactor {
         })
         .await
         .map_err(|error| StoreError::Unavailable(error.to_string()))??;
-        let mut change = ManifestChange { expected_version: view.manifest_version(), ..ManifestChange::default() };
+        let mut change = ManifestChange {
+            epoch: Some(view.epoch()),
+            expected_version: view.manifest_version(),
+            ..ManifestChange::default()
+        };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
         let mut cuts = Vec::new();
         for (instrument, day, cut) in days.into_iter().flatten() {
@@ -325,6 +373,7 @@ impl Compactor {
                 .await
                 .map_err(|error| StoreError::Unavailable(error.to_string()))??;
                 let change = ManifestChange {
+                    epoch: Some(view.epoch()),
                     expected_version: view.manifest_version(),
                     added,
                     dropped,
@@ -340,11 +389,17 @@ impl Compactor {
 
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
     async fn commit(&mut self, change: ManifestChange) -> Result<bool, StoreError> {
+        let epoch = self.views.borrow().epoch();
         let ticks = change.added.iter().map(|chunk| u64::from(chunk.row.tick_count)).sum();
         let outcome = self.store.commit_manifest(change).await;
         self.manifest_changed.notify_one();
         let (version, committed) = match outcome? {
-            ManifestCommit::Committed { version } => (version, true),
+            ManifestCommit::Committed { version } => {
+                if let Some(Sharing { bus, .. }) = &self.sharing {
+                    bus.announce_manifest(ManifestNews { epoch, version });
+                }
+                (version, true)
+            }
             ManifestCommit::Conflict { version } => (version, false),
         };
         if committed {

@@ -3,15 +3,20 @@
 //! One loop, no special case: behind the hub means read the store, at the head means wait.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::hub::{Head, Held, Hub, decode};
+use super::Lineage;
+use super::hub::{Head, Held, Hub, Successor, decode};
 use crate::domain::{Block, Cursor};
 use crate::store::{LogHead, Store, StoreError};
 
 /// How many times the bytes of a stored segment its ticks take in memory, roughly.
 const UNPACKED: usize = 8;
+
+/// How long a store that does not answer is left alone.
+const RETRY_WAIT: Duration = Duration::from_millis(250);
 
 /// Why the log cannot be followed from a position.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +29,13 @@ pub enum FollowError {
         /// The log's head.
         head: LogHead,
     },
-    /// The position belongs to another log, or lies above the head.
+    /// The log is another one than the position's, or ends below it.
     #[error("the position belongs to another log")]
     EpochChanged {
         /// The log's head.
         head: LogHead,
+        /// Its epochs: they tell which positions of other logs it shares.
+        lineage: Lineage,
     },
     /// The store cannot be read.
     #[error(transparent)]
@@ -98,7 +105,8 @@ impl Follower {
         Some(Step { blocks, from_log: false, lag_bytes })
     }
 
-    /// The next entries; waits at the head. A call that is dropped has returned nothing and lost nothing.
+    /// The next entries; waits at the head, and for a store that does not answer. A call that is dropped has returned
+    /// nothing and lost nothing.
     pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
             self.head.borrow_and_update();
@@ -111,11 +119,20 @@ impl Follower {
                     // The hub keeps the sender, so the channel cannot close while it is held here.
                     let _ = self.head.changed().await;
                 }
-                Held::Behind => {
-                    if let Some(step) = self.read_log().await? {
-                        return Ok(step);
-                    }
+                Held::Over(successor) => {
+                    let Successor { head, lineage } = &*successor;
+                    return Err(FollowError::EpochChanged { head: *head, lineage: lineage.clone() });
                 }
+                Held::Behind => match self.read_log().await {
+                    Ok(Some(step)) => return Ok(step),
+                    Ok(None) => (),
+                    // Who lags is late, not wrong: the stream stays, and goes on when the store answers again.
+                    Err(FollowError::Store(StoreError::Unavailable(problem))) => {
+                        tracing::debug!(%problem, "a reader behind the hub waits for the store");
+                        tokio::time::sleep(RETRY_WAIT).await;
+                    }
+                    Err(error) => return Err(error),
+                },
                 Held::Foreign => {
                     let head = self.store.head().await?;
                     if head.epoch == self.position.epoch && head.position >= self.position.position {
@@ -123,9 +140,17 @@ impl Follower {
                         let _ = self.head.changed().await;
                         continue;
                     }
-                    return Err(FollowError::EpochChanged { head });
+                    return Err(self.changed(head).await);
                 }
             }
+        }
+    }
+
+    /// Says that the store's log is another one.
+    async fn changed(&self, head: LogHead) -> FollowError {
+        match Lineage::load(&*self.store).await {
+            Ok(lineage) => FollowError::EpochChanged { head, lineage },
+            Err(error) => error.into(),
         }
     }
 
@@ -133,7 +158,7 @@ impl Follower {
         let page = self.store.segments(self.position.position, self.step_bytes / UNPACKED).await?;
         let head = page.head;
         if head.epoch != self.position.epoch {
-            return Err(FollowError::EpochChanged { head });
+            return Err(self.changed(head).await);
         }
         if head.oldest > self.position.position + 1 {
             return Err(FollowError::Expired { oldest: head.oldest, head });
@@ -142,7 +167,7 @@ impl Follower {
         // What the hub has not reached is left to it: it sees to it that the instruments are known first.
         let reached = self.hub.head().position;
         for segment in page.segments.iter().take_while(|segment| segment.last_seq() <= reached) {
-            blocks.push(decode(segment)?);
+            blocks.push(decode(segment, head.epoch)?);
         }
         let Some(last) = blocks.last() else {
             return Ok(None);

@@ -1,31 +1,18 @@
 //! The newest blocks of the log, contiguous by position.
 //!
-//! The hub listens to the bus and keeps what it brings in order. What the bus does not bring is read from the store:
-//! a hole waits 10 ms for the missing announcement, silence is checked against the store's head every 250 ms. So the
-//! bus may lose, repeat or reorder, and whoever follows the hub still sees exactly the log.
+//! One task feeds it ([`super::feeder`]); whoever follows the log reads it. A hub belongs to one epoch: when the log goes
+//! on as another one, the hub is over, and so is whoever followed it.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
-use super::Registry;
-use crate::bus::Announcement;
-use crate::domain::{Block, Cursor, Epoch, InstrumentId, UnixNanos};
-use crate::metrics::Metrics;
-use crate::store::{LogHead, Segment, Store, StoreError};
-
-/// How long a hole waits for its announcement before the store is read.
-const REORDER_WAIT: Duration = Duration::from_millis(10);
-
-/// How long the bus may be silent before the store's head is compared.
-const SILENCE: Duration = Duration::from_millis(250);
-
-/// Announcements that wait for a hole before them; more are forgotten and read from the store.
-const REORDER_LIMIT: usize = 64;
+use super::{Lineage, trail::Trail};
+use crate::domain::{Block, Cursor, Epoch, UnixNanos};
+use crate::store::{Chain, LogHead, Segment, Store, StoreError};
 
 /// Bytes of segments that one reading of the store brings at most, beyond its first segment.
 pub(super) const READ_BYTES: usize = 1 << 20;
@@ -43,6 +30,8 @@ pub struct Head {
     pub epoch: Epoch,
     /// The last position.
     pub position: u64,
+    /// The chain of the last segment: two logs that agree in it agree in everything up to it.
+    pub chain: Chain,
     /// When it was appended.
     pub append_time: UnixNanos,
 }
@@ -70,6 +59,17 @@ pub enum Held {
     Behind,
     /// The position belongs to another log, or lies above the head.
     Foreign,
+    /// The log goes on as another one.
+    Over(Arc<Successor>),
+}
+
+/// The log that took the place of a hub's.
+#[derive(Debug)]
+pub struct Successor {
+    /// Its head when it was found.
+    pub head: LogHead,
+    /// Its epochs.
+    pub lineage: Lineage,
 }
 
 /// The newest blocks, bounded by bytes. Shared; one task feeds it.
@@ -78,10 +78,12 @@ pub struct Hub {
     /// Guards the ring and the head that belongs to it. Never held across an await.
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
+    /// Set once, before the watchers of the head are woken for the last time.
+    over: OnceLock<Arc<Successor>>,
     /// The store's head as it was last read, and when. Held while it is read, so that many who ask read it once.
     confirmed: tokio::sync::Mutex<Option<(Instant, LogHead)>>,
     /// Wakes the feeder, because the store has more than the hub.
-    behind: Notify,
+    pub(super) behind: Notify,
 }
 
 #[derive(Debug)]
@@ -92,16 +94,20 @@ struct Ring {
     pushed: u64,
     bytes: usize,
     byte_limit: usize,
+    trail: Trail,
 }
 
 impl Hub {
     /// An empty hub at the store's head.
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
-        let ring = Ring { blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit };
-        let head = Head { epoch: head.epoch, position: head.position, append_time: head.append_time };
+        let LogHead { epoch, position, chain, append_time, .. } = *head;
+        let trail = Trail::beginning(position, chain);
+        let ring = Ring { blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit, trail };
+        let head = Head { epoch, position, chain, append_time };
         Hub {
             ring: Mutex::new(ring),
             head: watch::Sender::new(head),
+            over: OnceLock::new(),
             confirmed: tokio::sync::Mutex::default(),
             behind: Notify::new(),
         }
@@ -138,11 +144,14 @@ impl Hub {
 
     /// Whether the hub has everything after a position.
     pub fn reaches(&self, after: Cursor) -> bool {
-        !matches!(self.read(after, 0), Held::Behind | Held::Foreign)
+        !matches!(self.read(after, 0), Held::Behind | Held::Foreign | Held::Over(_))
     }
 
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
     pub fn read(&self, after: Cursor, max_bytes: usize) -> Held {
+        if let Some(successor) = self.over.get() {
+            return Held::Over(successor.clone());
+        }
         let ring = self.ring.lock().expect("no holder of the lock panics");
         let head = self.head();
         if after.epoch != head.epoch || after.position > head.position {
@@ -176,9 +185,16 @@ impl Hub {
         (next.first_seq <= position + 1).then_some(next.append_time)
     }
 
-    fn push(&self, block: Arc<Block>) {
+    /// Appends the block that follows the head.
+    pub(super) fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        let head = Head { epoch: block.epoch, position: block.last_seq(), append_time: block.append_time };
+        let head = Head {
+            epoch: self.head().epoch,
+            position: block.last_seq(),
+            chain: block.chain,
+            append_time: block.append_time,
+        };
+        ring.trail.push(head.position, head.chain);
         let (bytes, pushed) = (block.memory(), ring.pushed);
         ring.bytes += bytes;
         ring.pushed += bytes as u64;
@@ -190,18 +206,24 @@ impl Hub {
         self.head.send_replace(head);
     }
 
-    /// Starts over at the head of another log.
-    fn restart(&self, head: &LogHead) {
-        let mut ring = self.ring.lock().expect("no holder of the lock panics");
-        ring.blocks.clear();
-        ring.bytes = 0;
-        self.head.send_replace(Head { epoch: head.epoch, position: head.position, append_time: head.append_time });
+    /// The positions and chains that the hub has passed, for finding out what it shares with another log.
+    pub(super) fn trail(&self) -> Trail {
+        self.ring.lock().expect("no holder of the lock panics").trail.clone()
+    }
+
+    /// Ends the hub and wakes everybody who waits at its head.
+    pub fn end(&self, successor: Successor) {
+        // A second end changes nothing: the first one was true already.
+        let _ = self.over.set(Arc::new(successor));
+        self.head.send_modify(|_| ());
     }
 }
 
-/// Decodes a segment that the store delivered.
-pub(super) fn decode(segment: &Segment) -> Result<Arc<Block>, StoreError> {
-    let place = (segment.epoch, segment.first_seq, segment.entry_count);
+/// Decodes a segment that the store delivered. The block has the name of the log that it is read in: a forked log also
+/// has segments that were stored under the name before, some of them behind the fork, and cursors of that name would not
+/// be good there.
+pub(super) fn decode(segment: &Segment, epoch: Epoch) -> Result<Arc<Block>, StoreError> {
+    let place = (epoch, segment.first_seq, segment.entry_count);
     Block::decode(place, segment.append_time, segment.backfill, segment.chain, &segment.bytes).map(Arc::new).map_err(
         |problem| StoreError::Corrupt {
             table: "segments",
@@ -209,111 +231,4 @@ pub(super) fn decode(segment: &Segment) -> Result<Arc<Block>, StoreError> {
             problem: problem.to_string(),
         },
     )
-}
-
-/// Feeds a hub until it is told to stop.
-#[derive(Debug)]
-pub struct Feeder {
-    /// The hub.
-    pub hub: Arc<Hub>,
-    /// The truth.
-    pub store: Arc<dyn Store>,
-    /// The hint. Subscribe before the hub is made, or the first commits are found only by the check of silence.
-    pub announcements: broadcast::Receiver<Announcement>,
-    /// Learns instruments that other replicas registered.
-    pub registry: Arc<Registry>,
-    /// Counts.
-    pub metrics: Metrics,
-}
-
-impl Feeder {
-    /// Feeds the hub. Ends when `stop` is cancelled.
-    pub async fn run(mut self, stop: CancellationToken) {
-        let mut early: BTreeMap<u64, Announcement> = BTreeMap::new();
-        loop {
-            let patience = if early.is_empty() { SILENCE } else { REORDER_WAIT };
-            let heard = tokio::select! {
-                () = stop.cancelled() => return,
-                heard = tokio::time::timeout(patience, self.announcements.recv()) => Some(heard),
-                () = self.hub.behind.notified() => None,
-            };
-            let heal = match heard {
-                Some(Ok(Ok(announcement))) => {
-                    early.insert(announcement.first_seq, announcement);
-                    early.len() > REORDER_LIMIT
-                }
-                Some(Ok(Err(broadcast::error::RecvError::Lagged(_))) | Err(_)) | None => true,
-                Some(Ok(Err(broadcast::error::RecvError::Closed))) => {
-                    tokio::time::sleep(SILENCE).await;
-                    true
-                }
-            };
-            if self.take_contiguous(&mut early).await && !heal {
-                continue;
-            }
-            if heal {
-                early.clear();
-                if let Err(error) = self.heal().await {
-                    self.metrics.tape.store_failed("follow");
-                    tracing::warn!(%error, "the log cannot be read; live streams wait");
-                    tokio::time::sleep(SILENCE).await;
-                }
-            }
-        }
-    }
-
-    /// Moves early announcements into the hub as far as they follow its head. True when none is left waiting.
-    async fn take_contiguous(&mut self, early: &mut BTreeMap<u64, Announcement>) -> bool {
-        while let Some(entry) = early.first_entry() {
-            let head = self.hub.head();
-            let announcement = entry.get();
-            if announcement.epoch == head.epoch && announcement.last_seq <= head.position {
-                entry.remove();
-                continue;
-            }
-            let follows = announcement.epoch == head.epoch && announcement.first_seq == head.position + 1;
-            let Some(block) = announcement.block.clone().filter(|_| follows) else {
-                return false;
-            };
-            entry.remove();
-            if self.know_instruments(&block).await.is_err() {
-                return false;
-            }
-            self.hub.push(block);
-        }
-        true
-    }
-
-    /// Reads the store from the hub's head to the store's.
-    async fn heal(&mut self) -> Result<(), StoreError> {
-        loop {
-            let head = self.hub.head();
-            let page = self.store.segments(head.position, READ_BYTES).await?;
-            let lost = page.head.position < head.position || page.head.oldest > head.position + 1;
-            if page.head.epoch != head.epoch || lost {
-                tracing::warn!(epoch = %page.head.epoch, position = page.head.position, "the log is another one now");
-                self.hub.restart(&page.head);
-                return Ok(());
-            }
-            if page.segments.is_empty() {
-                return Ok(());
-            }
-            for segment in &page.segments {
-                if segment.first_seq == self.hub.head().position + 1 {
-                    let block = decode(segment)?;
-                    self.know_instruments(&block).await?;
-                    self.hub.push(block);
-                }
-            }
-        }
-    }
-
-    /// Whoever follows the hub may look up every instrument of its blocks.
-    async fn know_instruments(&self, block: &Block) -> Result<(), StoreError> {
-        let greatest = block.entries.ticks.iter().map(|tick| tick.instrument).max();
-        if greatest > Some(InstrumentId(self.registry.len() as u32)) {
-            self.registry.refresh().await?;
-        }
-        Ok(())
-    }
 }

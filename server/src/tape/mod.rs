@@ -2,22 +2,52 @@
 //!
 //! The [`Hub`] holds the newest blocks, contiguous by position; whoever follows the log reads it and, where it lags,
 //! the store. The [`View`] is the immutable picture that queries read: chunk headers and hot ticks at one position.
-//! The [`builder`] makes the next view from the hub and the manifest; the [`compactor`] turns hot ticks into chunks.
+//! The [`feeder`] fills the hub from the bus and the store; the [`builder`] makes the next view from the hub and the
+//! manifest; the [`compactor`] turns hot ticks into chunks. All of it belongs to one epoch, as a [`Tape`]: when the log
+//! goes on as another one, a replica makes another tape and drops this one as a whole.
 
 pub mod builder;
 pub mod chunks;
 pub mod compactor;
+mod current;
+pub mod feeder;
 pub mod follower;
 pub mod hub;
+pub mod latest;
+pub mod lineage;
 mod merge;
 pub mod registry;
+mod trail;
 pub mod view;
 
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::domain::Epoch;
+
 pub use chunks::Chunks;
+pub use current::Current;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
+pub use lineage::Lineage;
 pub use registry::Registry;
 pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
+
+/// What a replica knows of one epoch of the log.
+#[derive(Clone, Debug)]
+pub struct Tape {
+    /// The log.
+    pub epoch: Epoch,
+    /// The epochs before it.
+    pub lineage: Arc<Lineage>,
+    /// Instruments by name and number.
+    pub registry: Arc<Registry>,
+    /// The newest blocks.
+    pub hub: Arc<Hub>,
+    /// The views, newest last.
+    pub views: watch::Receiver<Arc<View>>,
+}
 
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::compactor::{Compactor, Policy};
-use super::hub::Feeder;
-use super::{Follower, Hub, Registry, View, builder::Builder};
-use crate::bus::{Announcement, Bus, LocalBus};
+use super::feeder::Feeder;
+use super::{Current, Follower, Hub, Lineage, Registry, Tape, View, builder::Builder};
+use crate::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{
     Batch, Clock, Cursor, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
@@ -62,6 +62,16 @@ impl Bus for BadBus {
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Announcement> {
         self.inner.subscribe()
     }
+
+    fn announce_manifest(&self, _: ManifestNews) {}
+
+    fn manifests(&self) -> watch::Receiver<Option<ManifestNews>> {
+        self.inner.manifests()
+    }
+
+    fn state(&self) -> BusState {
+        self.inner.state()
+    }
 }
 
 struct Stack {
@@ -85,6 +95,7 @@ impl Stack {
         let feeder = Feeder {
             hub: hub.clone(),
             store: dynamic.clone(),
+            bus: bus.clone(),
             announcements,
             registry: registry.clone(),
             metrics: crate::metrics::Metrics::new(),
@@ -96,23 +107,13 @@ impl Stack {
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
         let policy = Policy::default();
-        let compactor = Compactor::new(
-            dynamic.clone(),
-            views.clone(),
-            changed,
-            clock.clone(),
-            policy,
-            crate::metrics::Metrics::new(),
-        );
-        let writer = Writer {
-            store: dynamic,
-            bus,
-            clock: clock.clone(),
-            random: SmallRng::seed_from_u64(1),
-            epoch: head.epoch,
-            metrics: crate::metrics::Metrics::new(),
-        };
-        let (ingest, _) = writer.start(registry, views.clone(), usize::MAX, stop.clone());
+        let metrics = crate::metrics::Metrics::new();
+        let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
+        let lineage = Arc::new(Lineage::load(&*dynamic).await.unwrap());
+        let tape = Tape { epoch: head.epoch, lineage, registry, hub: hub.clone(), views: views.clone() };
+        let random = SmallRng::seed_from_u64(1);
+        let writer = Writer { store: dynamic, bus, clock: clock.clone(), random, unanswered: false, metrics };
+        let (ingest, _) = writer.start(Current::from(Arc::new(tape)), usize::MAX, stop.clone());
         Stack { store, clock, hub, ingest, views, compactor, stop }
     }
 

@@ -252,6 +252,23 @@ impl View {
         ids.filter_map(|id| self.holding(InstrumentId(id)).map(|holding| (InstrumentId(id), holding)))
     }
 
+    /// Names every instrument whose holding is not the same as in an earlier view. Pages that both share are passed over.
+    pub(super) fn changed_since(&self, earlier: &View, mut name: impl FnMut(InstrumentId)) {
+        for (number, page) in self.pages.iter().enumerate() {
+            let before = earlier.pages.get(number);
+            if before.is_some_and(|before| Arc::ptr_eq(before, page)) {
+                continue;
+            }
+            for (index, holding) in page.iter().enumerate() {
+                let same = before.is_some_and(|before| Arc::ptr_eq(&before[index], holding));
+                let id = InstrumentId((number * PAGE + index + 1) as u32);
+                if !same && self.holding(id).is_some() {
+                    name(id);
+                }
+            }
+        }
+    }
+
     /// Changes one holding of a view under construction.
     pub(super) fn update(&mut self, instrument: InstrumentId, change: impl FnOnce(&mut Holding)) {
         let index = instrument.0.checked_sub(1).expect("instrument ids start at 1") as usize;

@@ -209,6 +209,7 @@ impl Stack {
         let parts = tapefeed_server::replica::Parts {
             store: Arc::new(Stumbling::over(sqlite, plan.clone())),
             bus: Arc::new(LooseBus::new(seed)),
+            prices: None,
             clock,
             seed,
             policy,

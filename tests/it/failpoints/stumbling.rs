@@ -5,20 +5,21 @@
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tapefeed_server::bus::{Announcement, Bus, LocalBus};
+use tapefeed_server::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use tapefeed_server::domain::{
-    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
 };
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
-    RunState, Store, StoreError, Swept,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner,
+    RunRequest, RunState, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -167,6 +168,14 @@ impl Store for Stumbling {
         self.inner.renew_epoch(epoch).await
     }
 
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        self.inner.fork_epoch(epoch, common).await
+    }
+
+    async fn lead(&self, replica: ReplicaId, lease: Duration) -> Result<bool, StoreError> {
+        self.inner.lead(replica, lease).await
+    }
+
     async fn close(&self) {
         self.inner.close().await;
     }
@@ -209,5 +218,19 @@ impl Bus for LooseBus {
 
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Announcement> {
         self.bus.subscribe()
+    }
+
+    fn announce_manifest(&self, news: ManifestNews) {
+        if self.state.lock().expect("no holder of the lock panics").0.random_bool(0.5) {
+            self.bus.announce_manifest(news);
+        }
+    }
+
+    fn manifests(&self) -> tokio::sync::watch::Receiver<Option<ManifestNews>> {
+        self.bus.manifests()
+    }
+
+    fn state(&self) -> BusState {
+        self.bus.state()
     }
 }

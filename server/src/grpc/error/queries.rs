@@ -11,12 +11,9 @@ use super::{EpochFacts, Refusal};
 impl From<ViewError> for Refusal {
     fn from(error: ViewError) -> Refusal {
         match error {
-            ViewError::EpochChanged { current } => Refusal::epoch_changed(EpochFacts {
-                epoch: current.epoch,
-                fork: None,
-                oldest: None,
-                newest: Some(current),
-            }),
+            ViewError::EpochChanged { current, fork } => {
+                Refusal::epoch_changed(EpochFacts { epoch: current.epoch, fork, oldest: None, newest: Some(current) })
+            }
             ViewError::Stopping => Refusal::shutting_down(None),
         }
     }

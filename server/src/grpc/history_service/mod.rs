@@ -16,17 +16,18 @@ use super::error::Refusal;
 use super::proto;
 use crate::domain::{Instrument, Tick};
 use crate::query::Query;
+use crate::tape::Current;
 
 /// The service over one [`Query`].
 #[derive(Clone, Debug)]
 pub struct HistoryService {
-    query: Arc<Query>,
+    query: Current<Query>,
 }
 
 impl HistoryService {
     /// Answers from `query`.
-    pub fn new(query: Arc<Query>) -> HistoryService {
-        HistoryService { query }
+    pub fn new(query: impl Into<Current<Query>>) -> HistoryService {
+        HistoryService { query: query.into() }
     }
 }
 
@@ -38,7 +39,7 @@ impl proto::history_service_server::HistoryService for HistoryService {
         &self,
         request: Request<proto::ListTicksRequest>,
     ) -> Result<Response<proto::ListTicksResponse>, Status> {
-        let response = list_ticks::list_ticks(&self.query, request.into_inner()).await?;
+        let response = list_ticks::list_ticks(&self.query.get(), request.into_inner()).await?;
         Ok(Response::new(response))
     }
 
@@ -47,7 +48,7 @@ impl proto::history_service_server::HistoryService for HistoryService {
         request: Request<proto::ListLatestTicksRequest>,
     ) -> Result<Response<proto::ListLatestTicksResponse>, Status> {
         let request = request.into_inner();
-        let response = list_latest_ticks::list_latest_ticks(&self.query, request).await?;
+        let response = list_latest_ticks::list_latest_ticks(&self.query.get(), request).await?;
         Ok(Response::new(response))
     }
 
@@ -56,7 +57,7 @@ impl proto::history_service_server::HistoryService for HistoryService {
         request: Request<proto::GetAveragePriceRequest>,
     ) -> Result<Response<proto::GetAveragePriceResponse>, Status> {
         let request = request.into_inner();
-        let response = get_average_price::get_average_price(&self.query, request).await?;
+        let response = get_average_price::get_average_price(&self.query.get(), request).await?;
         Ok(Response::new(response))
     }
 
@@ -65,7 +66,7 @@ impl proto::history_service_server::HistoryService for HistoryService {
         request: Request<proto::GetPriceStatisticsRequest>,
     ) -> Result<Response<proto::GetPriceStatisticsResponse>, Status> {
         let request = request.into_inner();
-        let response = get_price_statistics::get_price_statistics(&self.query, request).await?;
+        let response = get_price_statistics::get_price_statistics(&self.query.get(), request).await?;
         Ok(Response::new(response))
     }
 
@@ -82,7 +83,7 @@ impl proto::history_service_server::HistoryService for HistoryService {
         request: Request<proto::ListPublishedBarsRequest>,
     ) -> Result<Response<proto::ListPublishedBarsResponse>, Status> {
         let request = request.into_inner();
-        let response = list_published_bars::list_published_bars(&self.query, request).await?;
+        let response = list_published_bars::list_published_bars(&self.query.get(), request).await?;
         Ok(Response::new(response))
     }
 

@@ -17,7 +17,7 @@ use tonic::{Request, Status, Streaming};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
-use crate::domain::{Batch, Clock};
+use crate::domain::{Batch, Clock, Epoch};
 use crate::grpc::convert::tick::BatchDefect;
 use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
@@ -38,18 +38,18 @@ const CREDIT_BYTES: usize = 8 << 20;
 #[derive(Debug, Default)]
 pub struct Claims {
     /// Guards the map. Never held across an await.
-    streams: Mutex<HashMap<ProducerId, (u64, CancellationToken)>>,
+    streams: Mutex<HashMap<ProducerId, (Epoch, u64, CancellationToken)>>,
 }
 
 impl Claims {
-    /// Enters a stream under its fence and ends the older one.
-    fn enter(&self, producer: &ProducerId, fence: u64) -> CancellationToken {
+    /// Enters a stream under its fence and ends the older one. Fences count inside one epoch.
+    fn enter(&self, producer: &ProducerId, epoch: Epoch, fence: u64) -> CancellationToken {
         let mut streams = self.streams.lock().expect("no holder of the lock panics");
         let fenced = CancellationToken::new();
         match streams.get(producer) {
-            Some((newer, _)) if *newer > fence => fenced.cancel(),
+            Some((known, newer, _)) if *known == epoch && *newer > fence => fenced.cancel(),
             _ => {
-                if let Some((_, older)) = streams.insert(producer.clone(), (fence, fenced.clone())) {
+                if let Some((.., older)) = streams.insert(producer.clone(), (epoch, fence, fenced.clone())) {
                     older.cancel();
                 }
             }
@@ -59,7 +59,7 @@ impl Claims {
 
     fn leave(&self, producer: &ProducerId, fence: u64) {
         let mut streams = self.streams.lock().expect("no holder of the lock panics");
-        if streams.get(producer).is_some_and(|(current, _)| *current == fence) {
+        if streams.get(producer).is_some_and(|(_, current, _)| *current == fence) {
             streams.remove(producer);
         }
     }
@@ -156,11 +156,14 @@ impl Publishing {
         };
         let producer =
             ProducerId::new(&claim.producer_id).map_err(|problem| Refusal::field("claim.producer_id", problem))?;
+        // Before the claim: a stream must not take itself for newer than its claim.
+        let epoch = self.ingest.epoch();
         let granted = self.ingest.claim(&producer).await.map_err(|error| refusal(error, &producer, 0, 0))?;
-        let fenced = self.claims.enter(&producer, granted.fence);
+        let fenced = self.claims.enter(&producer, epoch, granted.fence);
         let mut stream = Stream {
             publishing: self,
             responses,
+            epoch,
             backfill: claim.backfill,
             fence: granted.fence,
             last_batch_seq: granted.last_batch_seq,
@@ -188,6 +191,8 @@ struct Stream<'a> {
     publishing: &'a Publishing,
     responses: &'a Responses,
     producer: &'a ProducerId,
+    /// The log of the claim.
+    epoch: Epoch,
     backfill: bool,
     fence: u64,
     /// The last number known to be stored.
@@ -259,6 +264,10 @@ impl Stream<'_> {
         if self.outstanding_bytes + bytes > CREDIT_BYTES {
             let outstanding = (self.outstanding_bytes + bytes) as u64;
             return Err(Refusal::limit_exceeded("credit_bytes", CREDIT_BYTES as u64, Some(outstanding)));
+        }
+        if self.publishing.ingest.epoch() != self.epoch {
+            // The claim ended with its epoch, which is nobody's fault: the producer claims again.
+            return Err(Refusal::store_unavailable());
         }
         let span = self.spans.begin(&batch);
         let taken = self.submit(batch, bytes, span.clone()).instrument(span.clone()).await;

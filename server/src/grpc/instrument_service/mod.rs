@@ -3,23 +3,22 @@
 mod get_instrument;
 mod list_instruments;
 
-use std::sync::Arc;
-
 use tonic::{Request, Response, Status};
 
 use super::proto;
 use crate::query::Query;
+use crate::tape::Current;
 
 /// The service over one [`Query`].
 #[derive(Clone, Debug)]
 pub struct InstrumentService {
-    query: Arc<Query>,
+    query: Current<Query>,
 }
 
 impl InstrumentService {
     /// Answers from `query`.
-    pub fn new(query: Arc<Query>) -> InstrumentService {
-        InstrumentService { query }
+    pub fn new(query: impl Into<Current<Query>>) -> InstrumentService {
+        InstrumentService { query: query.into() }
     }
 }
 
@@ -29,7 +28,7 @@ impl proto::instrument_service_server::InstrumentService for InstrumentService {
         &self,
         request: Request<proto::GetInstrumentRequest>,
     ) -> Result<Response<proto::GetInstrumentResponse>, Status> {
-        let response = get_instrument::get_instrument(&self.query, request.into_inner()).await?;
+        let response = get_instrument::get_instrument(&self.query.get(), request.into_inner()).await?;
         Ok(Response::new(response))
     }
 
@@ -38,7 +37,7 @@ impl proto::instrument_service_server::InstrumentService for InstrumentService {
         request: Request<proto::ListInstrumentsRequest>,
     ) -> Result<Response<proto::ListInstrumentsResponse>, Status> {
         let request = request.into_inner();
-        let response = list_instruments::list_instruments(&self.query, request).await?;
+        let response = list_instruments::list_instruments(&self.query.get(), request).await?;
         Ok(Response::new(response))
     }
 }

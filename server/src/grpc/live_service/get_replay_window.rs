@@ -8,7 +8,7 @@ use crate::live::{Edge, ReplayWindow};
 
 pub(super) async fn get_replay_window(service: &LiveService) -> Result<proto::GetReplayWindowResponse, Refusal> {
     let ReplayWindow { epoch, fork, oldest, newest } =
-        service.live.window().await.map_err(|error| refusal(error, None))?;
+        service.live.get().window().await.map_err(|error| refusal(error, None))?;
     let edge = |Edge { cursor, append_time }: Edge| proto::ReplayEdge {
         log_seq: cursor.position,
         append_time: Some(append_time.into()),

@@ -21,15 +21,13 @@ use tonic::{Request, Response, Status};
 use super::error::Refusal;
 use super::proto;
 use crate::live::Live;
-use crate::tape::Registry;
+use crate::tape::Current;
 
 /// The service over one replica's hub.
 #[derive(Clone, Debug)]
 pub struct LiveService {
-    /// Where subscriptions come from.
-    pub live: Live,
-    /// Names of instruments.
-    pub registry: Arc<Registry>,
+    /// Where subscriptions come from, and the names of instruments.
+    pub live: Current<Live>,
     /// What this server calls itself in acknowledgements.
     pub server_name: Arc<str>,
     /// The id of the next stream. Starts at a random number, so that two starts of a server do not share ids.

@@ -36,9 +36,10 @@ pub(super) async fn subscribe_ticks(
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let (subscription, encoding) = parse(request)?;
-    let session = service.live.subscribe(subscription).await.map_err(|error| refusal(error, None))?;
+    let live = service.live.get();
+    let session = live.subscribe(subscription).await.map_err(|error| refusal(error, None))?;
     let encoder = Encoder {
-        registry: service.registry.clone(),
+        registry: live.registry.clone(),
         server_name: service.server_name.clone(),
         stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
         encoding,

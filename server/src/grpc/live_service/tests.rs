@@ -15,12 +15,7 @@ use proto::subscribe_ticks_request::Start;
 use proto::subscribe_ticks_response::Event;
 
 fn service(world: &World) -> LiveService {
-    LiveService {
-        live: world.replica.live.clone(),
-        registry: world.replica.registry.clone(),
-        server_name: "test".into(),
-        next_stream: std::sync::Arc::default(),
-    }
+    LiveService { live: world.replica.live.clone(), server_name: "test".into(), next_stream: std::sync::Arc::default() }
 }
 
 fn selector(venue: &str, symbol: &str) -> proto::Selector {

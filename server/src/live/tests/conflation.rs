@@ -52,7 +52,7 @@ async fn the_final_state_of_rounds_is_that_of_every_tick() {
             for _ in 0..world.random.random_range(0..20) {
                 world.commit_anything().await;
             }
-            let head = world.replica.hub.head().position;
+            let head = world.replica.tapes.get().hub.head().position;
             told.read_to(&mut session, head).await;
         }
         for message in &told.messages {
@@ -123,7 +123,7 @@ async fn messages_inside_a_round_carry_the_end_of_the_round_before() {
 #[tokio::test(start_paused = true)]
 async fn cuts_at_any_message_lose_no_final_state() {
     let mut world = World::new(TIGHT).await;
-    let mut cursor = world.replica.hub.head().cursor();
+    let mut cursor = world.replica.tapes.get().hub.head().cursor();
     let mut seen = State::default();
     let mut heard = Vec::new();
     let wish = Subscription { message_ticks: 2, ..conflated(Start::Live, Duration::ZERO) };
@@ -140,7 +140,7 @@ async fn cuts_at_any_message_lose_no_final_state() {
             }
         }
     }
-    let head = world.replica.hub.head().position;
+    let head = world.replica.tapes.get().hub.head().position;
     let rest = Subscription { start: Start::After(cursor), ..wish.clone() };
     for entry in read_to(&mut world.subscribe(rest).await, head).await.entries {
         match entry {
@@ -204,7 +204,7 @@ async fn a_round_over_a_window_that_moved_says_what_it_misses() {
     }
     let edge = world.log().await[150].0.last_seq();
     world.forget_up_to(edge).await;
-    let head = world.replica.hub.head().position;
+    let head = world.replica.tapes.get().hub.head().position;
     let told = read_to(&mut session, head).await;
     let gaps = told.find(|event| matches!(event, Event::StreamGap { .. }));
     assert!(matches!(gaps[0].event, Event::StreamGap { from, to } if from == first.position + 1 && to == edge));

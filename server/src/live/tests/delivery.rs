@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::world::*;
-use crate::bus::{Announcement, Bus, LocalBus};
+use crate::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use crate::domain::Cursor;
 use crate::live::{Event, LiveError, Start, Subscription};
 
@@ -58,6 +58,16 @@ impl Bus for DeadBus {
     fn subscribe(&self) -> tokio::sync::broadcast::Receiver<Announcement> {
         self.0.subscribe()
     }
+
+    fn announce_manifest(&self, _: ManifestNews) {}
+
+    fn manifests(&self) -> tokio::sync::watch::Receiver<Option<ManifestNews>> {
+        self.0.manifests()
+    }
+
+    fn state(&self) -> BusState {
+        self.0.state()
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,6 +78,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
         metrics: Default::default(),
         store: world.store.clone(),
         bus: std::sync::Arc::new(DeadBus(LocalBus::new())),
+        prices: None,
         clock: world.clock.clone(),
         seed: 2,
         policy: crate::tape::compactor::Policy::default(),
@@ -75,7 +86,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
         hot_tick_limit: usize::MAX,
     };
     let other = crate::replica::Replica::start(parts).await.unwrap();
-    let mut session = other.live.subscribe(wish(Start::Live)).await.unwrap();
+    let mut session = other.live.get().subscribe(wish(Start::Live)).await.unwrap();
     event(&mut session).await;
     let mut world = world;
     tokio::time::sleep(Duration::from_millis(4_999)).await;

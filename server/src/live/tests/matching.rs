@@ -27,7 +27,7 @@ async fn every_selector_is_told_what_became_of_it() {
     let served =
         |counts: &[u32]| -> Vec<Outcome> { counts.iter().map(|&matched| Outcome::Served { matched }).collect() };
     assert_eq!(ack(&world, wish.clone()).await.outcomes, served(&[3, 2, 2, 1, 0, 0, 1]));
-    world.replica.live.most_instruments = 6;
+    world.live.most_instruments = 6;
     let mut limited = served(&[3, 2, 2, 1, 0, 0, 1]);
     limited[2] = Outcome::Limit;
     limited[6] = Outcome::Limit;
@@ -38,7 +38,7 @@ async fn every_selector_is_told_what_became_of_it() {
 async fn nothing_of_a_limited_selector_is_sent() {
     let mut world = World::new(ROOMY).await;
     world.publish(&[("V", "A", 1), ("V", "B", 1), ("W", "C", 1)]).await;
-    world.replica.live.most_instruments = 2;
+    world.live.most_instruments = 2;
     let selectors = vec![selector("W", "C"), selector("V", ""), selector("V", "B")];
     let mut session = world.subscribe(Subscription { selectors, ..wish(Start::Live) }).await;
     let head = world.publish(&[("V", "A", 2), ("V", "B", 2), ("W", "C", 2), ("V", "LATER", 2)]).await;
@@ -71,7 +71,7 @@ async fn ten_thousand_selectors_match_by_name() {
 async fn a_matcher_of_any_kind_agrees_with_its_selectors() {
     let mut world = World::new(ROOMY).await;
     world.publish(&[("V", "A", 1), ("V", "B", 1)]).await;
-    let registry = world.replica.registry.clone();
+    let registry = world.replica.tapes.get().registry.clone();
     let kinds = [
         (vec![selector("", "")], [true, true, true, true, true]),
         (vec![selector("W", "")], [false, false, true, true, false]),

@@ -136,13 +136,13 @@ async fn a_stream_whose_log_gets_another_name_comes_back_and_goes_on() {
 #[tokio::test(start_paused = true)]
 async fn the_replay_window_names_its_edges() {
     let empty = World::new(TIGHT).await;
-    let window = empty.replica.live.window().await.unwrap();
+    let window = empty.live.window().await.unwrap();
     assert_eq!((window.epoch, window.fork, window.oldest, window.newest), (EPOCH, None, None, None));
 
     let world = swept().await;
     world.store.renew_epoch(Epoch(8)).await.unwrap();
     let world = world.restart().await;
-    let window = world.replica.live.window().await.unwrap();
+    let window = world.live.window().await.unwrap();
     assert_eq!((window.epoch, window.fork), (Epoch(8), Some((EPOCH, 30))));
     let (oldest, newest) = (window.oldest.unwrap(), window.newest.unwrap());
     assert_eq!((oldest.cursor.position, oldest.append_time.nanos()), (11, START + 10_000_000_000));

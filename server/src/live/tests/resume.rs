@@ -62,7 +62,7 @@ async fn a_reader_that_is_cut_again_and_again_gets_every_entry_once() {
     let mut world = World::new(TIGHT).await;
     for filtered in [false, true] {
         let selectors = if filtered { vec![selector("V", ""), selector("", "A")] } else { vec![selector("", "")] };
-        let mut cursor = world.replica.hub.head().cursor();
+        let mut cursor = world.replica.tapes.get().hub.head().cursor();
         let begin = cursor.position;
         let mut entries = Vec::new();
         for _ in 0..200 {
@@ -79,7 +79,7 @@ async fn a_reader_that_is_cut_again_and_again_gets_every_entry_once() {
             }
         }
         let rest = Subscription { selectors: selectors.clone(), ..wish(Start::After(cursor)) };
-        let head = world.replica.hub.head().position;
+        let head = world.replica.tapes.get().hub.head().position;
         entries.extend(read_to(&mut world.subscribe(rest.clone()).await, head).await.entries);
         assert_eq!(entries, world.expected(&rest, begin).await);
     }

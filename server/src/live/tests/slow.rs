@@ -14,7 +14,7 @@ async fn a_reader_that_leaves_the_hub_is_told_and_misses_nothing() {
         for _ in 0..200 {
             world.commit_anything().await;
         }
-        let head = world.replica.hub.head().position;
+        let head = world.replica.tapes.get().hub.head().position;
         told.read_to(&mut session, head).await;
         // The end of catching up stands behind what was caught up with.
         told.take(session.next().await.unwrap());
@@ -54,7 +54,7 @@ async fn a_frozen_reader_holds_nobody_up() {
         assert_eq!(told.entries, expected);
         assert!(told.find(|event| matches!(event, Event::SlowConsumer { .. })).is_empty());
     }
-    let head = world.replica.hub.head().position;
+    let head = world.replica.tapes.get().hub.head().position;
     assert_eq!(read_to(&mut frozen, head).await.entries, expected, "and the frozen one gets all of it later");
 }
 
@@ -68,7 +68,7 @@ async fn a_slow_reader_that_asked_for_it_is_disconnected_and_resumes() {
     for _ in 0..200 {
         world.commit_anything().await;
     }
-    let head = world.replica.hub.head();
+    let head = world.replica.tapes.get().hub.head();
     let cursor = loop {
         match session.next().await {
             Ok(message) => told.take(message),
@@ -91,7 +91,9 @@ async fn a_reader_whose_lag_takes_too_much_memory_is_slow_before_it_leaves_the_h
     let mut slow = world.subscribe(wish.clone()).await;
     event(&mut slow).await;
     let ticks = vec![("V", "A", 1); 20_000];
-    while world.replica.hub.head().position * crate::domain::block::TICK_BYTES as u64 <= crate::live::SLOW_LAG_BYTES {
+    while world.replica.tapes.get().hub.head().position * crate::domain::block::TICK_BYTES as u64
+        <= crate::live::SLOW_LAG_BYTES
+    {
         world.publish(&ticks).await;
     }
     assert!(matches!(slow.next().await, Err(LiveError::Slow { .. })));
@@ -119,7 +121,7 @@ async fn the_window_that_moves_past_a_slow_reader_is_told_as_a_gap() {
         let kept_after = log[180].0.last_seq();
         let before = world.reference().await;
         world.forget_up_to(kept_after).await;
-        let head = world.replica.hub.head().position;
+        let head = world.replica.tapes.get().hub.head().position;
         told.read_to(&mut session, head).await;
         let gaps = told.find(|event| matches!(event, Event::StreamGap { .. }));
         let [gap] = gaps.as_slice() else { panic!("{gaps:?}") };

@@ -98,7 +98,7 @@ async fn a_snapshot_reads_what_has_been_compacted() {
     ticks[4_000] = ("V", "A", 900);
     ticks.push(("V", "B", 2));
     world.publish(&ticks).await;
-    let mut views = world.replica.views.clone();
+    let mut views = world.replica.tapes.get().views.clone();
     views.wait_for(|view| view.manifest_version() > 0).await.unwrap();
     let mut session = world.subscribe(wish(Start::Snapshot)).await;
     let mut told = Told::default();

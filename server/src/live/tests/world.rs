@@ -15,7 +15,7 @@ use crate::domain::{
     UnixNanos, Venue,
 };
 use crate::ingest::{Sender, Submission};
-use crate::live::{Event, IfUnavailable, LiveError, Message, Selector, Session, SlowReader, Start, Subscription};
+use crate::live::{Event, IfUnavailable, Live, LiveError, Message, Selector, Session, SlowReader, Start, Subscription};
 use crate::replica::{Parts, Replica};
 use crate::store::{ManifestChange, MemoryStore, ProducerId, Retention, Store};
 use crate::tape::compactor::Policy;
@@ -56,6 +56,8 @@ impl Entry {
 
 pub(crate) struct World {
     pub(crate) replica: Replica,
+    /// The subscriptions to the epoch that it began with.
+    pub(crate) live: Live,
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) random: SmallRng,
@@ -116,6 +118,7 @@ impl World {
             metrics: Default::default(),
             store: store.clone(),
             bus: Arc::new(LocalBus::new()),
+            prices: None,
             clock: clock.clone(),
             seed: 1,
             // The log is swept by hand.
@@ -130,7 +133,7 @@ impl World {
             producers[usize::from(backfill)] = (claim.fence, claim.last_batch_seq);
         }
         let random = SmallRng::seed_from_u64(11);
-        World { replica, store, clock, random, hub_bytes, producers, trades: 0 }
+        World { live: Live::clone(&replica.live.get()), replica, store, clock, random, hub_bytes, producers, trades: 0 }
     }
 
     /// The same store under a new replica.
@@ -152,7 +155,7 @@ impl World {
         let sender = Sender::Producer { producer: producer(backfill), fence: *fence, batch_seq: *last };
         let submission = Submission { batch, sender, backfill };
         let receipt = self.replica.ingest.submit(submission).await.unwrap().await.unwrap().unwrap();
-        let mut head = self.replica.hub.watch();
+        let mut head = self.replica.tapes.get().hub.watch();
         head.wait_for(|head| head.position >= receipt.cursor.position).await.unwrap();
         receipt.cursor
     }
@@ -218,11 +221,11 @@ impl World {
     }
 
     pub(crate) async fn subscribe(&self, wish: Subscription) -> Session {
-        self.replica.live.subscribe(wish).await.unwrap()
+        self.live.subscribe(wish).await.unwrap()
     }
 
     pub(crate) async fn refused(&self, wish: Subscription) -> LiveError {
-        self.replica.live.subscribe(wish).await.expect_err("the subscription is refused")
+        self.live.subscribe(wish).await.expect_err("the subscription is refused")
     }
 
     /// The whole log, read from the store by nobody's rules but the codec's.

@@ -182,7 +182,7 @@ async fn calls_wait_for_the_cursor_they_must_include() {
     let current = cursor(77, 3);
     assert!(matches!(
         refused,
-        Err(StatisticsError::View(ViewError::EpochChanged { current: found })) if found == current
+        Err(StatisticsError::View(ViewError::EpochChanged { current: found, fork: None })) if found == current
     ));
     assert_eq!(world.query.price_statistics(&seen).await.unwrap().totals.count, 3);
 

@@ -197,6 +197,7 @@ impl World {
         let head = self.store.head().await.unwrap();
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
+            epoch: None,
             expected_version: head.manifest_version,
             added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),
             dropped,

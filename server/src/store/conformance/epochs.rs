@@ -1,12 +1,15 @@
 //! The log's names.
 
 use super::*;
-use crate::store::{Appended, EpochStart, StoreError, Verdict};
+use crate::domain::Cursor;
+use crate::store::{Appended, EpochStart, ManifestChange, ManifestCommit, StoreError, Verdict};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("a group of another epoch is refused", other_epoch),
         case("a renewed epoch goes on after its fork, and ends every claim", renewed_epoch),
+        case("a forked epoch names what it shares with its parent, once", forked_epoch),
+        case("a change of the manifest under another epoch is refused", other_manifest),
     ]
 }
 
@@ -17,6 +20,38 @@ async fn other_epoch(fixture: Fixture) {
     assert!(matches!(store.append(other).await, Err(StoreError::EpochChanged(EPOCH))));
     assert_eq!(store.head().await.unwrap().position, 0);
     assert_eq!(committed(store.append(marked(vec![batch("p", fence, 1)])).await.unwrap()), 1);
+}
+
+async fn forked_epoch(fixture: Fixture) {
+    let store = fixture.open().await;
+    let fence = store.claim_producer(&producer_id("p")).await.unwrap().fence;
+    store.append(marked(vec![batch("p", fence, 1)])).await.unwrap();
+    store.append(marked(vec![batch("p", fence, 2)])).await.unwrap();
+    let before = store.head().await.unwrap();
+    // Followers agree with the log up to its first batch only.
+    let common = Cursor { epoch: EPOCH, position: 2 };
+    let forked = store.fork_epoch(Epoch(78), common).await.unwrap();
+    assert_eq!(forked, LogHead { epoch: Epoch(78), ..before });
+    let start = EpochStart { epoch: Epoch(78), parent: Some(EPOCH), fork: 2, start_time: at(START) };
+    assert_eq!(store.epochs().await.unwrap()[0], start);
+    // A second replica that noticed the same was too late.
+    assert_eq!(store.fork_epoch(Epoch(79), common).await.unwrap(), forked);
+    assert_eq!(store.epochs().await.unwrap().len(), 2);
+    let fenced = store.append(Group { epoch: Epoch(78), ..marked(vec![batch("p", fence, 3)]) }).await.unwrap();
+    assert_eq!(fenced, Appended::Refused(vec![Verdict::Fenced]));
+    // Positions that only followers have seen are above the head: what is shared ends with it.
+    let seen = Cursor { epoch: Epoch(78), position: before.position + 10 };
+    store.fork_epoch(Epoch(80), seen).await.unwrap();
+    assert_eq!(store.epochs().await.unwrap()[0].fork, before.position);
+    let store = fixture.reopen(store).await;
+    assert_eq!(store.head().await.unwrap().epoch, Epoch(80));
+}
+
+async fn other_manifest(fixture: Fixture) {
+    let store = fixture.open().await;
+    let change = |epoch| ManifestChange { epoch: Some(epoch), hot_floor: 1, ..ManifestChange::default() };
+    assert!(matches!(store.commit_manifest(change(Epoch(2))).await, Err(StoreError::EpochChanged(EPOCH))));
+    assert!(matches!(store.commit_manifest(change(EPOCH)).await, Ok(ManifestCommit::Committed { version: 1 })));
 }
 
 async fn renewed_epoch(fixture: Fixture) {

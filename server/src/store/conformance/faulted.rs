@@ -66,6 +66,7 @@ async fn manifest_change(fixture: Fixture) {
         (0..).zip([(faults::MANIFEST_BEFORE, false), (faults::MANIFEST_INSIDE, false), (faults::MANIFEST_AFTER, true)])
     {
         let change = ManifestChange {
+            epoch: None,
             expected_version,
             added: vec![chunk(1, 1, expected_version)],
             dropped: (1..=expected_version).next_back().map(ChunkId).into_iter().collect(),

@@ -38,6 +38,7 @@ pub(super) fn chunk(instrument: u32, day: u32, number: u64) -> NewChunk {
 pub(super) async fn commit(store: &dyn Store, added: Vec<NewChunk>, dropped: Vec<u64>) -> u64 {
     let head = store.head().await.unwrap();
     let change = ManifestChange {
+        epoch: None,
         expected_version: head.manifest_version,
         added,
         dropped: dropped.into_iter().map(ChunkId).collect(),
@@ -76,6 +77,7 @@ async fn chunk_round_trip(fixture: Fixture) {
     store.append(group(500, "bytes")).await.unwrap();
     let (first, second) = (chunk(7, 19_700, 1), chunk(8, 19_701, 2));
     let change = ManifestChange {
+        epoch: None,
         expected_version: 0,
         added: vec![first.clone(), second.clone()],
         dropped: Vec::new(),
@@ -101,6 +103,7 @@ async fn compare_and_set(fixture: Fixture) {
     let before = store.manifest(0).await.unwrap();
     for expected_version in [0, 2, u64::MAX >> 1] {
         let change = ManifestChange {
+            epoch: None,
             expected_version,
             added: vec![chunk(1, 1, 2)],
             dropped: vec![ChunkId(1)],
@@ -120,6 +123,7 @@ async fn deltas(fixture: Fixture) {
     commit(&*store, vec![chunk(1, 1, 3)], vec![1]).await; // 2: +3 -1
     commit(&*store, vec![chunk(1, 1, 4)], vec![3]).await; // 3: +4 -3
     let change = ManifestChange {
+        epoch: None,
         expected_version: 3,
         compacted: vec![(InstrumentId(2), 50)],
         hot_floor: 9,
@@ -147,6 +151,7 @@ async fn dropped_twice(fixture: Fixture) {
     commit(&*store, Vec::new(), vec![1]).await;
     for dropped in [vec![ChunkId(1)], vec![ChunkId(2), ChunkId(3)]] {
         let change = ManifestChange {
+            epoch: None,
             expected_version: 2,
             added: vec![chunk(1, 1, 3)],
             dropped,

@@ -7,7 +7,7 @@ use crate::domain::{InstrumentDetails, InstrumentId, Published, PublishedBar, Pu
 use crate::store::published::{last_bars, newest_details};
 
 /// One bar for each instrument and key, one set of details for each instrument.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PublishedState {
     bars: BTreeMap<(InstrumentId, PublishedBarKey), PublishedBar>,
     details: BTreeMap<InstrumentId, InstrumentDetails>,

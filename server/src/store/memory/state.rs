@@ -11,12 +11,12 @@ use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
     Appended, ChunkId, ChunkRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, Retention, Run, RunId, RunOwner, RunState,
-    Segment, StoreError, Swept,
+    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner,
+    RunState, Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct StoredChunk {
     row: ChunkRow,
     pub(super) bytes: Bytes,
@@ -25,7 +25,7 @@ pub(super) struct StoredChunk {
 }
 
 /// Everything that a database would keep.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct State {
     pub(super) head: LogHead,
     pub(super) epochs: Vec<EpochStart>,
@@ -41,6 +41,8 @@ pub(super) struct State {
     /// In the order of their beginning.
     pub(super) runs: Vec<Run>,
     pub(super) rejects: HashMap<RunId, BTreeMap<u64, Reject>>,
+    /// Who holds the lease of the upkeep, and until when.
+    pub(super) leader: Option<(ReplicaId, UnixNanos)>,
     pub(super) published: PublishedState,
 }
 
@@ -69,6 +71,7 @@ impl State {
             manifest_floor: 0,
             runs: Vec::new(),
             rejects: HashMap::new(),
+            leader: None,
             published: PublishedState::default(),
         }
     }
@@ -201,6 +204,9 @@ impl State {
 
     /// Why a change cannot be stored, if it cannot.
     pub(super) fn check_manifest(&self, change: &ManifestChange) -> Result<Option<ManifestCommit>, StoreError> {
+        if change.epoch.is_some_and(|epoch| epoch != self.head.epoch) {
+            return Err(StoreError::EpochChanged(self.head.epoch));
+        }
         let version = self.head.manifest_version;
         if change.expected_version != version {
             return Ok(Some(ManifestCommit::Conflict { version }));
@@ -293,10 +299,11 @@ impl State {
         self.runs.iter_mut().find(running)
     }
 
-    pub(super) fn renew_epoch(&mut self, epoch: Epoch, now: UnixNanos) -> LogHead {
+    /// Begins an epoch that shares with the current one what lies at or below a position.
+    pub(super) fn begin_epoch(&mut self, epoch: Epoch, fork: u64, now: UnixNanos) -> LogHead {
         if epoch != self.head.epoch {
             let parent = Some(self.head.epoch);
-            self.epochs.push(EpochStart { epoch, parent, fork: self.head.position, start_time: now });
+            self.epochs.push(EpochStart { epoch, parent, fork: fork.min(self.head.position), start_time: now });
             self.head.epoch = epoch;
             self.fence += 1;
             for (state, _) in self.producers.values_mut() {

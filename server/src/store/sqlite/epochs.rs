@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::failure::Failure;
 use super::rows::{self, from_sql, to_sql};
 use super::writer::Writer;
-use crate::domain::Epoch;
+use crate::domain::{Cursor, Epoch};
 use crate::store::{EpochStart, LogHead, StoreError};
 
 const RENEW: &str = "
@@ -20,8 +20,16 @@ const RENEW: &str = "
 
 impl Writer {
     pub(super) async fn renew_epoch(&mut self, epoch: Epoch) -> Result<LogHead, StoreError> {
+        self.begin_epoch(epoch, None).await
+    }
+
+    pub(super) async fn fork_epoch(&mut self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        self.begin_epoch(epoch, Some(common)).await
+    }
+
+    async fn begin_epoch(&mut self, epoch: Epoch, common: Option<Cursor>) -> Result<LogHead, StoreError> {
         self.begin().await?;
-        let renewed = self.write_epoch(epoch).await;
+        let renewed = self.write_epoch(epoch, common).await;
         self.end(renewed).await?;
         self.producers.clear();
         self.head = None;
@@ -31,17 +39,18 @@ impl Writer {
         }
     }
 
-    async fn write_epoch(&mut self, epoch: Epoch) -> Result<(), Failure> {
+    async fn write_epoch(&mut self, epoch: Epoch, common: Option<Cursor>) -> Result<(), Failure> {
         let now = self.clock.now();
         let connection = self.connection().await?;
         let head = rows::read_head(connection).await?.log;
-        if head.epoch == epoch {
+        if head.epoch == epoch || common.is_some_and(|common| common.epoch != head.epoch) {
             return Ok(());
         }
+        let fork = common.map_or(head.position, |common| common.position.min(head.position));
         sqlx::query(RENEW)
             .bind(to_sql(epoch.0)) // $1 epoch
             .bind(to_sql(head.epoch.0)) // $2 parent
-            .bind(to_sql(head.position)) // $3 fork
+            .bind(to_sql(fork)) // $3 fork
             .bind(now.nanos()) // $4 start_time
             .execute(connection)
             .await?;

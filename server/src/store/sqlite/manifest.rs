@@ -53,7 +53,11 @@ impl Writer {
     async fn write_manifest(&mut self, change: &ManifestChange) -> Result<ManifestCommit, Failure> {
         let now = self.clock.now();
         let connection = self.connection().await?;
-        let current = rows::read_head(connection).await?.log.manifest_version;
+        let head = rows::read_head(connection).await?.log;
+        if change.epoch.is_some_and(|epoch| epoch != head.epoch) {
+            return Err(StoreError::EpochChanged(head.epoch).into());
+        }
+        let current = head.manifest_version;
         if change.expected_version != current {
             return Ok(ManifestCommit::Conflict { version: current });
         }

@@ -42,7 +42,7 @@ use super::{
     RunState, Store, StoreError, Swept,
 };
 use crate::domain::{
-    Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
+    Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
 };
 use readers::Readers;
 use writer::Writer;
@@ -296,6 +296,12 @@ impl Store for SqliteStore {
     async fn renew_epoch(&self, epoch: Epoch) -> Result<LogHead, StoreError> {
         self.write(move |writer| Box::pin(writer.renew_epoch(epoch)))
             .instrument(statement("renew", "renew epoch"))
+            .await
+    }
+
+    async fn fork_epoch(&self, epoch: Epoch, common: Cursor) -> Result<LogHead, StoreError> {
+        self.write(move |writer| Box::pin(writer.fork_epoch(epoch, common)))
+            .instrument(statement("fork", "fork epoch"))
             .await
     }
 

@@ -53,6 +53,7 @@ pub(crate) struct Bench {
 impl Bench {
     async fn over(store: Arc<dyn Store>, clock: Arc<StandingClock>, limits: Limits) -> Bench {
         let parts = Parts {
+            prices: None,
             store: store.clone(),
             bus: Arc::new(LocalBus::new()),
             clock: clock.clone(),

@@ -110,7 +110,7 @@ async fn a_batch_that_only_publishes_is_stored_once_and_the_log_stands() {
     assert!(bench.ticks().await.is_empty());
     let instrument = |symbol: &str| {
         let symbol = Symbol::new(symbol).unwrap();
-        bench.replica.registry.find(&Venue::new("B3").unwrap(), &symbol).unwrap()
+        bench.replica.tapes.get().registry.find(&Venue::new("B3").unwrap(), &symbol).unwrap()
     };
     let store = &bench.replica.store;
     let bars = store.published_bars(instrument("VALE3"), 0..u32::MAX, None, 10).await.unwrap();
