@@ -230,6 +230,8 @@ impl Heard {
             };
             match event {
                 Event::Run(run) => {
+                    // Readers get the block's own bytes, with cursors of its epoch.
+                    assert_eq!(Some(run.block.epoch), cursor.map(|cursor| cursor.epoch));
                     for tick in run.ticks() {
                         let newest = self.ticks.last_key_value().map_or(0, |(seq, _)| *seq);
                         assert!(tick.log_seq > newest, "{} after {newest}", tick.log_seq);
