@@ -377,7 +377,7 @@ async fn what_is_written_by_hand_is_what_prost_writes_and_readers_share_it() {
         (0..3_000).map(|number| ("V", ["A", "B", "C"][number % 3], number as i64)).collect();
     let head = world.publish(&many).await.position;
     let service = service(&world);
-    let epoch = world.replica.hub.head().epoch.0;
+    let epoch = world.replica.tapes.get().hub.head().epoch.0;
     let selectors = [vec![selector("", "*")], vec![selector("V", "A")], vec![selector("V", "A"), selector("", "C")]];
     for encoding in [proto::Encoding::Rows, proto::Encoding::Columns] {
         for selectors in &selectors {
