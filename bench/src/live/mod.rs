@@ -384,7 +384,7 @@ async fn by_text(case: &Case, message: usize, span: Duration, nats: Option<&Path
     let mut sent = 0;
     let arrived = |sent: usize| {
         let each = greeted.iter().zip(&bytes).map(|(greeted, bytes)| bytes.load(Ordering::Relaxed) - greeted);
-        (sent * wire) as u64 - each.min().unwrap_or(0)
+        ((sent * wire) as u64).saturating_sub(each.min().unwrap_or(0))
     };
     while begun.elapsed() < span {
         writing.write_all(&publish).await?;

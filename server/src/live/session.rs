@@ -145,6 +145,7 @@ impl Session {
             }
             // What was passed over without a message may have made something due.
             if self.done == before {
+                self.mark.reached(self.done.position);
                 self.wait().await?;
             }
         }
