@@ -42,7 +42,9 @@ use crate::metrics::Metrics;
 use crate::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
 use crate::shutdown::{Shutdown, Times};
 use crate::store::faults::Faults;
-use crate::store::{OpenError, SqliteOptions, SqliteStore, Store, StoreError};
+use crate::store::{
+    OpenError, PostgresOpenError, PostgresOptions, PostgresStore, SqliteOptions, SqliteStore, Store, StoreError,
+};
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
 use monitor::Monitor;
@@ -66,6 +68,9 @@ pub enum StartError {
     /// The store does not open.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// The database does not open.
+    #[error(transparent)]
+    OpenPostgres(#[from] PostgresOpenError),
     /// The store opens, but cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -166,10 +171,7 @@ impl App {
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
 
-        let sqlite = open_store(&config.store, clock.clone(), &mut random).await?;
-        let bytes = sqlite.size_on_disk().await.unwrap_or(0);
-        let place = sqlite.path().display().to_string();
-        let store: Arc<dyn Store> = sqlite;
+        let Opened { store, place, bytes } = open_store(&config.store, clock.clone(), &mut random).await?;
         let (bus, prices) = open_bus(&config.bus, &mut random)?;
         let replica = Replica::start(Parts {
             store: store.clone(),
@@ -187,7 +189,7 @@ impl App {
         let summary =
             StoreSummary { place, bytes, entries: tape.hub.head().position, instruments: tape.registry.len() };
 
-        let spool_folder = spool_folder(&config.store)?;
+        let spool_folder = spool_folder(config)?;
         let imports = Imports::new(ImportsConfig {
             ingest: replica.ingest.clone(),
             store: store.clone(),
@@ -232,7 +234,11 @@ impl App {
             readiness,
             metrics: metrics.clone(),
         };
-        let StoreUrl::Sqlite(store_path) = &config.store;
+        let store_path = match &config.store {
+            StoreUrl::Sqlite(path) => Some(path.clone()),
+            // The database's disk is not ours to look at.
+            StoreUrl::Postgres(_) => None,
+        };
         let scrape = Scrape {
             tapes: replica.tapes.clone(),
             ingest: replica.ingest.clone(),
@@ -242,7 +248,7 @@ impl App {
             readiness: ready.clone(),
             clock: clock.clone(),
             started: clock.now(),
-            store_path: store_path.clone(),
+            store_path,
             log_limit_bytes: config.log_retention_bytes,
         };
         scrape.register();
@@ -312,12 +318,9 @@ fn policy(config: &ServeConfig) -> Policy {
     }
 }
 
-/// Where uploads wait for their end: a folder beside the store, so that a full disk is the operator's own.
-fn spool_folder(store: &StoreUrl) -> Result<PathBuf, StartError> {
-    let StoreUrl::Sqlite(path) = store;
-    let mut folder = path.clone().into_os_string();
-    folder.push(".spool");
-    let folder = PathBuf::from(folder);
+/// Where uploads wait for their end. Files in it have no names, so that servers may share it.
+fn spool_folder(config: &ServeConfig) -> Result<PathBuf, StartError> {
+    let folder = config.spool.clone();
     match std::fs::create_dir_all(&folder) {
         Ok(()) => Ok(folder),
         Err(problem) => Err(StartError::Spool { folder, problem }),
@@ -343,14 +346,30 @@ fn open_bus(url: &BusUrl, random: &mut SmallRng) -> Result<(Arc<dyn Bus>, Option
     }
 }
 
-async fn open_store(
-    url: &StoreUrl,
-    clock: Arc<dyn Clock>,
-    random: &mut SmallRng,
-) -> Result<Arc<SqliteStore>, StartError> {
-    let StoreUrl::Sqlite(path) = url;
-    let options = SqliteOptions { clock, epoch: new_epoch(random), faults: Faults::default() };
-    Ok(SqliteStore::open(path, options).await?)
+/// A store that is open, and what people want to know about it.
+struct Opened {
+    store: Arc<dyn Store>,
+    place: String,
+    bytes: u64,
+}
+
+async fn open_store(url: &StoreUrl, clock: Arc<dyn Clock>, random: &mut SmallRng) -> Result<Opened, StartError> {
+    let epoch = new_epoch(random);
+    match url {
+        StoreUrl::Sqlite(path) => {
+            let options = SqliteOptions { clock, epoch, faults: Faults::default() };
+            let store = SqliteStore::open(path, options).await?;
+            let (place, bytes) = (store.path().display().to_string(), store.size_on_disk().await.unwrap_or(0));
+            Ok(Opened { store, place, bytes })
+        }
+        StoreUrl::Postgres(url) => {
+            // Replicas have clocks of their own; what the store stamps comes from the one that they share.
+            let options = PostgresOptions { clock: None, epoch, seed: random.random(), faults: Faults::default() };
+            let store = PostgresStore::open(url, options).await?;
+            let (place, bytes) = (store.place().to_owned(), store.size_on_disk().await.unwrap_or(0));
+            Ok(Opened { store, place, bytes })
+        }
+    }
 }
 
 /// A name for a log that no other log has.
@@ -358,14 +377,16 @@ fn new_epoch(random: &mut SmallRng) -> Epoch {
     Epoch(random.random_range(1..=u64::MAX))
 }
 
-/// Begins a new epoch in a store that no server has open; the log's new name and its last position.
+/// Begins a new epoch in a store; the log's new name and its last position. An embedded store must have no server, the
+/// servers of a shared one notice.
 pub async fn renew_epoch(url: &StoreUrl, outside: &Outside) -> Result<(Epoch, u64), StartError> {
-    let StoreUrl::Sqlite(path) = url;
-    if !path.exists() {
+    if let StoreUrl::Sqlite(path) = url
+        && !path.exists()
+    {
         return Err(StartError::NoStore(path.display().to_string()));
     }
     let mut random = SmallRng::seed_from_u64(outside.seed);
-    let store = open_store(url, outside.clock.clone(), &mut random).await?;
+    let Opened { store, .. } = open_store(url, outside.clock.clone(), &mut random).await?;
     let renewed = store.renew_epoch(new_epoch(&mut random)).await;
     store.close().await;
     let head = renewed?;

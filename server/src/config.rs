@@ -8,6 +8,7 @@ mod traces;
 mod units;
 
 use crate::bus::RedisUrl;
+use crate::store::PostgresUrl;
 use crate::tape::compactor::Policy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -96,8 +97,9 @@ enum EpochCommand {
 
 #[derive(Debug, Args)]
 struct StoreOption {
-    /// Where ticks are kept. [default: sqlite://./tapefeed.db]
-    #[arg(long, value_name = "URL", env = "TAPEFEED_STORE")]
+    /// Where ticks are kept: a file, or postgres://user@host/database. [default: sqlite://./tapefeed.db]
+    // The help does not show the variable's value: it may hold a password.
+    #[arg(long, value_name = "URL", env = "TAPEFEED_STORE", hide_env_values = true)]
     store: Option<StoreUrl>,
 }
 
@@ -137,6 +139,10 @@ struct ServeOptions {
     /// A past day is tidied up this long after its last compaction. [default: 10m]
     #[arg(long, value_name = "TIME", env = "TAPEFEED_MERGE_DELAY")]
     merge_delay: Option<Span>,
+    /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the
+    /// system's temporary folder]
+    #[arg(long, value_name = "PATH", env = "TAPEFEED_SPOOL")]
+    spool: Option<PathBuf>,
     #[command(flatten)]
     common: CommonOptions,
 }
@@ -179,6 +185,8 @@ pub struct ServeConfig {
     pub compact_age: Duration,
     /// How long after its last compaction a past day is tidied up.
     pub merge_delay: Duration,
+    /// The folder in which uploads wait.
+    pub spool: PathBuf,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
     /// What is logged, and how.
@@ -220,6 +228,8 @@ pub struct Demo {
 pub enum StoreUrl {
     /// An embedded file.
     Sqlite(PathBuf),
+    /// A database that several servers may share. Never shows its password.
+    Postgres(PostgresUrl),
 }
 
 /// How commits are announced.
@@ -356,7 +366,6 @@ impl ServeOptions {
         let demo_history = demo.map(|_| Span(DEMO_HISTORY));
         ServeConfig {
             listen: self.listen.or(file.listen).map_or(LISTEN, |listen| listen.0),
-            store,
             bus: self.bus.or(file.bus).unwrap_or(BusUrl::Local),
             log_retention: self.log_retention.or(file.log_retention).map_or(LOG_RETENTION, |span| span.0),
             log_retention_bytes: self
@@ -366,8 +375,25 @@ impl ServeOptions {
             history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
+            spool: self.spool.or(file.spool).unwrap_or_else(|| store.spool()),
+            store,
             demo,
             log: self.common.resolve(file.log, file.log_format),
+        }
+    }
+}
+
+impl StoreUrl {
+    /// Where uploads wait: a folder beside the store, so that a full disk is the operator's own. A store on another
+    /// machine has none.
+    fn spool(&self) -> PathBuf {
+        match self {
+            StoreUrl::Sqlite(path) => {
+                let mut folder = path.clone().into_os_string();
+                folder.push(".spool");
+                folder.into()
+            }
+            StoreUrl::Postgres(_) => std::env::temp_dir(),
         }
     }
 }
@@ -379,10 +405,10 @@ impl FromStr for StoreUrl {
         let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
         match path {
             Some(path) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
-            _ if text.starts_with("postgres") => {
-                Err("a Postgres store is not in this version: use sqlite://<path>".into())
-            }
-            _ => Err("write sqlite://<path>, as in sqlite://./tapefeed.db".into()),
+            // What is refused here is repeated to the user, so a URL with a password is not: opening it says more.
+            _ => PostgresUrl::new(text).map(StoreUrl::Postgres).ok_or_else(|| {
+                "write sqlite://<path>, as in sqlite://./tapefeed.db, or postgres://<user>@<host>/<database>".into()
+            }),
         }
     }
 }

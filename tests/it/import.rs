@@ -89,9 +89,8 @@ async fn check(server: &Server, reference: &Reference, when: &str) {
 
 /// Waits until compaction is as far as it should be.
 async fn compacted(server: &Server, what: &str, far_enough: impl Fn(Compaction) -> bool) -> Compaction {
-    let path = server.store();
     eventually(what, COMPACTION, || async {
-        let mut file = StoreFile::open(&path).await.ok()?;
+        let mut file = StoreFile::of(server).await.ok()?;
         let compaction = file.compaction().await.ok()?;
         far_enough(compaction).then_some(compaction)
     })
@@ -186,8 +185,13 @@ async fn real_captures_give_the_table_to_the_last_digit() {
 
 #[tokio::test]
 async fn files_whose_times_interleave_give_their_reference_before_and_after_merging() {
+    interleaved_files(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn interleaved_files(options: Options) {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut server = Server::start(Options::serve().variable("TAPEFEED_COMPACT_AGE", "100ms")).await;
+    let mut server = Server::start(options.variable("TAPEFEED_COMPACT_AGE", "100ms")).await;
     let mut sums: BTreeMap<(String, String), Sums> = BTreeMap::new();
     let mut files = Vec::new();
     for phase in 0..2 {
@@ -341,7 +345,12 @@ fn import_line(path: &Path) -> [String; 2] {
 
 #[tokio::test]
 async fn the_same_file_is_a_no_op_and_other_options_are_refused_unless_meant() {
-    let server = Server::start(Options::serve()).await;
+    same_file(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn same_file(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let file = b"symbol,event_time_ms,price\nS,1723161255342,1\nS,1723161255617,2\n".to_vec();
     let started = |run: &str, venue: &str, again| proto::ImportStart {

@@ -85,7 +85,7 @@ impl Importer {
 
 /// What the run has stored, by the store's own table; 0 while there is no run.
 async fn stored(server: &Server) -> u64 {
-    let Ok(mut file) = StoreFile::open(&server.store()).await else { return 0 };
+    let Ok(mut file) = StoreFile::of(server).await else { return 0 };
     file.newest_run_ticks().await.ok().flatten().unwrap_or(0)
 }
 
@@ -94,7 +94,7 @@ async fn reached(server: &Server, target: u64) {
     let begin = Instant::now();
     loop {
         // Opened once: another opening would cost more than what is waited for.
-        let Ok(mut file) = StoreFile::open(&server.store()).await else { continue };
+        let Ok(mut file) = StoreFile::of(server).await else { continue };
         while let Ok(ticks) = file.newest_run_ticks().await {
             if ticks.unwrap_or(0) >= target {
                 return;

@@ -144,7 +144,12 @@ async fn heartbeats_are_brought_into_their_bounds() {
 
 #[tokio::test]
 async fn every_start_begins_exactly_where_it_says() {
-    let server = Server::start(Options::serve()).await;
+    starts(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn starts(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let first = publisher.rows(trades("A", 1..6)).await.expect("stored");
@@ -240,7 +245,12 @@ async fn instruments_created_later_join_a_running_stream() {
 
 #[tokio::test]
 async fn a_cursor_resumes_after_a_kill_of_the_server() {
-    let mut server = Server::start(Options::serve()).await;
+    resumes(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn resumes(options: Options) {
+    let mut server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let mut stream = Subscription::open(&stubs, request("*", None)).await.expect("granted");
@@ -322,7 +332,12 @@ async fn positions_that_cannot_be_resumed_are_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_cursor_older_than_the_replay_window_has_expired() {
-    let options = Options::serve().argument("--log-retention=1s").argument("--compact-age=100ms");
+    expiry(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn expiry(options: Options) {
+    let options = options.argument("--log-retention=1s").argument("--compact-age=100ms");
     let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");

@@ -11,6 +11,7 @@ mod import_kills;
 mod kills;
 mod live;
 mod metrics;
+mod postgres;
 mod publish;
 mod published;
 mod raw;

@@ -73,7 +73,12 @@ async fn end(publisher: &mut Publisher) -> Status {
 
 #[tokio::test]
 async fn a_claim_tells_where_to_go_on() {
-    let mut server = Server::start(Options::serve()).await;
+    claims(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn claims(options: Options) {
+    let mut server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed-1").await.expect("granted");
     let first = publisher.grant;
@@ -104,7 +109,12 @@ async fn a_claim_tells_where_to_go_on() {
 
 #[tokio::test]
 async fn a_batch_sent_again_is_acknowledged_and_not_stored_twice() {
-    let server = Server::start(Options::serve()).await;
+    repeats(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn repeats(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let batches: Vec<Content> = (0..3).map(|batch| rows(ticks("AGAIN", batch * 10, 10))).collect();
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
@@ -216,7 +226,12 @@ async fn a_hole_in_the_numbers_is_refused_and_names_the_next() {
 
 #[tokio::test]
 async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
-    let server = Server::start(Options::serve()).await;
+    conflicts(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn conflicts(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
     let batches: Vec<_> = (0..10).map(|batch| rows(ticks("OTHER", batch, 1))).collect();
@@ -241,7 +256,12 @@ async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
 
 #[tokio::test]
 async fn a_newer_claim_ends_the_older_stream() {
-    let server = Server::start(Options::serve()).await;
+    newer_claims(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn newer_claims(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut older = Publisher::claim(&stubs, "feed").await.expect("granted");
     older.rows(ticks("FENCE", 0, 5)).await.expect("stored");

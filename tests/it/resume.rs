@@ -220,7 +220,12 @@ async fn log(stubs: &Stubs) -> Vec<proto::Tick> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_killed_fifty_times_sees_exactly_the_log() {
-    let server = Server::start(Options::serve()).await;
+    killed_subscriber(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn killed_subscriber(options: Options) {
+    let server = Server::start(options).await;
     let progress = Arc::new(Progress::default());
     // The three beside it: one fast, one slow, one that wants little.
     let little: Vec<proto::Selector> = vec![

@@ -295,7 +295,12 @@ async fn next_ticks(stream: &mut tonic::Streaming<proto::SubscribeTicksResponse>
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_your_own_write_with_the_cursor_of_its_acknowledgement() {
-    let server = Server::start(Options::serve()).await;
+    own_writes(Options::serve()).await;
+}
+
+/// Over any store.
+pub(crate) async fn own_writes(options: Options) {
+    let server = Server::start(options).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "values").await.expect("a claim");
     for index in 0..50 {

@@ -1,14 +1,18 @@
-//! A store file, looked at from outside while the server may run: the tables of `migrations/sqlite`, read-only.
-
-use std::path::Path;
+//! A store, looked at from outside while the server may run: the tables of `migrations/`, only read.
 
 use sqlx::sqlite::SqliteConnectOptions;
-use sqlx::{ConnectOptions as _, Row as _, SqliteConnection};
+use sqlx::{ConnectOptions as _, PgConnection, Row as _, SqliteConnection};
 
-/// A read-only connection to a store file.
+use crate::database;
+use crate::server::Server;
+
+/// A connection to a store of either kind.
 #[derive(Debug)]
-pub struct StoreFile {
-    connection: SqliteConnection,
+pub enum StoreFile {
+    /// Read-only, to a file.
+    Sqlite(Box<SqliteConnection>),
+    /// To a database.
+    Postgres(Box<PgConnection>),
 }
 
 /// What is in chunks and what is not.
@@ -34,33 +38,51 @@ impl Compaction {
 }
 
 impl StoreFile {
-    /// Opens a file that has a store.
-    pub async fn open(path: &Path) -> Result<Self, sqlx::Error> {
-        let connection =
-            SqliteConnectOptions::new().filename(path).read_only(true).disable_statement_logging().connect().await?;
-        Ok(Self { connection })
+    /// Opens a server's store, if there is one.
+    pub async fn of(server: &Server) -> Result<Self, sqlx::Error> {
+        if let Some(url) = server.database() {
+            return Ok(Self::Postgres(Box::new(database::connect(url).await?)));
+        }
+        let options = SqliteConnectOptions::new().filename(server.store()).read_only(true).disable_statement_logging();
+        Ok(Self::Sqlite(Box::new(options.connect().await?)))
+    }
+
+    /// The first row, all of whose columns are numbers.
+    async fn numbers<const N: usize>(&mut self, sql: &'static str) -> Result<Option<[u64; N]>, sqlx::Error> {
+        let mut numbers = [0; N];
+        match self {
+            Self::Sqlite(connection) => {
+                let Some(row) = sqlx::query(sql).fetch_optional(&mut **connection).await? else { return Ok(None) };
+                for (index, number) in numbers.iter_mut().enumerate() {
+                    *number = row.try_get::<i64, _>(index)? as u64;
+                }
+            }
+            Self::Postgres(connection) => {
+                let Some(row) = sqlx::query(sql).fetch_optional(&mut **connection).await? else { return Ok(None) };
+                for (index, number) in numbers.iter_mut().enumerate() {
+                    *number = row.try_get::<i64, _>(index)? as u64;
+                }
+            }
+        }
+        Ok(Some(numbers))
     }
 
     /// How far compaction is.
     pub async fn compaction(&mut self) -> Result<Compaction, sqlx::Error> {
-        let row = sqlx::query(
+        let found = self.numbers(
             "SELECT position, hot_floor,
                 (SELECT count(*) FROM chunks WHERE dropped_version IS NULL),
-                (SELECT count(*) FROM chunks WHERE dropped_version IS NULL AND late = 1),
+                (SELECT count(*) FROM chunks WHERE dropped_version IS NULL AND late),
                 (SELECT count(*) FROM chunks WHERE dropped_version IS NOT NULL)
             FROM log_head",
-        )
-        .fetch_one(&mut self.connection)
-        .await?;
-        let number = |index: usize| row.get::<i64, _>(index) as u64;
-        Ok(Compaction { head: number(0), hot_floor: number(1), live: number(2), late: number(3), dropped: number(4) })
+        );
+        let [head, hot_floor, live, late, dropped] = found.await?.ok_or(sqlx::Error::RowNotFound)?;
+        Ok(Compaction { head, hot_floor, live, late, dropped })
     }
 
     /// How many ticks the newest run has stored; `None` without a run.
     pub async fn newest_run_ticks(&mut self) -> Result<Option<u64>, sqlx::Error> {
-        let ticks = sqlx::query_scalar::<_, i64>("SELECT ticks FROM runs ORDER BY number DESC LIMIT 1")
-            .fetch_optional(&mut self.connection)
-            .await?;
-        Ok(ticks.map(|ticks| ticks as u64))
+        let found = self.numbers("SELECT ticks FROM runs ORDER BY number DESC LIMIT 1").await?;
+        Ok(found.map(|[ticks]| ticks))
     }
 }

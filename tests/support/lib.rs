@@ -8,6 +8,7 @@ pub mod checker;
 pub mod cli;
 pub mod collector;
 pub mod cut;
+pub mod database;
 pub mod exact;
 pub mod file;
 pub mod guard;
@@ -28,6 +29,7 @@ pub mod values;
 pub mod wait;
 
 pub use cli::Cli;
+pub use database::Database;
 pub use publisher::Publisher;
 pub use server::{Options, Server};
 pub use stubs::Stubs;

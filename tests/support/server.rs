@@ -36,6 +36,8 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
     /// The store file. `None`: `tapefeed.db` (or what the command says by itself) in the server's own folder.
     pub store: Option<PathBuf>,
+    /// The URL of a Postgres database, in place of a store file.
+    pub database: Option<String>,
     /// Where to listen. `None`: a free port.
     pub listen: Option<SocketAddr>,
     /// A program with arguments that starts the server in its own place, such as `strace -D`. Default empty.
@@ -50,6 +52,7 @@ impl Options {
             arguments: Vec::new(),
             environment: Vec::new(),
             store: None,
+            database: None,
             listen: None,
             under: Vec::new(),
         }
@@ -81,6 +84,12 @@ impl Options {
     /// Starts the server by this program, which must become the server.
     pub fn under<A: Into<String>>(mut self, program: impl IntoIterator<Item = A>) -> Self {
         self.under = program.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Keeps its ticks in this Postgres database.
+    pub fn database(mut self, url: &str) -> Self {
+        self.database = Some(url.to_owned());
         self
     }
 
@@ -194,6 +203,9 @@ impl Server {
         if let Some(store) = &self.options.store {
             command.arg("--store").arg(format!("sqlite://{}", store.display()));
         }
+        if let Some(url) = &self.options.database {
+            command.arg("--store").arg(url);
+        }
         command.args(&self.options.arguments).envs(self.options.environment.iter().cloned());
         let mut child = command.spawn().expect("the server's binary can be started");
         let pid = child.id().expect("it was not waited for yet");
@@ -260,6 +272,11 @@ impl Server {
             (None, "demo") => self.folder.path().join("tapefeed-demo.db"),
             (None, _) => self.folder.path().join("tapefeed.db"),
         }
+    }
+
+    /// The URL of its Postgres database, if its store is one.
+    pub fn database(&self) -> Option<&str> {
+        self.options.database.as_deref()
     }
 
     /// What it has printed so far, over all its starts.

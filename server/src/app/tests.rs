@@ -45,6 +45,7 @@ impl Fixture {
             history_retention: None,
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
+            spool: folder.path().join("spool"),
             demo: None,
             log: LogConfig::default(),
         };

@@ -24,6 +24,7 @@ pub(super) struct File {
     pub(super) history_retention: Option<Span>,
     pub(super) compact_age: Option<Span>,
     pub(super) merge_delay: Option<Span>,
+    pub(super) spool: Option<PathBuf>,
     pub(super) demo_rate: Option<u32>,
     pub(super) demo_seed: Option<u64>,
     pub(super) log: Option<String>,
@@ -69,7 +70,7 @@ mod tests {
             ("log-retentoin = \"2h\"", "log-retentoin"),
             ("log-retention = \"2 hours\"", "2 hours"),
             ("listen = \"0.0.0.0:50051\"", "loopback"),
-            ("store = \"postgres://db\"", "not in this version"),
+            ("store = \"mysql://db\"", "sqlite://"),
             ("listen", "line 1"),
         ] {
             let error = parse(text).unwrap_err();

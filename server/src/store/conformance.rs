@@ -21,10 +21,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::sync::OnceCell;
 
 use super::faults::{Fault, FaultAction, Faults};
+use super::postgres::tests::TestServer;
 use super::{
-    Appended, Digest, Group, LogHead, Mark, MemoryStore, ProducerId, Segment, SqliteOptions, SqliteStore, Store,
+    Appended, Digest, Group, LogHead, Mark, MemoryStore, PostgresOptions, PostgresStore, ProducerId, Segment,
+    SqliteOptions, SqliteStore, Store,
 };
 use crate::domain::{Clock, Epoch, UnixNanos};
 
@@ -79,6 +82,18 @@ async fn sqlite_store_conforms() {
         Box::new(Embedded { directory, options: SqliteOptions { clock, epoch: EPOCH, faults } })
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_store_conforms() {
+    let Some(server) = TestServer::find() else { return };
+    let server = Arc::new(server);
+    conforms(|clock, faults| {
+        let options = PostgresOptions { clock: Some(clock), epoch: EPOCH, seed: 1, faults };
+        Box::new(Shared { server: server.clone(), database: OnceCell::new(), options })
+    })
+    .await;
+    server.drop_databases().await;
 }
 
 /// Runs every case against a backend and names those that fail.
@@ -139,6 +154,20 @@ struct Embedded {
 impl Backend for Embedded {
     async fn open(&self) -> Arc<dyn Store> {
         SqliteStore::open(&self.directory.path().join("store.db"), self.options.clone()).await.unwrap()
+    }
+}
+
+struct Shared {
+    server: Arc<TestServer>,
+    database: OnceCell<String>,
+    options: PostgresOptions,
+}
+
+#[async_trait]
+impl Backend for Shared {
+    async fn open(&self) -> Arc<dyn Store> {
+        let database = self.database.get_or_init(|| self.server.make_database()).await;
+        PostgresStore::open(&self.server.url_of(database, ""), self.options.clone()).await.unwrap()
     }
 }
 

@@ -64,6 +64,14 @@ impl Faults {
             Some(fault) => stumble(fault.as_ref(), point).await,
         }
     }
+
+    /// Asks what shall happen at a place that lies where this process cannot act itself: inside a database.
+    pub async fn ask(&self, point: &'static str) -> FaultAction {
+        match &self.0 {
+            None => FaultAction::Continue,
+            Some(fault) => fault.hit(point).await,
+        }
+    }
 }
 
 async fn stumble(fault: &dyn Fault, point: &'static str) -> Result<(), StoreError> {

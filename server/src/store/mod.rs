@@ -11,12 +11,14 @@ mod conformance;
 pub mod faults;
 mod marks;
 mod memory;
+mod postgres;
 mod published;
 mod retention;
 mod run;
 mod sqlite;
 
 pub use memory::{MemoryStore, Standby};
+pub use postgres::{PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{
     Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest,
     RunState,
@@ -511,9 +513,7 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Takes or prolongs the lease of the store's upkeep (compaction and sweeps) for a replica: true while it holds it,
     /// false while another does. The lease only saves work, because every commit of the manifest is compare-and-set;
     /// it moves when its holder has not prolonged it in time. A store of a single process has nobody to share with.
-    ///
-    /// For Postgres: `pg_try_advisory_lock` on a connection of its own, which its server drops with the connection, or
-    /// a row with the holder and an end by the database's clock.
+    /// In Postgres it is a row with the holder and an end by the database's clock.
     async fn lead(&self, _replica: ReplicaId, _lease: Duration) -> Result<bool, StoreError> {
         Ok(true)
     }

@@ -241,7 +241,6 @@ impl Heard {
                     }
                 }
                 Event::Ack(_) | Event::Progress { .. } | Event::ReplayCompleted { .. } | Event::SlowConsumer { .. } => {
-                    ()
                 }
                 other => panic!("a lossless stream of ticks has no {other:?}"),
             }
