@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tapefeed_client::{
-    Client, Event, NewTick, SourceEvent, SourceGap, SourceGapCause, SourceGapFilled, SourceStatus, Subscription,
-    SubscriptionStream, Tick, UnixNanos,
+    Client, Event, InstrumentQuery, NewTick, SourceEvent, SourceGap, SourceGapCause, SourceGapFilled, SourceStatus,
+    Subscription, SubscriptionStream, Tick, UnixNanos,
 };
 use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::publish_batch::Content;
@@ -175,6 +175,9 @@ async fn a_snapshot_in_columns_goes_on_live_and_over_a_restart() {
     let publisher = client.publisher("feed").start().await.expect("claimed");
     publish(&publisher, "A", 1..50).await;
     publish(&publisher, "B", 50..60).await;
+    // A snapshot is as new as the view, which follows the acknowledgement.
+    let stored = publisher.flush().await.expect("stored").cursor.expect("something was published");
+    client.list_instruments(&InstrumentQuery::all().min_cursor(stored)).await.expect("the view gets there");
     let wish = Subscription::new().symbol("A").symbol("B").symbol("NONE").snapshot().columns();
     let mut stream = client.subscribe(wish.heartbeat_interval(Duration::from_secs(1)));
     assert!(matches!(next(&mut stream).await, Event::Ack(_)));
