@@ -31,7 +31,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_INSTRUMENT_UNKNOWN: _ErrorReason.ValueType  # 3
     """No such instrument exists. NOT_FOUND with ResourceInfo; metadata `venue`, `symbol`."""
     ERROR_REASON_RANGE_INVERTED: _ErrorReason.ValueType  # 4
-    """The range ends before it begins. INVALID_ARGUMENT; metadata `start_time`, `end_time`."""
+    """The range ends before it begins. INVALID_ARGUMENT; metadata `start_time`, `end_time`, or
+    `start_date`, `end_date`.
+    """
     ERROR_REASON_PAGE_TOKEN_INVALID: _ErrorReason.ValueType  # 5
     """The page token is broken, too old, or belongs to other arguments. INVALID_ARGUMENT."""
     ERROR_REASON_CURSOR_INVALID: _ErrorReason.ValueType  # 6
@@ -132,7 +134,9 @@ ERROR_REASON_MESSAGE_MALFORMED: ErrorReason.ValueType  # 2
 ERROR_REASON_INSTRUMENT_UNKNOWN: ErrorReason.ValueType  # 3
 """No such instrument exists. NOT_FOUND with ResourceInfo; metadata `venue`, `symbol`."""
 ERROR_REASON_RANGE_INVERTED: ErrorReason.ValueType  # 4
-"""The range ends before it begins. INVALID_ARGUMENT; metadata `start_time`, `end_time`."""
+"""The range ends before it begins. INVALID_ARGUMENT; metadata `start_time`, `end_time`, or
+`start_date`, `end_date`.
+"""
 ERROR_REASON_PAGE_TOKEN_INVALID: ErrorReason.ValueType  # 5
 """The page token is broken, too old, or belongs to other arguments. INVALID_ARGUMENT."""
 ERROR_REASON_CURSOR_INVALID: ErrorReason.ValueType  # 6

@@ -14,6 +14,7 @@ import google.protobuf.timestamp_pb2
 import sys
 import tapefeed.v1.bar_pb2
 import tapefeed.v1.price_pb2
+import tapefeed.v1.published_bar_pb2
 import tapefeed.v1.selector_pb2
 import tapefeed.v1.stream_event_pb2
 import tapefeed.v1.tick_columns_pb2
@@ -736,6 +737,79 @@ class ListBarsResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["as_of", b"as_of", "bars", b"bars", "next_page_token", b"next_page_token", "now", b"now"]) -> None: ...
 
 global___ListBarsResponse = ListBarsResponse
+
+@typing.final
+class ListPublishedBarsRequest(google.protobuf.message.Message):
+    """Asks for a page of published bars."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VENUE_FIELD_NUMBER: builtins.int
+    SYMBOL_FIELD_NUMBER: builtins.int
+    START_DATE_FIELD_NUMBER: builtins.int
+    END_DATE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    venue: builtins.str
+    """The venue of the instrument, exactly. Required. 1 to 32 bytes."""
+    symbol: builtins.str
+    """The symbol of the instrument, exactly. Required. 1 to 64 bytes; `*` is refused."""
+    start_date: builtins.str
+    """The first day of the range, `YYYY-MM-DD`, inclusive. Absent: unbounded. From 1970-01-01."""
+    end_date: builtins.str
+    """The end of the range, `YYYY-MM-DD`, exclusive. Absent: unbounded. An end before the start is refused with
+    INVALID_ARGUMENT `RANGE_INVERTED`.
+    """
+    page_size: builtins.int
+    """How many bars to return at most. Default 0: 1,000. More than 10,000 counts as 10,000; negative is
+    refused. A page may be shorter.
+    """
+    page_token: builtins.str
+    """The `next_page_token` of the page before. Default empty: the first page. All other arguments but
+    `page_size` must be the same; a token lives 10 minutes.
+    """
+    def __init__(
+        self,
+        *,
+        venue: builtins.str = ...,
+        symbol: builtins.str = ...,
+        start_date: builtins.str | None = ...,
+        end_date: builtins.str | None = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_end_date", b"_end_date", "_start_date", b"_start_date", "end_date", b"end_date", "start_date", b"start_date"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_end_date", b"_end_date", "_start_date", b"_start_date", "end_date", b"end_date", "page_size", b"page_size", "page_token", b"page_token", "start_date", b"start_date", "symbol", b"symbol", "venue", b"venue"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_end_date", b"_end_date"]) -> typing.Literal["end_date"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_start_date", b"_start_date"]) -> typing.Literal["start_date"] | None: ...
+
+global___ListPublishedBarsRequest = ListPublishedBarsRequest
+
+@typing.final
+class ListPublishedBarsResponse(google.protobuf.message.Message):
+    """Answers with a page of published bars."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    PUBLISHED_BARS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """The token of the next page. Empty at the end. The next page may be empty."""
+    @property
+    def published_bars(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.published_bar_pb2.PublishedBar]:
+        """The bars, ordered by (`date`, `market`, `term_days`), an absent term first."""
+
+    def __init__(
+        self,
+        *,
+        published_bars: collections.abc.Iterable[tapefeed.v1.published_bar_pb2.PublishedBar] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["next_page_token", b"next_page_token", "published_bars", b"published_bars"]) -> None: ...
+
+global___ListPublishedBarsResponse = ListPublishedBarsResponse
 
 @typing.final
 class ListMovingAveragesRequest(google.protobuf.message.Message):

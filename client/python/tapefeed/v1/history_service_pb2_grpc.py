@@ -26,9 +26,9 @@ if _version_not_supported:
 
 
 class HistoryServiceStub(object):
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -76,6 +76,11 @@ class HistoryServiceStub(object):
                 request_serializer=tapefeed_dot_v1_dot_history__service__pb2.ListBarsRequest.SerializeToString,
                 response_deserializer=tapefeed_dot_v1_dot_history__service__pb2.ListBarsResponse.FromString,
                 _registered_method=True)
+        self.ListPublishedBars = channel.unary_unary(
+                '/tapefeed.v1.HistoryService/ListPublishedBars',
+                request_serializer=tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsRequest.SerializeToString,
+                response_deserializer=tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsResponse.FromString,
+                _registered_method=True)
         self.ListMovingAverages = channel.unary_unary(
                 '/tapefeed.v1.HistoryService/ListMovingAverages',
                 request_serializer=tapefeed_dot_v1_dot_history__service__pb2.ListMovingAveragesRequest.SerializeToString,
@@ -84,9 +89,9 @@ class HistoryServiceStub(object):
 
 
 class HistoryServiceServicer(object):
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -147,6 +152,17 @@ class HistoryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListPublishedBars(self, request, context):
+        """Returns the daily bars of one instrument as its venue published them, a page at a time, oldest first.
+
+        They are the venue's: imported as they are, not adjusted, and not computed from ticks. They stand outside
+        the log and so have no position: the answer has no `as_of`, and a bar that is imported between two pages
+        may be on the second. A known instrument without published bars is an empty answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListMovingAverages(self, request, context):
         """Returns moving averages over the last N ticks or bars, a page at a time, oldest first.
         """
@@ -187,6 +203,11 @@ def add_HistoryServiceServicer_to_server(servicer, server):
                     request_deserializer=tapefeed_dot_v1_dot_history__service__pb2.ListBarsRequest.FromString,
                     response_serializer=tapefeed_dot_v1_dot_history__service__pb2.ListBarsResponse.SerializeToString,
             ),
+            'ListPublishedBars': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPublishedBars,
+                    request_deserializer=tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsRequest.FromString,
+                    response_serializer=tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsResponse.SerializeToString,
+            ),
             'ListMovingAverages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMovingAverages,
                     request_deserializer=tapefeed_dot_v1_dot_history__service__pb2.ListMovingAveragesRequest.FromString,
@@ -201,9 +222,9 @@ def add_HistoryServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class HistoryService(object):
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -367,6 +388,33 @@ class HistoryService(object):
             '/tapefeed.v1.HistoryService/ListBars',
             tapefeed_dot_v1_dot_history__service__pb2.ListBarsRequest.SerializeToString,
             tapefeed_dot_v1_dot_history__service__pb2.ListBarsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPublishedBars(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tapefeed.v1.HistoryService/ListPublishedBars',
+            tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsRequest.SerializeToString,
+            tapefeed_dot_v1_dot_history__service__pb2.ListPublishedBarsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -18,9 +18,9 @@ class _ServicerContext(grpc.ServicerContext, grpc.aio.ServicerContext):  # type:
     ...
 
 class HistoryServiceStub:
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -81,6 +81,17 @@ class HistoryServiceStub:
     SubscribeBars after `as_of`.
     """
 
+    ListPublishedBars: grpc.UnaryUnaryMultiCallable[
+        tapefeed.v1.history_service_pb2.ListPublishedBarsRequest,
+        tapefeed.v1.history_service_pb2.ListPublishedBarsResponse,
+    ]
+    """Returns the daily bars of one instrument as its venue published them, a page at a time, oldest first.
+
+    They are the venue's: imported as they are, not adjusted, and not computed from ticks. They stand outside
+    the log and so have no position: the answer has no `as_of`, and a bar that is imported between two pages
+    may be on the second. A known instrument without published bars is an empty answer.
+    """
+
     ListMovingAverages: grpc.UnaryUnaryMultiCallable[
         tapefeed.v1.history_service_pb2.ListMovingAveragesRequest,
         tapefeed.v1.history_service_pb2.ListMovingAveragesResponse,
@@ -88,9 +99,9 @@ class HistoryServiceStub:
     """Returns moving averages over the last N ticks or bars, a page at a time, oldest first."""
 
 class HistoryServiceAsyncStub:
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -150,6 +161,17 @@ class HistoryServiceAsyncStub:
     SubscribeBars after `as_of`.
     """
 
+    ListPublishedBars: grpc.aio.UnaryUnaryMultiCallable[
+        tapefeed.v1.history_service_pb2.ListPublishedBarsRequest,
+        tapefeed.v1.history_service_pb2.ListPublishedBarsResponse,
+    ]
+    """Returns the daily bars of one instrument as its venue published them, a page at a time, oldest first.
+
+    They are the venue's: imported as they are, not adjusted, and not computed from ticks. They stand outside
+    the log and so have no position: the answer has no `as_of`, and a bar that is imported between two pages
+    may be on the second. A known instrument without published bars is an empty answer.
+    """
+
     ListMovingAverages: grpc.aio.UnaryUnaryMultiCallable[
         tapefeed.v1.history_service_pb2.ListMovingAveragesRequest,
         tapefeed.v1.history_service_pb2.ListMovingAveragesResponse,
@@ -157,9 +179,9 @@ class HistoryServiceAsyncStub:
     """Returns moving averages over the last N ticks or bars, a page at a time, oldest first."""
 
 class HistoryServiceServicer(metaclass=abc.ABCMeta):
-    """Answers questions about stored ticks, each at one position of the log.
+    """Answers questions about stored ticks, each at one position of the log, and lists what venues published.
 
-    Every answer carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
+    Every answer about ticks carries that position as the cursor `as_of`: subscribe after it to go on live without a hole
     or a repeat. A `min_cursor` makes a call wait until it sees what that cursor has seen: read your own writes
     on any replica.
     Ranges are half-open, `[start_time, end_time)`, by event time; an absent bound is none, and event times may
@@ -229,6 +251,19 @@ class HistoryServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[tapefeed.v1.history_service_pb2.ListBarsResponse, collections.abc.Awaitable[tapefeed.v1.history_service_pb2.ListBarsResponse]]:
         """Returns bars of open, high, low, close and volume, a page at a time, oldest first. Continue live by
         SubscribeBars after `as_of`.
+        """
+
+    @abc.abstractmethod
+    def ListPublishedBars(
+        self,
+        request: tapefeed.v1.history_service_pb2.ListPublishedBarsRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tapefeed.v1.history_service_pb2.ListPublishedBarsResponse, collections.abc.Awaitable[tapefeed.v1.history_service_pb2.ListPublishedBarsResponse]]:
+        """Returns the daily bars of one instrument as its venue published them, a page at a time, oldest first.
+
+        They are the venue's: imported as they are, not adjusted, and not computed from ticks. They stand outside
+        the log and so have no position: the answer has no `as_of`, and a bar that is imported between two pages
+        may be on the second. A known instrument without published bars is an empty answer.
         """
 
     @abc.abstractmethod

@@ -406,6 +406,66 @@ class ListIngestionRunsResponse(google.protobuf.message.Message):
 global___ListIngestionRunsResponse = ListIngestionRunsResponse
 
 @typing.final
+class ListRejectedLinesRequest(google.protobuf.message.Message):
+    """Asks for a page of rejected lines."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    """The name of the run. Required. 1 to 64 bytes."""
+    page_size: builtins.int
+    """How many lines to return at most. Default 0: 1,000. More than 10,000 counts as 10,000; negative is
+    refused. A page may be shorter.
+    """
+    page_token: builtins.str
+    """The `next_page_token` of the page before. Default empty: the first page. `run_id` must be the same."""
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["page_size", b"page_size", "page_token", b"page_token", "run_id", b"run_id"]) -> None: ...
+
+global___ListRejectedLinesRequest = ListRejectedLinesRequest
+
+@typing.final
+class ListRejectedLinesResponse(google.protobuf.message.Message):
+    """Answers with a page of rejected lines."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    REJECTED_LINES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    REJECT_COUNT_FIELD_NUMBER: builtins.int
+    KEPT_COUNT_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """The token of the next page. Empty at the end. The next page may be empty."""
+    reject_count: builtins.int
+    """How many lines the run has rejected so far."""
+    kept_count: builtins.int
+    """How many of them are kept, and so are returned by all pages together: the first 1,000."""
+    @property
+    def rejected_lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.ingestion_run_pb2.RejectedLine]:
+        """The lines, ordered by `line_number`."""
+
+    def __init__(
+        self,
+        *,
+        rejected_lines: collections.abc.Iterable[tapefeed.v1.ingestion_run_pb2.RejectedLine] | None = ...,
+        next_page_token: builtins.str = ...,
+        reject_count: builtins.int = ...,
+        kept_count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["kept_count", b"kept_count", "next_page_token", b"next_page_token", "reject_count", b"reject_count", "rejected_lines", b"rejected_lines"]) -> None: ...
+
+global___ListRejectedLinesResponse = ListRejectedLinesResponse
+
+@typing.final
 class CancelIngestionRunRequest(google.protobuf.message.Message):
     """Asks for the end of a run."""
 

@@ -57,6 +57,11 @@ class IngestServiceStub(object):
                 request_serializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsRequest.SerializeToString,
                 response_deserializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsResponse.FromString,
                 _registered_method=True)
+        self.ListRejectedLines = channel.unary_unary(
+                '/tapefeed.v1.IngestService/ListRejectedLines',
+                request_serializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesRequest.SerializeToString,
+                response_deserializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesResponse.FromString,
+                _registered_method=True)
         self.CancelIngestionRun = channel.unary_unary(
                 '/tapefeed.v1.IngestService/CancelIngestionRun',
                 request_serializer=tapefeed_dot_v1_dot_ingest__service__pb2.CancelIngestionRunRequest.SerializeToString,
@@ -116,6 +121,16 @@ class IngestServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListRejectedLines(self, request, context):
+        """Returns the rejected lines of a run, a page at a time, in the order of the file. NOT_FOUND `RUN_UNKNOWN`
+        if there is no run.
+
+        A run keeps its first 1,000 rejected lines. While it works more may follow behind the last page.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CancelIngestionRun(self, request, context):
         """Cancels a run and returns it as it then is. What is stored stays. A run that has ended stays as it is.
         NOT_FOUND `RUN_UNKNOWN` if there is none.
@@ -156,6 +171,11 @@ def add_IngestServiceServicer_to_server(servicer, server):
                     servicer.ListIngestionRuns,
                     request_deserializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsRequest.FromString,
                     response_serializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsResponse.SerializeToString,
+            ),
+            'ListRejectedLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRejectedLines,
+                    request_deserializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesRequest.FromString,
+                    response_serializer=tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesResponse.SerializeToString,
             ),
             'CancelIngestionRun': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelIngestionRun,
@@ -279,6 +299,33 @@ class IngestService(object):
             '/tapefeed.v1.IngestService/ListIngestionRuns',
             tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsRequest.SerializeToString,
             tapefeed_dot_v1_dot_ingest__service__pb2.ListIngestionRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRejectedLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tapefeed.v1.IngestService/ListRejectedLines',
+            tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesRequest.SerializeToString,
+            tapefeed_dot_v1_dot_ingest__service__pb2.ListRejectedLinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,16 @@ class IngestServiceStub:
     ]
     """Returns runs, a page at a time, the newest first by `create_time`, then by `run_id`."""
 
+    ListRejectedLines: grpc.UnaryUnaryMultiCallable[
+        tapefeed.v1.ingest_service_pb2.ListRejectedLinesRequest,
+        tapefeed.v1.ingest_service_pb2.ListRejectedLinesResponse,
+    ]
+    """Returns the rejected lines of a run, a page at a time, in the order of the file. NOT_FOUND `RUN_UNKNOWN`
+    if there is no run.
+
+    A run keeps its first 1,000 rejected lines. While it works more may follow behind the last page.
+    """
+
     CancelIngestionRun: grpc.UnaryUnaryMultiCallable[
         tapefeed.v1.ingest_service_pb2.CancelIngestionRunRequest,
         tapefeed.v1.ingest_service_pb2.CancelIngestionRunResponse,
@@ -125,6 +135,16 @@ class IngestServiceAsyncStub:
         tapefeed.v1.ingest_service_pb2.ListIngestionRunsResponse,
     ]
     """Returns runs, a page at a time, the newest first by `create_time`, then by `run_id`."""
+
+    ListRejectedLines: grpc.aio.UnaryUnaryMultiCallable[
+        tapefeed.v1.ingest_service_pb2.ListRejectedLinesRequest,
+        tapefeed.v1.ingest_service_pb2.ListRejectedLinesResponse,
+    ]
+    """Returns the rejected lines of a run, a page at a time, in the order of the file. NOT_FOUND `RUN_UNKNOWN`
+    if there is no run.
+
+    A run keeps its first 1,000 rejected lines. While it works more may follow behind the last page.
+    """
 
     CancelIngestionRun: grpc.aio.UnaryUnaryMultiCallable[
         tapefeed.v1.ingest_service_pb2.CancelIngestionRunRequest,
@@ -196,6 +216,18 @@ class IngestServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[tapefeed.v1.ingest_service_pb2.ListIngestionRunsResponse, collections.abc.Awaitable[tapefeed.v1.ingest_service_pb2.ListIngestionRunsResponse]]:
         """Returns runs, a page at a time, the newest first by `create_time`, then by `run_id`."""
+
+    @abc.abstractmethod
+    def ListRejectedLines(
+        self,
+        request: tapefeed.v1.ingest_service_pb2.ListRejectedLinesRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[tapefeed.v1.ingest_service_pb2.ListRejectedLinesResponse, collections.abc.Awaitable[tapefeed.v1.ingest_service_pb2.ListRejectedLinesResponse]]:
+        """Returns the rejected lines of a run, a page at a time, in the order of the file. NOT_FOUND `RUN_UNKNOWN`
+        if there is no run.
+
+        A run keeps its first 1,000 rejected lines. While it works more may follow behind the last page.
+        """
 
     @abc.abstractmethod
     def CancelIngestionRun(

@@ -66,17 +66,25 @@ class _ImportFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     IMPORT_FORMAT_UNSPECIFIED: _ImportFormat.ValueType  # 0
     """The format is not told: it is recognised by the file's content."""
     IMPORT_FORMAT_CSV: _ImportFormat.ValueType  # 1
-    """Comma-separated trades with a header; columns are found by name."""
+    """Trades in columns, with a header; columns are found by name."""
     IMPORT_FORMAT_BINANCE_CAPTURE: _ImportFormat.ValueType  # 2
-    """A capture of Binance's WebSocket, one JSON event a line. Where it is not served yet, refused with
-    UNIMPLEMENTED `NOT_SERVED`.
+    """A capture of Binance's WebSocket: one message a line as it came, mostly behind the time of its receipt.
+    Trades and aggregate trades are ticks, other messages are ignored. Default venue `BINANCE`.
     """
     IMPORT_FORMAT_JSON_LINES: _ImportFormat.ValueType  # 3
-    """One tick a line, as a JSON object. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+    """One tick a line, as a JSON object with `event_time`, `price`, and `venue` and `symbol` unless they are
+    given by option. `receive_time`, `quantity`, `side` and `trade_id` may be there; other fields are passed
+    over.
+    """
     IMPORT_FORMAT_B3_TRADES: _ImportFormat.ValueType  # 4
-    """A trade file of B3. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+    """B3's file of a day's trades (NEGOCIOSAVISTA). Times are those of Sao Paulo; of a time that came twice when
+    summer ended, the first is taken. The trade id is unique only together with day and instrument. Default
+    venue `B3`.
+    """
     IMPORT_FORMAT_COTAHIST: _ImportFormat.ValueType  # 5
-    """B3's yearly file of daily quotes. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+    """B3's history of daily quotes. Its lines are published bars and details of instruments, and no ticks.
+    Refused as a whole if its trailer does not count its records. Default venue `B3`.
+    """
 
 class ImportFormat(_ImportFormat, metaclass=_ImportFormatEnumTypeWrapper):
     """The format of a file."""
@@ -84,17 +92,25 @@ class ImportFormat(_ImportFormat, metaclass=_ImportFormatEnumTypeWrapper):
 IMPORT_FORMAT_UNSPECIFIED: ImportFormat.ValueType  # 0
 """The format is not told: it is recognised by the file's content."""
 IMPORT_FORMAT_CSV: ImportFormat.ValueType  # 1
-"""Comma-separated trades with a header; columns are found by name."""
+"""Trades in columns, with a header; columns are found by name."""
 IMPORT_FORMAT_BINANCE_CAPTURE: ImportFormat.ValueType  # 2
-"""A capture of Binance's WebSocket, one JSON event a line. Where it is not served yet, refused with
-UNIMPLEMENTED `NOT_SERVED`.
+"""A capture of Binance's WebSocket: one message a line as it came, mostly behind the time of its receipt.
+Trades and aggregate trades are ticks, other messages are ignored. Default venue `BINANCE`.
 """
 IMPORT_FORMAT_JSON_LINES: ImportFormat.ValueType  # 3
-"""One tick a line, as a JSON object. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+"""One tick a line, as a JSON object with `event_time`, `price`, and `venue` and `symbol` unless they are
+given by option. `receive_time`, `quantity`, `side` and `trade_id` may be there; other fields are passed
+over.
+"""
 IMPORT_FORMAT_B3_TRADES: ImportFormat.ValueType  # 4
-"""A trade file of B3. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+"""B3's file of a day's trades (NEGOCIOSAVISTA). Times are those of Sao Paulo; of a time that came twice when
+summer ended, the first is taken. The trade id is unique only together with day and instrument. Default
+venue `B3`.
+"""
 IMPORT_FORMAT_COTAHIST: ImportFormat.ValueType  # 5
-"""B3's yearly file of daily quotes. Where it is not served yet, refused with UNIMPLEMENTED `NOT_SERVED`."""
+"""B3's history of daily quotes. Its lines are published bars and details of instruments, and no ticks.
+Refused as a whole if its trailer does not count its records. Default venue `B3`.
+"""
 global___ImportFormat = ImportFormat
 
 class _TimeUnit:
@@ -165,6 +181,8 @@ class IngestionRun(google.protobuf.message.Message):
     CURSOR_FIELD_NUMBER: builtins.int
     LAST_BATCH_SEQ_FIELD_NUMBER: builtins.int
     FIRST_REJECTS_FIELD_NUMBER: builtins.int
+    IGNORED_LINES_FIELD_NUMBER: builtins.int
+    PUBLISHED_COUNT_FIELD_NUMBER: builtins.int
     run_id: builtins.str
     """The client-made name of the run. 1 to 64 bytes of `A-Z a-z 0-9 _ -`."""
     state: global___IngestionRunState.ValueType
@@ -178,7 +196,7 @@ class IngestionRun(google.protobuf.message.Message):
     uploaded_bytes: builtins.int
     """How many bytes were uploaded so far."""
     line_count: builtins.int
-    """How many lines were read so far, rejected and ignored ones included, the header not."""
+    """How many lines were read so far, the header not: ticks, published, rejected and ignored ones together."""
     total_line_count: builtins.int
     """How many lines the file has. Absent until it is known."""
     tick_count: builtins.int
@@ -186,7 +204,9 @@ class IngestionRun(google.protobuf.message.Message):
     reject_count: builtins.int
     """How many lines were rejected."""
     ignored_count: builtins.int
-    """How many lines were passed over because they hold no trade, such as quotes in a capture."""
+    """How many lines were passed over because they hold no trade, such as quotes in a capture. `ignored_lines`
+    tells which.
+    """
     digest: builtins.str
     """The SHA-256 of the uncompressed bytes, as 64 lower-case hexadecimal digits. Empty until the upload is
     complete.
@@ -201,6 +221,8 @@ class IngestionRun(google.protobuf.message.Message):
     """
     last_batch_seq: builtins.int
     """The number of the last stored batch of lines. 0 if none. A batch is 10,000 lines of the file."""
+    published_count: builtins.int
+    """How many lines published something else than a tick: a daily bar, or details of an instrument."""
     @property
     def error(self) -> global___IngestionError:
         """Why the run failed. Absent unless the state is FAILED."""
@@ -223,9 +245,13 @@ class IngestionRun(google.protobuf.message.Message):
 
     @property
     def first_rejects(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___RejectedLine]:
-        """The first rejected lines, in the order of the file. At most 20, and `reject_count` tells how many there
-        are; the full list is to have an RPC of its own.
+        """The first rejected lines, in the order of the file. At most 20, none in lists; `reject_count` tells how
+        many there are, and ListRejectedLines returns them.
         """
+
+    @property
+    def ignored_lines(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IgnoredLines]:
+        """The lines that were passed over, by what they are, ordered by `kind`. Their sum is `ignored_count`."""
 
     def __init__(
         self,
@@ -251,15 +277,39 @@ class IngestionRun(google.protobuf.message.Message):
         cursor: builtins.bytes = ...,
         last_batch_seq: builtins.int = ...,
         first_rejects: collections.abc.Iterable[global___RejectedLine] | None = ...,
+        ignored_lines: collections.abc.Iterable[global___IgnoredLines] | None = ...,
+        published_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_size_bytes", b"_size_bytes", "_total_line_count", b"_total_line_count", "create_time", b"create_time", "error", b"error", "finish_time", b"finish_time", "options", b"options", "size_bytes", b"size_bytes", "start_time", b"start_time", "total_line_count", b"total_line_count"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_size_bytes", b"_size_bytes", "_total_line_count", b"_total_line_count", "create_time", b"create_time", "cursor", b"cursor", "digest", b"digest", "error", b"error", "file_name", b"file_name", "finish_time", b"finish_time", "first_rejects", b"first_rejects", "ignored_count", b"ignored_count", "last_batch_seq", b"last_batch_seq", "line_count", b"line_count", "options", b"options", "parser_version", b"parser_version", "reject_count", b"reject_count", "run_id", b"run_id", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "tick_count", b"tick_count", "total_line_count", b"total_line_count", "trace_id", b"trace_id", "uploaded_bytes", b"uploaded_bytes"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_size_bytes", b"_size_bytes", "_total_line_count", b"_total_line_count", "create_time", b"create_time", "cursor", b"cursor", "digest", b"digest", "error", b"error", "file_name", b"file_name", "finish_time", b"finish_time", "first_rejects", b"first_rejects", "ignored_count", b"ignored_count", "ignored_lines", b"ignored_lines", "last_batch_seq", b"last_batch_seq", "line_count", b"line_count", "options", b"options", "parser_version", b"parser_version", "published_count", b"published_count", "reject_count", b"reject_count", "run_id", b"run_id", "size_bytes", b"size_bytes", "start_time", b"start_time", "state", b"state", "tick_count", b"tick_count", "total_line_count", b"total_line_count", "trace_id", b"trace_id", "uploaded_bytes", b"uploaded_bytes"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_size_bytes", b"_size_bytes"]) -> typing.Literal["size_bytes"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_total_line_count", b"_total_line_count"]) -> typing.Literal["total_line_count"] | None: ...
 
 global___IngestionRun = IngestionRun
+
+@typing.final
+class IgnoredLines(google.protobuf.message.Message):
+    """How many lines of one kind were passed over."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    kind: builtins.str
+    """What the lines are, in the format's own word for it, such as `bookTicker` or `blank`. Not empty."""
+    count: builtins.int
+    """How many there were. At least 1."""
+    def __init__(
+        self,
+        *,
+        kind: builtins.str = ...,
+        count: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["count", b"count", "kind", b"kind"]) -> None: ...
+
+global___IgnoredLines = IgnoredLines
 
 @typing.final
 class IngestionError(google.protobuf.message.Message):
@@ -296,7 +346,7 @@ class RejectedLine(google.protobuf.message.Message):
     line_number: builtins.int
     """The number of the line in the uncompressed file, from 1."""
     reason: tapefeed.v1.error_reason_pb2.ErrorReason.ValueType
-    """The reason."""
+    """The reason, such as ERROR_REASON_FIELD_INVALID or ERROR_REASON_ACTION_NOT_SUPPORTED."""
     message: builtins.str
     """A sentence that says what is wrong. At most 256 bytes of UTF-8."""
     text: builtins.str
@@ -340,15 +390,15 @@ class ImportOptions(google.protobuf.message.Message):
     """The symbol of all ticks. Required if the file has no symbol, refused if it has one. 1 to 64 bytes."""
     time_unit: global___TimeUnit.ValueType
     """The unit of event times that are numbers. Default TIME_UNIT_UNSPECIFIED: it must be evident from the
-    column's name, and is never guessed.
+    column's name, and is never guessed. In captures of Binance the default is milliseconds.
     """
     receive_time_unit: global___TimeUnit.ValueType
     """The unit of receive times that are numbers. Default TIME_UNIT_UNSPECIFIED: it must be evident from the
-    column's name, and is never guessed.
+    column's name, and is never guessed. In captures of Binance the default is nanoseconds.
     """
     delimiter: builtins.str
-    """The character between two columns. Default empty: a comma. One ASCII character other than a quote, a
-    digit, a letter or a line break.
+    """The character between two columns. Default empty: the most frequent of comma, semicolon and tab in the
+    header. One ASCII character other than a quote, a digit, a letter or a line break.
     """
     max_rejects: builtins.int
     """How many lines may be rejected before the run fails. Absent: 1,000. 0 to 1,000,000. It does not belong to

@@ -25,6 +25,7 @@ class Instrument(google.protobuf.message.Message):
     TICK_COUNT_FIELD_NUMBER: builtins.int
     PRICE_DECIMALS_FIELD_NUMBER: builtins.int
     QUANTITY_DECIMALS_FIELD_NUMBER: builtins.int
+    DETAILS_FIELD_NUMBER: builtins.int
     instrument_id: builtins.int
     """The number of the instrument. At least 1; it never changes within an epoch."""
     venue: builtins.str
@@ -45,6 +46,12 @@ class Instrument(google.protobuf.message.Message):
     def last_tick(self) -> tapefeed.v1.tick_pb2.Tick:
         """The last tick by (`event_time`, `log_seq`). Absent if no tick is kept."""
 
+    @property
+    def details(self) -> global___InstrumentDetails:
+        """What the venue says about the instrument. Absent if nothing was imported. It has no position in the log:
+        the newest that is stored is returned, whatever the answer's `as_of`.
+        """
+
     def __init__(
         self,
         *,
@@ -56,11 +63,50 @@ class Instrument(google.protobuf.message.Message):
         tick_count: builtins.int = ...,
         price_decimals: builtins.int = ...,
         quantity_decimals: builtins.int = ...,
+        details: global___InstrumentDetails | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["first_tick", b"first_tick", "last_tick", b"last_tick"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["first_tick", b"first_tick", "instrument_id", b"instrument_id", "last_tick", b"last_tick", "price_decimals", b"price_decimals", "quantity_decimals", b"quantity_decimals", "symbol", b"symbol", "tick_count", b"tick_count", "venue", b"venue"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["details", b"details", "first_tick", b"first_tick", "last_tick", b"last_tick"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["details", b"details", "first_tick", b"first_tick", "instrument_id", b"instrument_id", "last_tick", b"last_tick", "price_decimals", b"price_decimals", "quantity_decimals", b"quantity_decimals", "symbol", b"symbol", "tick_count", b"tick_count", "venue", b"venue"]) -> None: ...
 
 global___Instrument = Instrument
+
+@typing.final
+class InstrumentDetails(google.protobuf.message.Message):
+    """What a venue published about an instrument on a day. Details of a newer day replace those of an older one;
+    texts are the venue's own and are not interpreted.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ISIN_FIELD_NUMBER: builtins.int
+    ISSUER_FIELD_NUMBER: builtins.int
+    SHARE_CLASS_FIELD_NUMBER: builtins.int
+    CURRENCY_FIELD_NUMBER: builtins.int
+    AS_OF_DATE_FIELD_NUMBER: builtins.int
+    isin: builtins.str
+    """The ISIN, or the venue's internal code in its place. May be empty. At most 16 bytes of UTF-8."""
+    issuer: builtins.str
+    """The short name of the issuer. May be empty. At most 64 bytes of UTF-8."""
+    share_class: builtins.str
+    """The class of the share and its marks, such as `ON` or `PN  EJ N1`. May be empty. At most 32 bytes of
+    UTF-8.
+    """
+    currency: builtins.str
+    """The currency of prices as the venue writes it, such as `R$`. May be empty. At most 16 bytes of UTF-8."""
+    as_of_date: builtins.str
+    """The day on which the venue published this, `YYYY-MM-DD`."""
+    def __init__(
+        self,
+        *,
+        isin: builtins.str = ...,
+        issuer: builtins.str = ...,
+        share_class: builtins.str = ...,
+        currency: builtins.str = ...,
+        as_of_date: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["as_of_date", b"as_of_date", "currency", b"currency", "isin", b"isin", "issuer", b"issuer", "share_class", b"share_class"]) -> None: ...
+
+global___InstrumentDetails = InstrumentDetails
 
 @typing.final
 class InstrumentDefinition(google.protobuf.message.Message):

@@ -55,7 +55,8 @@ class SubscribeTicksRequest(google.protobuf.message.Message):
     """
     slow_reader: tapefeed.v1.stream_event_pb2.SlowReaderPolicy.ValueType
     """What happens if the reader is too slow. Default SLOW_READER_POLICY_UNSPECIFIED, which means
-    SLOW_READER_POLICY_CATCH_UP. Only for LOSSLESS.
+    SLOW_READER_POLICY_CATCH_UP. SLOW_READER_POLICY_DISCONNECT is refused in a CONFLATED stream, which does
+    not lag.
     """
     if_unavailable: tapefeed.v1.stream_event_pb2.UnavailablePolicy.ValueType
     """What happens if the start is older than the replay window. Default UNAVAILABLE_POLICY_UNSPECIFIED, which
@@ -79,7 +80,9 @@ class SubscribeTicksRequest(google.protobuf.message.Message):
 
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
-        """At the first entry appended at or after this time, by the store's clock."""
+        """At the first entry appended at or after this time, by the store's clock. A time ahead passes over what
+        is appended before it.
+        """
 
     @property
     def min_interval(self) -> google.protobuf.duration_pb2.Duration:

@@ -78,7 +78,11 @@ global___SourceState = SourceState
 
 @typing.final
 class SourceGap(google.protobuf.message.Message):
-    """A feed lost data: what is missing, and whether it can come back."""
+    """A feed lost data: what is missing, and whether it can come back.
+
+    Like the other entries about feeds, it reaches every subscription that selects any instrument it may be about,
+    also one that does not ask for backfill.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -101,7 +105,7 @@ class SourceGap(google.protobuf.message.Message):
     """The first number of the source's own sequence that is missing. Absent if the source does not number."""
     last_source_seq: builtins.int
     """The last number of the source's own sequence that is missing. Absent if the source does not number, or
-    the loss is not over. At least `first_source_seq`.
+    the loss is not over. At least `first_source_seq`, which must then be set.
     """
     cause: global___SourceGapCause.ValueType
     """Why data was lost. Default SOURCE_GAP_CAUSE_UNSPECIFIED: not known."""
@@ -169,9 +173,11 @@ class SourceGapFilled(google.protobuf.message.Message):
     first_source_seq: builtins.int
     """The first number of the source's own sequence that was filled. Absent if the source does not number."""
     last_source_seq: builtins.int
-    """The last number of the source's own sequence that was filled. Absent if the source does not number."""
+    """The last number of the source's own sequence that was filled. Absent if the source does not number. At
+    least `first_source_seq`, which must then be set.
+    """
     gap_log_seq: builtins.int
-    """The position of the SourceGap that is filled. Absent if the filler does not know it."""
+    """The position of the SourceGap that is filled. At least 1; absent if the filler does not know it."""
     log_seq: builtins.int
     """The position of this entry in its epoch's log. At least 1; ignored when publishing."""
     @property

@@ -92,9 +92,13 @@ class _SlowReaderPolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrappe
     SLOW_READER_POLICY_UNSPECIFIED: _SlowReaderPolicy.ValueType  # 0
     """The policy is not told: the same as SLOW_READER_POLICY_CATCH_UP."""
     SLOW_READER_POLICY_CATCH_UP: _SlowReaderPolicy.ValueType  # 1
-    """The stream goes on from the log, and says so by SlowConsumer."""
+    """The stream goes on from the log, and says so by SlowConsumer. If the replay window has moved past it
+    meanwhile, a StreamGap says what is missing.
+    """
     SLOW_READER_POLICY_DISCONNECT: _SlowReaderPolicy.ValueType  # 2
-    """The stream ends with UNAVAILABLE `SLOW_CONSUMER`."""
+    """The stream ends with UNAVAILABLE `SLOW_CONSUMER` and its cursor, when the server no longer has its
+    position in memory, or when 16 MiB of ticks wait for it.
+    """
 
 class SlowReaderPolicy(_SlowReaderPolicy, metaclass=_SlowReaderPolicyEnumTypeWrapper):
     """What happens to a LOSSLESS stream whose reader is too slow."""
@@ -102,9 +106,13 @@ class SlowReaderPolicy(_SlowReaderPolicy, metaclass=_SlowReaderPolicyEnumTypeWra
 SLOW_READER_POLICY_UNSPECIFIED: SlowReaderPolicy.ValueType  # 0
 """The policy is not told: the same as SLOW_READER_POLICY_CATCH_UP."""
 SLOW_READER_POLICY_CATCH_UP: SlowReaderPolicy.ValueType  # 1
-"""The stream goes on from the log, and says so by SlowConsumer."""
+"""The stream goes on from the log, and says so by SlowConsumer. If the replay window has moved past it
+meanwhile, a StreamGap says what is missing.
+"""
 SLOW_READER_POLICY_DISCONNECT: SlowReaderPolicy.ValueType  # 2
-"""The stream ends with UNAVAILABLE `SLOW_CONSUMER`."""
+"""The stream ends with UNAVAILABLE `SLOW_CONSUMER` and its cursor, when the server no longer has its
+position in memory, or when 16 MiB of ticks wait for it.
+"""
 global___SlowReaderPolicy = SlowReaderPolicy
 
 class _UnavailablePolicy:
@@ -118,7 +126,9 @@ class _UnavailablePolicyEnumTypeWrapper(google.protobuf.internal.enum_type_wrapp
     UNAVAILABLE_POLICY_FAIL: _UnavailablePolicy.ValueType  # 1
     """The call is refused with OUT_OF_RANGE `CURSOR_EXPIRED`, naming the oldest cursor."""
     UNAVAILABLE_POLICY_FROM_OLDEST: _UnavailablePolicy.ValueType  # 2
-    """The stream begins at the oldest position, after a StreamGap."""
+    """The stream begins at the oldest position, after a StreamGap. After a start by time, the gap begins at
+    position 1, because nobody knows any more which entries were of that time.
+    """
     UNAVAILABLE_POLICY_SNAPSHOT: _UnavailablePolicy.ValueType  # 3
     """The stream begins with a snapshot."""
 
@@ -130,7 +140,9 @@ UNAVAILABLE_POLICY_UNSPECIFIED: UnavailablePolicy.ValueType  # 0
 UNAVAILABLE_POLICY_FAIL: UnavailablePolicy.ValueType  # 1
 """The call is refused with OUT_OF_RANGE `CURSOR_EXPIRED`, naming the oldest cursor."""
 UNAVAILABLE_POLICY_FROM_OLDEST: UnavailablePolicy.ValueType  # 2
-"""The stream begins at the oldest position, after a StreamGap."""
+"""The stream begins at the oldest position, after a StreamGap. After a start by time, the gap begins at
+position 1, because nobody knows any more which entries were of that time.
+"""
 UNAVAILABLE_POLICY_SNAPSHOT: UnavailablePolicy.ValueType  # 3
 """The stream begins with a snapshot."""
 global___UnavailablePolicy = UnavailablePolicy
@@ -374,7 +386,9 @@ global___StreamGap = StreamGap
 
 @typing.final
 class SlowConsumer(google.protobuf.message.Message):
-    """Catching up from the log began or ended, because the reader was slower than the stream."""
+    """Catching up from the log began or ended, because the reader was slower than the stream. Only in LOSSLESS
+    streams.
+    """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
