@@ -86,17 +86,20 @@ struct Still;
 
 impl Clock for Still {
     fn now(&self) -> UnixNanos {
-        UnixNanos::new(1_723_200_000_000_000_000).unwrap()
+        UnixNanos::new(1_723_200_000_000_000_000).expect("it lies after 1970")
     }
 }
 
 /// A store in which a run has published: PETR4 with two bars and details, VALE3 with nothing.
 async fn fill(path: &Path) {
     let options = SqliteOptions { clock: Arc::new(Still), epoch: Epoch(7), faults: Faults::default() };
-    let store = SqliteStore::open(path, options).await.unwrap();
-    let name = |symbol: &str| (Venue::new("B3").unwrap(), Symbol::new(symbol).unwrap());
-    store.register(&[name("PETR4"), name("VALE3")]).await.unwrap();
-    let id = RunId::new("r").unwrap();
+    let store = SqliteStore::open(path, options).await.expect("the store opens");
+    let name = |symbol: &str| {
+        let venue = Venue::new("B3").expect("a good venue");
+        (venue, Symbol::new(symbol).expect("a good symbol"))
+    };
+    store.register(&[name("PETR4"), name("VALE3")]).await.expect("the store works");
+    let id = RunId::new("r").expect("a good name");
     let (owner, now) = (RunOwner(1), Still.now());
     let run = NewRun {
         id: id.clone(),
@@ -110,7 +113,7 @@ async fn fill(path: &Path) {
         trace_id: String::new(),
         again: false,
     };
-    store.begin_run(RunRequest { run, lease: Lease { owner, now, until: now } }).await.unwrap();
+    store.begin_run(RunRequest { run, lease: Lease { owner, now, until: now } }).await.expect("the store works");
     let published = Published {
         bars: vec![(InstrumentId(1), bar(19_944, "37.05")), (InstrumentId(1), bar(19_943, "36.99"))],
         details: vec![(
@@ -136,13 +139,14 @@ async fn fill(path: &Path) {
         run_id: Some(id.clone()),
         marks: vec![mark],
     };
-    store.append(group).await.unwrap();
-    assert!(store.finish_run(&id, &owner, RunState::Succeeded, None).await.unwrap());
+    store.append(group).await.expect("the store works");
+    let finished = store.finish_run(&id, &owner, RunState::Succeeded, None).await;
+    assert!(finished.expect("the store works"));
     store.close().await;
 }
 
 fn bar(day: u32, close: &str) -> PublishedBar {
-    let decimal = |text: &str| text.parse().unwrap();
+    let decimal = |text: &str| text.parse().expect("a good decimal");
     PublishedBar {
         key: PublishedBarKey { day, market: 10, term: 0 },
         open: decimal("36.5"),

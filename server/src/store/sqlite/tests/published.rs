@@ -90,7 +90,7 @@ async fn file_of_the_first_servers_is_brought_up_to_date_with_its_runs() {
 async fn other_programs_read_days_and_prices_as_they_are() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("store.db");
-    publish(&*open(&path).await.unwrap()).await;
+    publish(&open(&path).await.unwrap()).await;
     let mut connection = outside(&path, true).await;
     let read =
         "SELECT date(day * 86400, 'unixepoch'), open, value, CAST(close AS REAL), date(expiry_day * 86400, 'unixepoch')
