@@ -154,7 +154,7 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
         progress: Progress::new(&args.path, reader.line_count()),
     };
     let played = tokio::select! {
-        played = replay.play(lines(reader)) => played.map_err(|failure| named(&args.path, &failure.explain(""))),
+        played = replay.play(lines(reader)) => played,
         _ = tokio::signal::ctrl_c() => Err(Failure::message("interrupted: what was sent before is stored")),
     };
     let Replay { pace, counts, delay, progress, .. } = replay;
@@ -241,7 +241,7 @@ impl Replay<'_> {
     /// Sends every tick when it is due.
     async fn play(&mut self, mut lines: mpsc::Receiver<Result<FileLine, String>>) -> Result<(), Failure> {
         while let Some(line) = lines.recv().await {
-            let FileLine { number, content } = line.map_err(Failure::message)?;
+            let FileLine { number, content } = line.map_err(|problem| self.problem(&problem))?;
             self.counts.lines += 1;
             match content {
                 LineContent::Tick { venue, symbol, tick } => {
@@ -254,7 +254,7 @@ impl Replay<'_> {
                 }
                 LineContent::Published(_) => {
                     let problem = "the file holds daily bars of its venue, and no ticks to replay: import it";
-                    return Err(Failure::message(problem));
+                    return Err(self.problem(problem));
                 }
                 LineContent::Ignored(_) => self.counts.ignored_lines += 1,
                 LineContent::Rejected { reason, .. } => self.reject(number, &reason)?,
@@ -279,6 +279,11 @@ impl Replay<'_> {
         }
     }
 
+    /// What is wrong with the file, with its name.
+    fn problem(&self, problem: &str) -> Failure {
+        Failure::message(format!("{}: {problem}", self.progress.name))
+    }
+
     fn reject(&mut self, number: u64, reason: &str) -> Result<(), Failure> {
         self.counts.rejected_lines += 1;
         if self.counts.rejected_lines <= SHOWN_REJECTS {
@@ -287,7 +292,7 @@ impl Replay<'_> {
         if self.counts.rejected_lines > self.max_rejects {
             let rejected = self.counts.rejected_lines;
             let max = self.max_rejects;
-            return Err(Failure::message(format!("{rejected} lines were rejected, and --max-rejects allows {max}")));
+            return Err(self.problem(&format!("{rejected} lines were rejected, and --max-rejects allows {max}")));
         }
         Ok(())
     }

@@ -42,7 +42,7 @@ pub struct PublishedBar {
     pub quantity: Decimal,
     /// What was paid for them, in the currency of the instrument.
     pub value: Decimal,
-    /// The strike of an option, in currency; as given: zero if there is none.
+    /// The strike of an option, in currency and for one unit; zero if there is none.
     pub strike: Decimal,
     /// The strike of an option in points; as given: zero if there is none.
     pub strike_points: Decimal,

@@ -4,6 +4,7 @@
 //! it lags the store; it never holds more than one step of blocks. `start` finds the position, `snapshot` reads what
 //! comes before it, `round` merges what a conflated stream leaves out. Start reading at [`Live::subscribe`].
 
+mod delivery;
 mod event;
 mod matcher;
 mod round;
@@ -13,9 +14,10 @@ mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use delivery::{SLOW_LAG_BYTES, SlowReader};
 pub use event::{Ack, Event, Message, Picks, Run, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};
-pub use session::{SLOW_LAG_BYTES, Session, SlowReader};
+pub use session::Session;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +31,7 @@ use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
 use crate::tape::{Follower, Hub, Lineage, NewestTicks, Registry, View};
-use session::Delivery;
+use delivery::Delivery;
 use snapshot::Snapshot;
 
 /// Heartbeats that may be asked for.
@@ -96,7 +98,7 @@ pub struct Subscription {
     pub slow_reader: SlowReader,
     /// Whether instruments are named before their first ticks.
     pub definitions: bool,
-    /// Ticks of one event at most, at least 1.
+    /// Ticks of one event of a snapshot or a round at most, at least 1. Runs of a block are as long as they are.
     pub message_ticks: usize,
 }
 

@@ -11,8 +11,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::delivery::{Delivery, SLOW_LAG_BYTES, SlowReader};
 use super::event::{Event, Message, Run, Ticks};
-use super::round::{Round, Sending};
+use super::round::Round;
 use super::snapshot::Snapshot;
 use super::start::mid_stream;
 use super::{LiveError, Matcher};
@@ -25,45 +26,8 @@ use crate::trace;
 /// Instruments that one message defines at most: keeps it below 64 KiB.
 const MESSAGE_DEFINITIONS: usize = 512;
 
-/// A reader that asked to be disconnected is slow when the blocks between it and the head take more memory than this.
-pub const SLOW_LAG_BYTES: u64 = 16 << 20;
-
 /// How long a Progress waits for entries that the store has and the hub does not have yet.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
-
-/// What happens to a lossless stream whose reader is too slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SlowReader {
-    /// It goes on from the log and is told so.
-    CatchUp,
-    /// It ends.
-    Disconnect,
-}
-
-/// How entries become messages.
-#[derive(Debug)]
-pub(super) enum Delivery {
-    /// Every tick.
-    Lossless {
-        /// Blocks that are not sent yet, in order.
-        blocks: VecDeque<Arc<Block>>,
-        slow_reader: SlowReader,
-        /// Whether the reader was told that it lags.
-        catching_up: bool,
-        /// Whether the stream has left its replay behind and got what the hub had: only then a lag is the reader's.
-        settled: bool,
-    },
-    /// Rounds.
-    Conflated {
-        min_interval: Duration,
-        /// When the next round may begin.
-        due: Instant,
-        /// The round that is gathered, and the position that it must reach.
-        gathering: Option<(Round, u64)>,
-        /// The round that is sent.
-        sending: Option<Sending>,
-    },
-}
 
 /// A Progress that is due, but stands in line.
 #[derive(Clone, Copy, Debug)]
@@ -84,7 +48,7 @@ pub struct Session {
     pub(super) include_backfill: bool,
     pub(super) heartbeat: Duration,
     pub(super) flush_window: Duration,
-    /// Ticks of one event at most.
+    /// Ticks of one event of a snapshot or a round at most.
     pub(super) message_ticks: usize,
     /// Entries appended before this are passed over.
     pub(super) not_before: UnixNanos,

@@ -12,16 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use super::cut::{DayCut, cut_days, new_chunk};
 use super::merge::{self, Rewrite};
-use super::{ChunkHeader, Holding, View};
+use super::{Holding, View};
 use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
-use crate::domain::statistics::Statistics;
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
-use crate::store::{
-    ChunkId, ChunkRow, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError,
-};
+use crate::store::{ChunkId, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError};
 
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
 const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
@@ -452,64 +450,4 @@ fn hot_floor(view: &View, compacted: &BTreeMap<InstrumentId, u64>) -> u64 {
         }
     }
     floor
-}
-
-/// The ticks of one instrument and day that leave the hot set.
-#[derive(Debug, Default)]
-struct DayCut {
-    /// New ordinary chunks.
-    chunks: Vec<NewChunk>,
-    /// Ticks that came after an ordinary chunk of a later time.
-    late: Vec<Tick>,
-    /// The greatest position among all of them.
-    last_seq: u64,
-}
-
-/// Cuts the first hot ticks of an instrument, in the order of the log, by day.
-fn cut_days(instrument: InstrumentId, holding: &Holding, take: usize) -> Result<BTreeMap<u32, DayCut>, StoreError> {
-    let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
-    for tick in holding.hot_ticks().take(take) {
-        days.entry(tick.event_time.day()).or_default().push(tick.clone());
-    }
-    let cut = |(day, mut ticks): (u32, Vec<Tick>)| {
-        let last_seq = ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
-        ticks.sort_unstable_by_key(Tick::key);
-        let last: Option<&Arc<ChunkHeader>> = holding.chunks.iter().rev().find(|chunk| chunk.day == day);
-        let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
-        let ordinary = ticks.split_off(late);
-        let ranges = chunk::cuts(&ordinary, CHUNK_TICKS);
-        let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range]));
-        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: ticks, last_seq }))
-    };
-    days.into_iter().map(cut).collect()
-}
-
-fn new_chunk(instrument: InstrumentId, day: u32, late: bool, ticks: &[Tick]) -> Result<NewChunk, StoreError> {
-    let mut statistics = Statistics::default();
-    for tick in ticks {
-        statistics.push(tick);
-    }
-    let bytes = chunk::encode(ticks);
-    // The chunk takes the place of what it was made from, so it is read once before: a defect of the codec must stop
-    // the compaction, not lose ticks.
-    let corrupt = |problem: String| StoreError::Corrupt { table: "chunks", row: "not stored yet".into(), problem };
-    let read = chunk::decode(&bytes, instrument).map_err(|problem| corrupt(problem.to_string()))?;
-    if !read.ticks().eq(ticks.iter().cloned()) {
-        return Err(corrupt("it reads back as other ticks".into()));
-    }
-    let (first, last) = (ticks.first().expect("a cut is never empty"), ticks.last().expect("a cut is never empty"));
-    let row = ChunkRow {
-        id: ChunkId(0),
-        instrument,
-        day,
-        late,
-        tick_count: ticks.len() as u32,
-        first_time: first.event_time,
-        last_time: last.event_time,
-        min_seq: ticks.iter().map(|tick| tick.log_seq).min().unwrap_or(0),
-        max_seq: ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0),
-        byte_count: bytes.len() as u32,
-        statistics: statistics.encode().into(),
-    };
-    Ok(NewChunk { row, bytes: bytes.into() })
 }

@@ -10,6 +10,7 @@ pub mod builder;
 pub mod chunks;
 pub mod compactor;
 mod current;
+mod cut;
 pub mod feeder;
 pub mod follower;
 pub mod hub;

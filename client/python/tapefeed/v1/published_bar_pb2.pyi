@@ -102,7 +102,7 @@ class PublishedBar(google.protobuf.message.Message):
 
     @property
     def strike_price(self) -> tapefeed.v1.decimal_pb2.Decimal:
-        """The strike of an option, in currency. Absent if the venue gives none, or zero, which means the same."""
+        """The strike of an option, in currency, divided by `quote_factor` too. Absent if the venue gives none, or zero, which means the same."""
 
     @property
     def strike_points(self) -> tapefeed.v1.decimal_pb2.Decimal:

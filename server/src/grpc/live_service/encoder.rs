@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prost::Message as _;
 
 use super::frames::{
-    MAX_MESSAGE_BYTES, Pieces, column_messages, put_columns, put_message, put_rows, row_messages, rows, run_ticks,
+    MAX_MESSAGE_BYTES, Pieces, column_messages, put_columns, put_message, put_rows, row_messages, rows,
 };
 use crate::domain::{Control, Cursor, Tick};
 use crate::grpc::convert::{columns, source, tick, time};
@@ -50,7 +50,8 @@ impl Encoder {
     }
 
     /// Ticks of a block: all of them as the block's readers share them, some of them from what they share.
-    fn run(&self, cursor: Option<Cursor>, Run { block, picks }: &Run, out: &mut Pieces) {
+    fn run(&self, cursor: Option<Cursor>, run: &Run, out: &mut Pieces) {
+        let Run { block, picks } = run;
         let encodings = &block.encodings;
         let end = cursor.map_or(block.last_seq(), |cursor| cursor.position);
         match (self.encoding, picks) {
@@ -72,7 +73,7 @@ impl Encoder {
                 put_columns(out.open(), block.epoch, &block.entries.ticks[range.clone()], end);
             }
             (Encoding::Columns, Picks::Some(_)) => {
-                let ticks: Vec<Tick> = run_ticks(block, picks);
+                let ticks: Vec<Tick> = run.ticks().into_iter().cloned().collect();
                 put_columns(out.open(), block.epoch, &ticks, end);
             }
         }

@@ -4,7 +4,6 @@
 //! written here by hand is exactly what prost writes for `SubscribeTicksResponse`, and tests hold it to that.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
@@ -14,7 +13,6 @@ use crate::domain::block::Rows;
 use crate::domain::{Block, Cursor, Epoch, Tick};
 use crate::grpc::convert::{columns, tick};
 use crate::grpc::proto;
-use crate::live::Picks;
 use crate::tape::Registry;
 
 /// The largest message of a stream.
@@ -24,7 +22,7 @@ pub(super) const MAX_MESSAGE_BYTES: usize = 64 << 10;
 const AROUND_ROWS: usize = 64;
 
 /// Ticks that are tried as one message of columns first.
-const COLUMN_TICKS: usize = 2_048;
+pub(super) const COLUMN_TICKS: usize = 2_048;
 
 /// Shared bytes shorter than this are copied: each piece costs the connection half a microsecond.
 const COPIED_BYTES: usize = 4 << 10;
@@ -191,9 +189,4 @@ pub(super) fn column_messages(block: &Block) -> Bytes {
     let mut out = BytesMut::with_capacity(block.entries.ticks.len() * 16 + AROUND_ROWS);
     put_columns(&mut out, block.epoch, &block.entries.ticks, block.last_seq());
     out.freeze()
-}
-
-/// The picked ticks of a block.
-pub(super) fn run_ticks(block: &Arc<Block>, picks: &Picks) -> Vec<Tick> {
-    crate::live::Run { block: block.clone(), picks: picks.clone() }.ticks().into_iter().cloned().collect()
 }

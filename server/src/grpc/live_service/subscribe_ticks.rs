@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 
 use super::LiveService;
 use super::encoder::{Encoder, Encoding};
-use super::frames::Pieces;
+use super::frames::{COLUMN_TICKS, Pieces};
 use crate::domain::{Cursor, Epoch, UnixNanos};
 use crate::grpc::convert::{cursor, name, time};
 use crate::grpc::error::{EpochFacts, Refusal};
@@ -21,10 +21,9 @@ use crate::live::{
     Session, SlowReader, Start, Subscription,
 };
 
-/// Ticks of a snapshot or a round that are encoded at once at most: few messages then come out larger than 64 KiB and
+/// Rows of a snapshot or a round that are encoded at once at most: few messages then come out larger than 64 KiB and
 /// are made anew in halves.
 const ROW_TICKS: usize = 400;
-const COLUMN_TICKS: usize = 2_048;
 
 /// Messages that are due at the same time are gathered up to about this.
 const GATHERED_BYTES: usize = 32 << 10;
