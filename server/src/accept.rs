@@ -136,6 +136,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept connections for now");
                 tokio::select! {
+                    biased;
                     () = stop.accepting.cancelled() => break,
                     () = tokio::time::sleep(pause) => {}
                 }

@@ -197,6 +197,7 @@ impl Ground {
         let manifest_changed = Arc::new(Notify::new());
         let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone(), metrics.clone());
         let builder = tokio::select! {
+            biased;
             opened = builder => opened?.hearing(manifests),
             end = &mut feeder => {
                 self.settle(end.unwrap_or(FeedEnd::Behind), random).await?;
@@ -261,6 +262,7 @@ impl Keeper {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             let end = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 end = &mut self.era.feeder => end.unwrap_or(FeedEnd::Behind),
                 _ = &mut self.era.builder => FeedEnd::Behind,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -176,6 +177,7 @@ impl Compactor {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.policy.interval) => (),
             }
@@ -275,7 +277,7 @@ impl Compactor {
 
     /// Cuts so many of the oldest ticks of each instrument, and commits them as one.
     async fn cut(&mut self, view: &View, work: Vec<Work>, now: UnixNanos) -> Result<bool, StoreError> {
-        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
+        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = apart(move || {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
                     let days = cut_days(instrument, &holding, take)?;
@@ -283,8 +285,7 @@ impl Compactor {
                 })
                 .collect::<Result<_, StoreError>>()
         })
-        .await
-        .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        .await?;
         let mut change = ManifestChange {
             epoch: Some(view.epoch()),
             expected_version: view.manifest_version(),
@@ -364,12 +365,11 @@ impl Compactor {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
                 }
-                let added = tokio::task::spawn_blocking(move || {
+                let added = apart(move || {
                     let chunk = |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
                     added.into_iter().map(chunk).collect::<Result<_, _>>()
                 })
-                .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+                .await?;
                 let change = ManifestChange {
                     epoch: Some(view.epoch()),
                     expected_version: view.manifest_version(),
@@ -450,4 +450,16 @@ fn hot_floor(view: &View, compacted: &BTreeMap<InstrumentId, u64>) -> u64 {
         }
     }
     floor
+}
+
+/// Does work that would hold other tasks up on a thread of its own. Where all tasks share one thread, it is done in place:
+/// a simulation has such a runtime, and has to come to the same end each time.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::Unavailable(error.to_string()))?
 }
