@@ -3,14 +3,16 @@
 //! Everything in a run is drawn from its seed, one thread does all of it, and nothing reads the time: the same seed is the
 //! same run, which is asserted by the hash of its trace. `replica` is what runs on a host, `bus` and `weather` are what
 //! it suffers, `nemesis` the trouble; `publisher` and `reader` are clients on bare stubs, which come back whatever
-//! happens; `oracle` and `record` say what the contract promises.
+//! happens; `oracle` and `record` say what the contract promises. Each run is a process of its own (see `entropy`).
 //!
 //! ```sh
-//! TAPEFEED_SIMULATION_SEED=17 cargo test --release -p tapefeed-simulation -- --nocapture
-//! TAPEFEED_SIMULATION_SEEDS=20000 cargo test --release -p tapefeed-simulation
+//! cargo test --release -p tapefeed-simulation  # 200 seeds, each twice
+//! cargo test --release -p tapefeed-simulation -- seeds 20000
+//! cargo test --release -p tapefeed-simulation -- seed 17  # one of them, told in full
 //! ```
 
 mod bus;
+mod entropy;
 mod nemesis;
 mod oracle;
 mod publisher;
@@ -20,46 +22,58 @@ mod replica;
 mod weather;
 mod world;
 
+use std::process::{Command, ExitCode};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use self::world::{Counts, Outcome, run};
+use self::world::{Counts, run};
 
 /// Seeds of a run of the suite.
 const SEEDS: u64 = 200;
 
-/// Threads that run seeds: each run has one.
-const THREADS: u64 = 2;
+/// Runs at a time.
+const AT_ONCE: usize = 2;
 
-fn number(name: &str) -> Option<u64> {
-    let text = std::env::var_os(name)?;
-    Some(text.to_str().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} is no number")))
+/// How a run that failed is repeated.
+const AGAIN: &str = "cargo test --release -p tapefeed-simulation -- seed";
+
+fn main() -> ExitCode {
+    // What cargo passes to every test binary is not for this one.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with('-')).collect();
+    let number = |word: &String| word.parse().expect("a number");
+    match words.as_slice() {
+        [] => all(SEEDS),
+        [word, count] if word == "seeds" => all(number(count)),
+        [word, seed] if word == "seed" => one(number(seed), true),
+        [word, seed] if word == "quietly" => one(number(seed), false),
+        other => {
+            eprintln!("{other:?} is neither `seeds COUNT` nor `seed NUMBER`");
+            ExitCode::FAILURE
+        }
+    }
 }
 
-/// One seed, told in full.
-fn tell(seed: u64) {
-    let (judged, outcome) = run(seed, true);
+/// One run. Its last line is its trace: the same for each run of the seed.
+fn one(seed: u64, tell: bool) -> ExitCode {
+    entropy::seed(seed);
+    let (judged, outcome) = run(seed, tell);
     for line in &outcome.told {
         println!("{line}");
     }
-    println!(
-        "seed {seed}: {judged:?}, {:?} simulated, trace {:016x}, {:?}",
-        outcome.simulated, outcome.hash, outcome.counts
-    );
-    assert_eq!(judged, Ok(()));
+    if let Err(problem) = &judged {
+        println!("seed {seed}: {problem}");
+    }
+    println!("trace {:016x} of {} events in {:?}: {}", outcome.hash, outcome.events, outcome.simulated, outcome.counts);
+    if judged.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[test]
-fn two_hundred_seeds_keep_every_promise_and_are_the_same_each_time() {
-    if let Some(seed) = number("TAPEFEED_SIMULATION_SEED") {
-        return tell(seed);
-    }
-    let seeds = number("TAPEFEED_SIMULATION_SEEDS").unwrap_or(SEEDS);
+/// Runs seeds, each twice: they keep every promise, and are the same each time.
+fn all(seeds: u64) -> ExitCode {
     let next = AtomicU64::new(0);
     let bad = Mutex::new(Vec::new());
     let total = Mutex::new(Counts::default());
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -67,35 +81,39 @@ fn two_hundred_seeds_keep_every_promise_and_are_the_same_each_time() {
                         return;
                     }
                     match twice(seed) {
-                        Ok(outcome) => total.lock().expect("nobody panics in here").sum(&outcome.counts),
+                        Ok(counts) => total.lock().expect("nobody panics in here").sum(&counts),
                         Err(problem) => bad.lock().expect("nobody panics in here").push((seed, problem)),
                     }
                 }
             });
         }
     });
-    println!("{seeds} seeds, each twice: {:?}", total.into_inner().expect("all threads have ended"));
     let mut bad = bad.into_inner().expect("all threads have ended");
     bad.sort();
     for (seed, problem) in &bad {
-        println!("seed {seed}: {problem}");
-        println!(
-            "  again: TAPEFEED_SIMULATION_SEED={seed} cargo test --release -p tapefeed-simulation -- \
-             --nocapture"
-        );
+        println!("seed {seed}: {problem}\n  again: {AGAIN} {seed}");
     }
-    assert!(bad.is_empty(), "{} of {seeds} seeds break a promise: {:?}", bad.len(), bad.iter().map(|(seed, _)| seed));
+    println!("{seeds} seeds, each twice; {} failed", bad.len());
+    println!("{}", total.into_inner().expect("all threads have ended"));
+    if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs a seed twice: it keeps every promise, and is the same run.
-fn twice(seed: u64) -> Result<Outcome, String> {
-    let (judged, once) = run(seed, false);
-    judged?;
-    let (judged, again) = run(seed, false);
-    judged?;
-    let trace = |outcome: &Outcome| (outcome.hash, outcome.events, outcome.simulated, outcome.counts);
-    if trace(&once) != trace(&again) {
-        return Err(format!("two runs differ: {:?} and {:?}", trace(&once), trace(&again)));
+/// Runs a seed in two processes.
+fn twice(seed: u64) -> Result<Counts, String> {
+    let own = std::env::current_exe().expect("the system knows what it runs");
+    let life = || {
+        let output = Command::new(&own).args(["quietly", &seed.to_string()]).output();
+        let output = output.expect("the system starts what it runs already");
+        let told = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            Ok(told.lines().last().unwrap_or_default().to_owned())
+        } else {
+            Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)))
+        }
+    };
+    let (once, again) = (life()?, life()?);
+    if once != again {
+        return Err(format!("two runs differ\n  {once}\n  {again}"));
     }
-    Ok(once)
+    Counts::parse(&once).ok_or_else(|| format!("not the end of a run: {once}"))
 }

@@ -159,6 +159,15 @@ impl Oracle {
         Ok(())
     }
 
+    /// The entries behind a position, up to another one.
+    pub fn stretch(&self, behind: u64, to: u64) -> impl Iterator<Item = (u64, &Logged)> {
+        // A map does not take a range that ends before it begins.
+        self.log
+            .range(behind + 1..=to.max(behind + 1))
+            .map(|(at, logged)| (*at, logged))
+            .filter(move |(at, _)| *at <= to)
+    }
+
     /// Whether a tick is what was published at its position, with the names that the log gave it.
     pub fn judge_tick(&self, tick: &proto::Tick) -> Result<(), String> {
         let Some(Logged { entry: Entry::Tick(published), backfill, .. }) = self.log.get(&tick.log_seq) else {

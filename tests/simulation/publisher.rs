@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::oracle::Content;
 use super::replica::{NOON, connect};
-use super::world::{SYMBOLS, Shared, VENUES};
+use super::world::{Ended, SYMBOLS, Shared, VENUES};
 
 /// How long an answer may take before the publisher gives the connection up.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -41,7 +41,8 @@ pub async fn publish(plan: Plan, shared: Shared) -> turmoil::Result {
         Publisher { dice: SmallRng::seed_from_u64(plan.seed), made: BTreeMap::new(), settled: 0, plan, shared };
     while publisher.settled < publisher.plan.batches {
         let ended = publisher.life().await;
-        publisher.shared.note(&format!("publisher {} {ended:?} at {}", publisher.plan.number, publisher.settled));
+        let who = format!("publisher {}", publisher.plan.number);
+        publisher.shared.note_end(&who, &ended, publisher.settled);
         let pause = publisher.dice.random_range(1..200);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
@@ -59,15 +60,6 @@ struct Publisher {
     settled: u64,
 }
 
-/// How a connection ended.
-#[derive(Debug)]
-enum Ended {
-    Done,
-    NoConnection,
-    NoAnswer,
-    Refused(tonic::Code),
-}
-
 impl Publisher {
     async fn life(&mut self) -> Ended {
         let replica = self.dice.random_range(0..self.plan.replicas);
@@ -81,13 +73,13 @@ impl Publisher {
         let mut answers = match tokio::time::timeout(ANSWER, call).await {
             Ok(Ok(answers)) => answers.into_inner(),
             Ok(Err(status)) => return self.refused(&status),
-            Err(_) => return Ended::NoAnswer,
+            Err(_) => return Ended::Silent,
         };
         let granted = match tokio::time::timeout(ANSWER, answers.message()).await {
             Ok(Ok(Some(proto::PublishTicksResponse { message: Some(Heard::Grant(grant)) }))) => grant,
             Ok(Err(status)) => return self.refused(&status),
             Ok(other) => panic!("the first answer is the grant, not {other:?}"),
-            Err(_) => return Ended::NoAnswer,
+            Err(_) => return Ended::Silent,
         };
         assert!(granted.last_batch_seq >= self.settled, "what was acknowledged is not forgotten");
         self.settle(granted.last_batch_seq);
@@ -111,7 +103,7 @@ impl Publisher {
                 }
                 Ok(Err(status)) => return self.refused(&status),
                 Ok(other) => panic!("an acknowledgement was due, not {other:?}"),
-                Err(_) => return Ended::NoAnswer,
+                Err(_) => return Ended::Silent,
             }
         }
         Ended::Done
@@ -123,8 +115,7 @@ impl Publisher {
     }
 
     fn refused(&self, status: &tonic::Status) -> Ended {
-        self.shared.judge_end(status, &["PRODUCER_FENCED"]);
-        Ended::Refused(status.code())
+        self.shared.judge_end(status, &["PRODUCER_FENCED"])
     }
 
     /// The content of a batch: the same whenever it is sent.

@@ -16,7 +16,7 @@ use tonic::{Code, Status, Streaming};
 use super::oracle::{Wish, position};
 use super::record::{Record, Seen};
 use super::replica::connect;
-use super::world::Shared;
+use super::world::{Ended, Shared};
 
 /// The heartbeat that readers ask for.
 const HEARTBEAT: i64 = 1;
@@ -68,8 +68,8 @@ pub async fn read(plan: Plan, shared: Shared) -> turmoil::Result {
     let mut reader = Reader { from, record, dice, epoch: 0, plan, shared };
     while !reader.is_done() {
         let ended = reader.life().await;
-        let number = reader.plan.number;
-        reader.shared.note(&format!("reader {number} {ended:?} at {}", reader.record.reached));
+        let who = format!("reader {}", reader.plan.number);
+        reader.shared.note_end(&who, &ended, reader.record.reached);
         let pause = reader.dice.random_range(1..300);
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
@@ -90,16 +90,6 @@ struct Reader {
     from: From,
     record: Record,
     epoch: u64,
-}
-
-/// How a life ended.
-#[derive(Debug)]
-enum Ended {
-    Done,
-    Died,
-    NoConnection,
-    Silent,
-    Refused(Code),
 }
 
 /// What becomes of the stream after a message.
@@ -282,10 +272,9 @@ impl Reader {
             self.record.seen(Seen::Gap(self.record.reached + 1, oldest - 1));
             self.record.reach(oldest - 1);
             self.from = From::Position(proto::StartPosition { epoch: self.epoch, log_seq: oldest - 1 });
-            return Ended::Refused(Code::OutOfRange);
+            return Ended::Refused(refusal.reason);
         }
-        self.shared.judge_end(status, allowed);
-        Ended::Refused(status.code())
+        self.shared.judge_end(status, allowed)
     }
 }
 

@@ -2,6 +2,7 @@
 //! everything.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::hash::{DefaultHasher, Hasher as _};
 use std::rc::Rc;
 use std::sync::atomic::AtomicU64;
@@ -13,6 +14,7 @@ use prost::Message as _;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_proto::v1 as proto;
+use tapefeed_proto::v1::subscribe_ticks_response::Event;
 use tapefeed_server::domain::{Epoch, UnixNanos};
 use tapefeed_server::store::{MemoryStore, Retention, Store as _};
 use tapefeed_server::tape::compactor::Policy;
@@ -21,7 +23,7 @@ use tonic_types::StatusExt as _;
 
 use super::bus::Ether;
 use super::nemesis::{Deed, Nemesis};
-use super::oracle::{Oracle, Wish};
+use super::oracle::{Oracle, Wish, position};
 use super::publisher::{self, publish};
 use super::reader::{self, read};
 use super::record::Record;
@@ -54,41 +56,53 @@ pub struct All {
     told: Option<Vec<String>>,
 }
 
-/// What happened in a run.
+/// What happened in a run, by the names of [`COUNTED`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub entries: u64,
-    pub ticks: u64,
-    pub gaps: u64,
-    pub lags: u64,
-    pub snapshots: u64,
-    pub merged: u64,
-    pub lives: u64,
-    pub deeds: u64,
-}
+pub struct Counts([u64; COUNTED.len()]);
+
+/// What is counted: entries of the log, ticks that came, the gaps and lags that readers were told, complete snapshots,
+/// ticks for which others stand, lives of clients, and deeds of the nemesis.
+const COUNTED: [&str; 8] = ["entries", "ticks", "gaps", "lags", "snapshots", "merged", "lives", "deeds"];
 
 impl Counts {
     /// Adds those of another run.
     pub fn sum(&mut self, other: &Counts) {
-        let Counts { entries, ticks, gaps, lags, snapshots, merged, lives, deeds } = other;
-        self.entries += entries;
-        self.ticks += ticks;
-        self.gaps += gaps;
-        self.lags += lags;
-        self.snapshots += snapshots;
-        self.merged += merged;
-        self.lives += lives;
-        self.deeds += deeds;
+        for (own, other) in self.0.iter_mut().zip(other.0) {
+            *own += other;
+        }
+    }
+
+    /// Adds to one of them.
+    pub fn count(&mut self, name: &str, more: u64) {
+        let index = COUNTED.iter().position(|counted| *counted == name).expect("one of them");
+        self.0[index] += more;
     }
 
     /// Adds what a subscriber was told.
     pub fn add(&mut self, record: &Record) {
         let (ticks, gaps) = record.counts();
-        self.ticks += ticks as u64;
-        self.gaps += gaps as u64;
-        self.lags += u64::from(record.lags);
-        self.snapshots += u64::from(record.snapshots);
-        self.merged += record.merged;
+        self.count("ticks", ticks as u64);
+        self.count("gaps", gaps as u64);
+        self.count("lags", u64::from(record.lags));
+        self.count("snapshots", u64::from(record.snapshots));
+        self.count("merged", record.merged);
+    }
+
+    /// Reads the end of a line that was written by [`fmt::Display`].
+    pub fn parse(line: &str) -> Option<Counts> {
+        let mut counts = Counts::default();
+        let (_, told) = line.rsplit_once(": ")?;
+        for (own, word) in counts.0.iter_mut().zip(told.split(", ")) {
+            *own = word.split(' ').next()?.parse().ok()?;
+        }
+        Some(counts)
+    }
+}
+
+impl fmt::Display for Counts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = self.0.iter().zip(COUNTED).map(|(count, name)| format!("{count} {name}")).collect();
+        out.write_str(&words.join(", "))
     }
 }
 
@@ -103,17 +117,29 @@ impl Shared {
 
     /// Writes an event into the trace.
     pub fn note(&self, event: &str) {
-        self.enter(event.as_bytes(), || event.to_owned());
-        self.with(|all| all.counts.lives += 1);
+        self.enter(turmoil::sim_elapsed().unwrap_or_default(), event.as_bytes(), || event.to_owned());
+    }
+
+    /// Writes the end of a connection into the trace.
+    pub fn note_end(&self, who: &str, ended: &Ended, at: u64) {
+        self.note(&format!("{who} {ended} at {at}"));
+        self.with(|all| all.counts.count("lives", 1));
     }
 
     /// Writes a message into the trace, every byte of it.
     pub fn note_message(&self, reader: usize, message: &proto::SubscribeTicksResponse) {
-        self.enter(&message.encode_to_vec(), || format!("reader {reader} {message:?}"));
+        self.enter(turmoil::sim_elapsed().unwrap_or_default(), &message.encode_to_vec(), || {
+            let cursor = if message.cursor.is_empty() { 0 } else { position(&message.cursor) };
+            let event = match &message.event {
+                Some(Event::Rows(rows)) => format!("{} rows", rows.ticks.len()),
+                Some(Event::Columns(columns)) => format!("{} columns", columns.instrument_index.len()),
+                other => format!("{other:?}"),
+            };
+            format!("reader {reader} is at {cursor}: {event}")
+        });
     }
 
-    fn enter(&self, bytes: &[u8], tell: impl FnOnce() -> String) {
-        let now = turmoil::sim_elapsed().unwrap_or_default();
+    fn enter(&self, now: Duration, bytes: &[u8], tell: impl FnOnce() -> String) {
         self.with(|all| {
             all.hasher.write_u128(now.as_nanos());
             all.hasher.write(bytes);
@@ -140,11 +166,39 @@ impl Shared {
     }
 
     /// A stream may end because its connection did, or because the server says to come back.
-    pub fn judge_end(&self, status: &Status, allowed: &[&str]) {
-        let Some(info) = status.get_details_error_info() else { return };
+    pub fn judge_end(&self, status: &Status, allowed: &[&str]) -> Ended {
+        let Some(info) = status.get_details_error_info() else { return Ended::Refused(status.message().to_owned()) };
         let temporary = status.code() == Code::Unavailable && info.reason != "SLOW_CONSUMER";
         if !temporary && !allowed.contains(&info.reason.as_str()) {
             self.with(|all| all.failures.push(format!("nobody may be told {status:?}")));
+        }
+        Ended::Refused(info.reason)
+    }
+}
+
+/// How a client's connection ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// It has what it wants.
+    Done,
+    /// It went away by itself.
+    Died,
+    /// Nobody answered at the port.
+    NoConnection,
+    /// It heard nothing for too long.
+    Silent,
+    /// The server ended it, or the network: with this reason, or these words.
+    Refused(String),
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::Done => out.write_str("has everything"),
+            Ended::Died => out.write_str("dies"),
+            Ended::NoConnection => out.write_str("finds nobody"),
+            Ended::Silent => out.write_str("gives up"),
+            Ended::Refused(reason) => write!(out, "is ended by {reason}"),
         }
     }
 }
@@ -226,7 +280,9 @@ pub fn run(seed: u64, tell: bool) -> (Result<(), String>, Outcome) {
         (None, Err(problem)) => Err(problem),
         (None, Ok(())) => all.oracle.judge_log(),
     };
-    let counts = Counts { entries: all.oracle.log.len() as u64, deeds: nemesis.done, ..all.counts };
+    let mut counts = all.counts;
+    counts.count("entries", all.oracle.log.len() as u64);
+    counts.count("deeds", nemesis.done);
     let told = all.told.unwrap_or_default();
     (judged, Outcome { hash: all.hasher.finish(), events: all.events, counts, told, simulated })
 }
@@ -245,7 +301,8 @@ fn drive(
         let now = sim.elapsed();
         if now < TROUBLE {
             for deed in nemesis.due(now) {
-                shared.note(&format!("{deed:?}"));
+                let told = format!("{deed:?}");
+                shared.enter(now, told.as_bytes(), || told.clone());
                 match deed {
                     Deed::Sweep => sweep(store, dice),
                     deed => nemesis.commit(deed, sim, sites),
@@ -255,7 +312,7 @@ fn drive(
             calm_since = Some(now);
             nemesis.heal(sim, sites);
             shared.with(|all| all.calm = true);
-            shared.note("calm");
+            shared.enter(now, b"calm", || "calm".to_owned());
         }
         if calm_since.is_some() {
             nemesis.start_all(sim);

@@ -105,7 +105,7 @@ impl Refusal {
             "the position is older than the replay window: resume from oldest_cursor, or ask for a snapshot",
         )
         .with_cursor("oldest_cursor", oldest)
-        .with("oldest_log_seq", oldest.position)
+        .with("oldest_log_seq", oldest.position + 1)
     }
 
     /// A position was lost by a fork, or belongs to another log.

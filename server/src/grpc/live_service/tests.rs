@@ -133,7 +133,7 @@ async fn refused_positions_carry_what_is_needed_to_go_on() {
     };
     let (code, reason, metadata) = told(&refused(&service, request(after(8, 9))).await);
     assert_eq!((code, reason.as_str()), (Code::OutOfRange, "CURSOR_EXPIRED"));
-    assert_eq!((&metadata["oldest_cursor"], metadata["oldest_log_seq"].as_str()), (&base64(10), "10"));
+    assert_eq!((&metadata["oldest_cursor"], metadata["oldest_log_seq"].as_str()), (&base64(10), "11"));
     let (code, reason, metadata) = told(&refused(&service, request(after(7, 21))).await);
     assert_eq!((code, reason.as_str()), (Code::FailedPrecondition, "EPOCH_CHANGED"));
     assert_eq!((metadata["epoch"].as_str(), metadata["parent_epoch"].as_str()), ("8", "7"));
