@@ -6,9 +6,9 @@
 //! happens; `oracle` and `record` say what the contract promises. Each run is a process of its own (see `entropy`).
 //!
 //! ```sh
-//! cargo test --release -p tapefeed-simulation  # 200 seeds, each twice
-//! cargo test --release -p tapefeed-simulation -- seeds 20000
-//! cargo test --release -p tapefeed-simulation -- seed 17  # one of them, told in full
+//! cargo test --workspace --test simulation  # 200 seeds, each twice
+//! cargo test --workspace --test simulation -- seeds 20000
+//! cargo test --workspace --test simulation -- seed 17  # one of them, told in full
 //! ```
 
 mod bus;
@@ -35,7 +35,7 @@ const SEEDS: u64 = 200;
 const AT_ONCE: usize = 2;
 
 /// How a run that failed is repeated.
-const AGAIN: &str = "cargo test --release -p tapefeed-simulation -- seed";
+const AGAIN: &str = "cargo test --workspace --test simulation -- seed";
 
 fn main() -> ExitCode {
     // What cargo passes to every test binary is not for this one.

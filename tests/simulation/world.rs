@@ -224,6 +224,7 @@ pub fn run(seed: u64, tell: bool) -> (Result<(), String>, Outcome) {
         .simulation_duration(TROUBLE + 2 * CALM)
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(dice.random_range(2..30)))
+        .tick_duration(Duration::from_millis(2))
         .tcp_capacity(1_024)
         .udp_capacity(1_024)
         .enable_random_order()
