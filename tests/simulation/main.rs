@@ -45,6 +45,7 @@ fn main() -> ExitCode {
         [] => all(SEEDS),
         [word, count] if word == "seeds" => all(number(count)),
         [word, seed] if word == "seed" => one(number(seed), true),
+        [word, count] if word == "find" => find(number(count)),
         [word, seed] if word == "quietly" => one(number(seed), false),
         other => {
             eprintln!("{other:?} is neither `seeds COUNT` nor `seed NUMBER`");
@@ -98,20 +99,33 @@ fn all(seeds: u64) -> ExitCode {
     if bad.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Looks for the first seed that finds something wrong: for those who have planted it.
+fn find(seeds: u64) -> ExitCode {
+    for seed in 0..seeds {
+        if let Err(problem) = process(seed) {
+            println!("found by seed {seed}: {problem}");
+            return ExitCode::SUCCESS;
+        }
+    }
+    println!("not found by {seeds} seeds");
+    ExitCode::FAILURE
+}
+
+/// Runs a seed in a process; its trace, or what went wrong.
+fn process(seed: u64) -> Result<String, String> {
+    let own = std::env::current_exe().expect("the system knows what it runs");
+    let output = Command::new(own).args(["quietly", &seed.to_string()]).output();
+    let output = output.expect("the system starts what it runs already");
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(told.lines().last().unwrap_or_default().to_owned());
+    }
+    Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)))
+}
+
 /// Runs a seed in two processes.
 fn twice(seed: u64) -> Result<Counts, String> {
-    let own = std::env::current_exe().expect("the system knows what it runs");
-    let life = || {
-        let output = Command::new(&own).args(["quietly", &seed.to_string()]).output();
-        let output = output.expect("the system starts what it runs already");
-        let told = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            Ok(told.lines().last().unwrap_or_default().to_owned())
-        } else {
-            Err(format!("{told}{}", String::from_utf8_lossy(&output.stderr)))
-        }
-    };
-    let (once, again) = (life()?, life()?);
+    let (once, again) = (process(seed)?, process(seed)?);
     if once != again {
         return Err(format!("two runs differ\n  {once}\n  {again}"));
     }
