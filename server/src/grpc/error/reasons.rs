@@ -278,6 +278,11 @@ impl Refusal {
         refusal
     }
 
+    /// A connection begins more calls a second than it may.
+    pub fn too_many_calls(max: u32) -> Refusal {
+        Refusal::limit_exceeded("calls_per_second", u64::from(max), None).retry_after(END_RETRY)
+    }
+
     /// The reader was too slow and asked to be disconnected.
     pub fn slow_consumer(cursor: Cursor) -> Refusal {
         Refusal::new(

@@ -354,7 +354,9 @@ async fn source_events_come_in_full() {
 
 /// The pieces of a stream until a position, as they leave for the wire.
 async fn pieces_to(service: &LiveService, request: proto::SubscribeTicksRequest, position: u64) -> Vec<bytes::Bytes> {
-    let mut stream = std::pin::pin!(super::subscribe_ticks::subscribe_ticks(service, request).await.ok().unwrap());
+    let mut stream = std::pin::pin!(
+        super::subscribe_ticks::subscribe_ticks(service, request, Default::default()).await.ok().unwrap()
+    );
     let mut pieces: Vec<bytes::Bytes> = Vec::new();
     loop {
         let reached = pieces.last().and_then(|piece| super::route::split(piece.clone()).pop());
