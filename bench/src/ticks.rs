@@ -40,10 +40,10 @@ impl Tape {
         Tape { random: SmallRng::seed_from_u64(7), first: 0, prices, time: 1_704_067_200_000_000_000, id: 0, mean_gap }
     }
 
-    /// The tape of one producer of several: each has other instruments and other trades.
-    pub fn of_producer(number: u32, instruments: u32, mean_gap: f64) -> Tape {
-        let random = SmallRng::seed_from_u64(7 + u64::from(number));
-        Tape { random, first: number * instruments, ..Tape::new(instruments, mean_gap) }
+    /// The tape of one producer of several: its instruments have numbers from `first` on, and its trades are its own.
+    pub fn of_producer(first: u32, instruments: u32, mean_gap: f64) -> Tape {
+        let random = SmallRng::seed_from_u64(7 + u64::from(first));
+        Tape { random, first, ..Tape::new(instruments, mean_gap) }
     }
 }
 

@@ -97,11 +97,14 @@ impl Cluster {
     }
 
     fn cpu_seconds(&self) -> Result<f64, Problem> {
-        let reaped: f64 = stat(&self.postmaster).iter().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
+        let reaped: f64 =
+            stat(&self.postmaster).iter().skip(13).take(2).filter_map(|ticks| ticks.parse::<f64>().ok()).sum();
         let mut seconds = reaped / 100.0 + exact_cpu_seconds(&self.postmaster);
         for entry in std::fs::read_dir("/proc")? {
             let name = entry?.file_name();
-            let Some(id) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else { continue };
+            let Some(id) = name.to_str().filter(|name| name.bytes().all(|byte| byte.is_ascii_digit())) else {
+                continue;
+            };
             if stat(id).get(1) == Some(&self.postmaster) {
                 seconds += exact_cpu_seconds(id);
             }

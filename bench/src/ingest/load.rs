@@ -42,11 +42,12 @@ pub struct Published {
     pub latencies: Vec<f64>,
 }
 
-/// A tape for each producer, with instruments of its own, that goes on from case to case.
-pub fn tapes(producers: usize) -> Vec<Tape> {
+/// A tape for each producer, with instruments of its own from a number on, that goes on from case to case.
+pub fn tapes(producers: usize, first: u32) -> Vec<Tape> {
     let each = INSTRUMENTS / producers as u32;
     // Together a million trades in a second.
-    (0..producers as u32).map(|number| Tape::of_producer(number, each, 1e3 * producers as f64)).collect()
+    let tape = |number| Tape::of_producer(first + number * each, each, 1e3 * producers as f64);
+    (0..producers as u32).map(tape).collect()
 }
 
 /// The next trades of each tape, so many in all.

@@ -76,7 +76,7 @@ struct Measured {
 
 /// Runs all cases in turns.
 pub async fn run(binary: &Path, quick: bool) -> Result<(), Problem> {
-    let (rounds, count) = if quick { (2, 400_000) } else { (5, 2_000_000) };
+    let (rounds, count) = if quick { (2, 800_000) } else { (5, 2_000_000) };
     let mut cluster = Cluster::start().await?;
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
     for round in 0..rounds {
@@ -108,13 +108,19 @@ impl<'a> Round<'a> {
         let peers = cluster.create(&format!("peers_{round}")).await?;
         let server = Server::start_on(binary, &["--store", &url], &[]).await?;
         let store = cluster.connect(&url).await?;
-        let (large, small) = (load::tapes(LARGE.producers), load::tapes(SMALL.producers));
-        let mut round = Round { cluster, server, store, peers, large, small, plain: load::tapes(1), case: 0 };
+        let (large, small) = (load::tapes(LARGE.producers, 0), load::tapes(SMALL.producers, INSTRUMENTS));
+        let mut round = Round { cluster, server, store, peers, large, small, plain: load::tapes(1, 0), case: 0 };
         // Each instrument holds half a chunk of hot ticks before anything counts, as it does on the average.
-        let trades = load::trades(&mut round.large, INSTRUMENTS as usize * 2_048);
-        round.publish(LARGE, trades).await?;
+        for form in [LARGE, SMALL] {
+            let trades = load::trades(round.tapes(form), INSTRUMENTS as usize * 2_048);
+            round.publish(form, trades).await?;
+        }
         round.rest().await?;
         Ok(round)
+    }
+
+    fn tapes(&mut self, form: Form) -> &mut [Tape] {
+        if form.producers == LARGE.producers { &mut self.large } else { &mut self.small }
     }
 
     async fn publish(&mut self, form: Form, trades: Vec<Vec<Trade>>) -> Result<Published, Problem> {
@@ -128,7 +134,7 @@ impl<'a> Round<'a> {
     async fn rest(&mut self) -> Result<(), Problem> {
         loop {
             let before = self.cluster.spent(&[&self.server]).await?;
-            tokio::time::sleep(Duration::from_millis(1_000)).await;
+            tokio::time::sleep(Duration::from_millis(600)).await;
             let spent = self.cluster.spent(&[&self.server]).await?.since(before);
             if spent.server + spent.postgres < 0.03 {
                 return Ok(());
@@ -145,8 +151,7 @@ impl<'a> Round<'a> {
         if !compacts {
             self.hold_upkeep(true).await?;
         }
-        let tapes = if form.producers == LARGE.producers { &mut self.large } else { &mut self.small };
-        let trades = load::trades(tapes, count);
+        let trades = load::trades(self.tapes(form), count);
         let sizes = self.sizes().await?;
         let before = self.cluster.spent(&[&self.server]).await?;
         let mut published = self.publish(form, trades).await?;
@@ -222,13 +227,14 @@ fn a_tick(spent: Spent, count: usize, seconds: f64, latencies: &mut [f64]) -> Me
 type Reading = fn(&Measured) -> f64;
 
 fn print(measured: &BTreeMap<&str, Vec<Measured>>) {
-    let median = |case: &str, reading: Reading| quantile(&mut measured[case].iter().map(reading).collect::<Vec<_>>(), 0.5);
+    let median =
+        |case: &str, reading: Reading| quantile(&mut measured[case].iter().map(reading).collect::<Vec<_>>(), 0.5);
     let storing: Reading = |each| each.server + each.postgres;
     let everything: Reading = |each| each.server + each.postgres + each.loader;
     let copy = median(COPY, storing);
     for (case, way, _) in CASES {
         let figure = |metric, unit, reading: Reading, goal| {
-            let peer = (case != COPY).then(|| (COPY, median(COPY, reading)));
+            let peer = Some((COPY, median(COPY, reading))).filter(|(_, value)| case != COPY && *value > 0.0);
             Figure { case, metric, unit, value: median(case, reading), peer, goal }.print("ingest");
         };
         let cpu = median(case, storing);

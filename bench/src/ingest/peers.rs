@@ -113,10 +113,10 @@ async fn insert(connection: &mut PgConnection, trades: &[Trade]) -> Result<(), P
     query.push_values(trades, |mut row, trade| {
         row.push_bind(symbol(trade.instrument)).push_bind("BENCH");
         row.push_bind(format!("{}.{:02}", trade.price / 100, trade.price % 100)).push_unseparated("::NUMERIC");
-        row.push_bind(format!("{}.{:03}", trade.quantity / 1_000, trade.quantity % 1_000)).push_unseparated("::NUMERIC");
+        row.push_bind(format!("{}.{:03}", trade.quantity / 1_000, trade.quantity % 1_000))
+            .push_unseparated("::NUMERIC");
         row.push("to_timestamp(").push_bind_unseparated(trade.event_time as f64 / 1e9).push_unseparated(")");
     });
     query.build().execute(connection).await?;
     Ok(())
 }
-

@@ -134,7 +134,7 @@ async fn paced(first: &Server, second: &Server, producer: &str, batches: usize) 
 
 /// Ticks a second from the first batch until the subscriber of the other replica has all.
 async fn flood(first: &Server, second: &Server, producer: &str, count: usize) -> Result<f64, Problem> {
-    let trades = load::trades(&mut load::tapes(FLOOD.producers), count);
+    let trades = load::trades(&mut load::tapes(FLOOD.producers, 0), count);
     let mut seen = subscribe(second).await?;
     // Where the log stands: a tick is sent ahead.
     let (_, start) = Load::start(&first.url, &format!("{producer}-start")).await?.publish(1).await?;
@@ -195,7 +195,7 @@ async fn paced_by_redis(redis: &RedisServer, batches: usize) -> Result<Vec<f64>,
 }
 
 async fn flood_by_redis(redis: &RedisServer, count: usize) -> Result<f64, Problem> {
-    let trades = load::trades(&mut load::tapes(FLOOD.producers), count);
+    let trades = load::trades(&mut load::tapes(FLOOD.producers, 0), count);
     let mut seen = listen(redis).await?;
     let mut connections = Vec::new();
     for _ in 0..FLOOD.producers {
@@ -221,7 +221,8 @@ async fn flood_by_redis(redis: &RedisServer, count: usize) -> Result<f64, Proble
     }
     let mut last = begun;
     for _ in 0..count / FLOOD.batch {
-        (_, last) = tokio::time::timeout(Duration::from_secs(30), seen.recv()).await?.ok_or("the subscription ended")?;
+        (_, last) =
+            tokio::time::timeout(Duration::from_secs(30), seen.recv()).await?.ok_or("the subscription ended")?;
     }
     Ok(count as f64 / last.duration_since(begun).as_secs_f64())
 }
