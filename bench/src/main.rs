@@ -7,6 +7,7 @@ mod ingest;
 mod latest;
 mod live;
 mod process;
+mod soak;
 mod telemetry;
 mod ticks;
 
@@ -17,7 +18,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, ingest, latest, live or telemetry.
+    /// Which: base, ingest, latest, live, soak or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -47,7 +48,10 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
+        "soak" => soak::run(&options.server, options.quick).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, ingest, latest, live and telemetry are").into()),
+        other => {
+            Err(format!("there is no benchmark {other}: base, ingest, latest, live, soak and telemetry are").into())
+        }
     }
 }

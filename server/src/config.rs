@@ -161,7 +161,7 @@ fn demo_rates() -> clap::builder::RangedI64ValueParser<u32> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Config {
     /// To serve.
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// To begin a new epoch in a store.
     RenewEpoch {
         /// The store.
@@ -322,12 +322,12 @@ impl CommandLine {
                     ticks_per_second: demo_rate.or(file.demo_rate).unwrap_or(DEMO_RATE),
                     seed: demo_seed.or(file.demo_seed).unwrap_or(DEMO_SEED),
                 };
-                Ok(Config::Serve(options.resolve(file, store, Some(demo))))
+                Ok(Config::Serve(Box::new(options.resolve(file, store, Some(demo)))))
             }
             Command::Serve { store, options } => {
                 let mut file = File::read(options.common.config.as_deref())?;
                 let store = store.resolve(&mut file);
-                Ok(Config::Serve(options.resolve(file, store, None)))
+                Ok(Config::Serve(Box::new(options.resolve(file, store, None))))
             }
             Command::Epoch { command: EpochCommand::Renew { store, common } } => {
                 let mut file = File::read(common.config.as_deref())?;

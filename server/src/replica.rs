@@ -208,7 +208,8 @@ impl Ground {
         let views = builder.views();
         let (policy, counts) = (self.policy, metrics.clone());
         let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy, counts)
-            .shared(self.id, bus.clone());
+            .shared(self.id, bus.clone())
+            .telling(hub.clone());
         let tape = Tape { epoch: head.epoch, lineage, registry, hub, views };
         let Tape { lineage, registry, hub, views, .. } = tape.clone();
         let (store, clock) = (store.clone(), clock.clone());

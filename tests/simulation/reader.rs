@@ -252,7 +252,8 @@ impl Reader {
                 record.seen(Seen::Gap(gap.from_log_seq, gap.to_log_seq));
             }
             Event::SlowConsumer(notice) => {
-                record.lags += u32::from(notice.catching_up);
+                record.lags += u32::from(notice.catching_up && !notice.expiring);
+                record.notices += u32::from(notice.expiring);
             }
             other => panic!("nobody asked for {other:?}"),
         }

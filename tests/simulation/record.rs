@@ -31,6 +31,8 @@ pub struct Record {
     snapshot: Option<(Vec<proto::Tick>, u32)>,
     /// How often it was told that it lags.
     pub lags: u32,
+    /// How often it was told that what comes next leaves the log soon.
+    pub notices: u32,
     pub snapshots: u32,
     /// Ticks that others stand for.
     pub merged: u64,
@@ -46,6 +48,7 @@ impl Record {
             seen: Vec::new(),
             snapshot: None,
             lags: 0,
+            notices: 0,
             snapshots: 0,
             merged: 0,
         }

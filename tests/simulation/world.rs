@@ -60,9 +60,9 @@ pub struct All {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts([u64; COUNTED.len()]);
 
-/// What is counted: entries of the log, ticks that came, the gaps and lags that readers were told, complete snapshots,
-/// ticks for which others stand, lives of clients, and deeds of the nemesis.
-const COUNTED: [&str; 8] = ["entries", "ticks", "gaps", "lags", "snapshots", "merged", "lives", "deeds"];
+/// What is counted: entries of the log, ticks that came, the gaps and lags that readers were told, notices that the window
+/// is about to move past one, complete snapshots, ticks for which others stand, lives of clients, deeds of the nemesis.
+const COUNTED: [&str; 9] = ["entries", "ticks", "gaps", "lags", "notices", "snapshots", "merged", "lives", "deeds"];
 
 impl Counts {
     /// Adds those of another run.
@@ -84,6 +84,7 @@ impl Counts {
         self.count("ticks", ticks as u64);
         self.count("gaps", gaps as u64);
         self.count("lags", u64::from(record.lags));
+        self.count("notices", u64::from(record.notices));
         self.count("snapshots", u64::from(record.snapshots));
         self.count("merged", record.merged);
     }

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::cut::{DayCut, cut_days, new_chunk};
 use super::merge::{self, Rewrite};
-use super::{Holding, View};
+use super::{Holding, Hub, View};
 use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
@@ -76,6 +76,12 @@ const LEASE: Duration = Duration::from_secs(10);
 /// How often the lease is prolonged, or asked for.
 const LEASE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Streams are told that what they have yet to read leaves the log when this share of its time, or of its bytes, is left.
+const NOTICE_SHARE: u32 = 10;
+
+/// How often it is looked at what leaves the log soon, at most.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long the bytes of dropped chunks stay for queries that still read them.
 const CHUNK_GRACE: Duration = Duration::from_secs(600);
 
@@ -102,6 +108,9 @@ pub struct Compactor {
     metrics: Metrics,
     /// Who shares the work, and how they are told of it.
     sharing: Option<Sharing>,
+    /// Who is told what leaves the log soon, and when next.
+    readers: Option<Arc<Hub>>,
+    notice: UnixNanos,
 }
 
 /// Several replicas over one store.
@@ -147,6 +156,8 @@ impl Compactor {
             started,
             swept: started,
             sharing: None,
+            readers: None,
+            notice: UnixNanos::MIN,
             metrics,
         }
     }
@@ -154,6 +165,12 @@ impl Compactor {
     /// A compactor that works only while it has the store's lease, and tells others of its commits.
     pub fn shared(mut self, replica: ReplicaId, bus: Arc<dyn Bus>) -> Compactor {
         self.sharing = Some(Sharing { replica, bus, leads: false, ask: UnixNanos::MIN });
+        self
+    }
+
+    /// A compactor that tells a hub what leaves the log soon, whoever sweeps it.
+    pub fn telling(mut self, readers: Arc<Hub>) -> Compactor {
+        self.readers = Some(readers);
         self
     }
 
@@ -189,6 +206,7 @@ impl Compactor {
         let view = self.views.borrow_and_update().clone();
         let now = self.clock.now();
         self.marks.push_back((view.position(), now));
+        self.give_notice(now).await?;
         if !self.leads(now).await? {
             return Ok(false);
         }
@@ -205,6 +223,27 @@ impl Compactor {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Tells the readers what leaves the log soon: before the window moves past a stream, the stream is told.
+    async fn give_notice(&mut self, now: UnixNanos) -> Result<(), StoreError> {
+        let Some(readers) = &self.readers else { return Ok(()) };
+        if now < self.notice {
+            return Ok(());
+        }
+        let Policy { sweep_interval, log_retention, log_retention_bytes, .. } = self.policy;
+        self.notice = now.saturating_add(NOTICE_INTERVAL.min(sweep_interval / 4));
+        let kept = now.saturating_sub(log_retention - log_retention / NOTICE_SHARE);
+        let young = self.store.position_at(kept).await?;
+        let head = self.store.head().await?;
+        let old = young.map_or(head.position, |edge| edge.first_seq - 1);
+        let room = log_retention_bytes - log_retention_bytes / u64::from(NOTICE_SHARE);
+        let entries = u128::from((head.position + 1).saturating_sub(head.oldest));
+        let over = u128::from(head.log_bytes.saturating_sub(room));
+        // By the mean size of an entry: which of them are large is not worth a look at all segments.
+        let large = u128::from(head.oldest - 1) + entries * over / u128::from(head.log_bytes.max(1));
+        readers.expires(old.max(large as u64));
+        Ok(())
     }
 
     /// Whether the work is this replica's. A wrong yes wastes work: the manifest takes one of two commits.

@@ -81,6 +81,11 @@ impl Follower {
         self.hub.reaches(self.position)
     }
 
+    /// Whether what comes next leaves the log soon.
+    pub fn expires(&self, position: u64) -> bool {
+        position < self.hub.expiring()
+    }
+
     /// Where the log of the store ends, read just now.
     pub async fn confirm(&self) -> Result<LogHead, StoreError> {
         self.hub.confirm(&*self.store).await
