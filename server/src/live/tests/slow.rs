@@ -147,7 +147,7 @@ async fn the_window_that_moves_past_a_slow_reader_is_told_as_a_gap() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_is_told_before_the_window_moves_past_it() {
-    let hours = |count| Duration::from_secs(count * 3_600);
+    let hours = |count: u64| Duration::from_secs(count * 3_600);
     for conflated in [None, Some(Duration::ZERO)] {
         let mut world = World::new(ROOMY).await;
         let wish = Subscription { conflated, ..wish(Start::Live) };
