@@ -35,11 +35,8 @@ impl Outcome {
             true => tick,
             false => proto::Tick { receive_time: None, ..tick },
         };
-        let request = proto::ListInstrumentsRequest {
-            page_size: 10_000,
-            min_cursor: run.cursor.clone(),
-            ..Default::default()
-        };
+        let request =
+            proto::ListInstrumentsRequest { page_size: 10_000, min_cursor: run.cursor.clone(), ..Default::default() };
         let listed = stubs.instruments.clone().list_instruments(request).await.expect("an answer").into_inner();
         assert!(listed.next_page_token.is_empty());
         let mut outcome =
