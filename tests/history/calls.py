@@ -1,0 +1,41 @@
+"""Channels to replicas, and what a status says."""
+
+from __future__ import annotations
+
+import grpc
+import grpc.aio
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+
+from record import Fork
+
+# Each call has a connection of its own, so that what is dead is found out at once, and nobody waits behind another.
+OPTIONS = [
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.enable_retries", 0),
+]
+
+
+def channel(address: str) -> grpc.aio.Channel:
+    """Open a channel to a replica. Close it after use."""
+    return grpc.aio.insecure_channel(address, options=OPTIONS)
+
+
+def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, Fork | None]:
+    """Read the reason of a status, and the fork that it names. `TRANSPORT`: the status is not the server's."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            for detail in Status.FromString(value).details:
+                info = ErrorInfo()
+                if detail.Unpack(info):
+                    return info.reason, _fork(info)
+    return "TRANSPORT", None
+
+
+def _fork(info: ErrorInfo) -> Fork | None:
+    known = info.metadata
+    if info.reason != "EPOCH_CHANGED" or "parent_epoch" not in known:
+        return None
+    return Fork(int(known["epoch"]), int(known["parent_epoch"]), int(known["fork_log_seq"]))
