@@ -59,7 +59,7 @@ class Made:
     # In ten-thousandths, and in hundredths.
     price: int
     quantity: int | None
-    side: Side
+    side: Side.ValueType
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Source:
         return [self._tick(choose, choose.choice(chosen), number) for _ in range(choose.randint(least, most))]
 
     def _tick(self, choose: random.Random, number: int, batch: int) -> Made:
-        # Every third instrument trades today, the others on a day that is over, which is tidied up. Some ticks are late.
+        # Every third instrument trades today, the others on a day that is over and tidied up. Some ticks are late.
         age = 600 if number % 3 == 0 else 26 * 3_600
         late = choose.randrange(30) if choose.random() < 0.1 else 0
         return Made(

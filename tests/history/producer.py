@@ -10,12 +10,11 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 from tapefeed.v1 import ingest_service_pb2 as ingest
-from tapefeed.v1.ingest_service_pb2_grpc import IngestServiceStub
 
 import calls
 from cluster import REPLICAS
@@ -37,10 +36,14 @@ class Pending:
     message: ingest.PublishBatch
 
 
+if TYPE_CHECKING:
+    Call = grpc.aio.StreamStreamCall[ingest.PublishTicksRequest, ingest.PublishTicksResponse]
+
+
 class Stream:
     """One PublishTicks stream under one claim."""
 
-    def __init__(self, channel: grpc.aio.Channel, call: Any, last_batch_seq: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, call: Call, last_batch_seq: int) -> None:
         self.channel = channel
         self.call = call
         self.last_batch_seq = last_batch_seq
@@ -54,9 +57,8 @@ class Stream:
         """Wait for the next acknowledgement."""
         async with asyncio.timeout(PATIENCE):
             answer = await self.call.read()
-        if answer is grpc.aio.EOF:
+        if not isinstance(answer, ingest.PublishTicksResponse):
             raise ConnectionError
-        assert isinstance(answer, ingest.PublishTicksResponse)
         return answer.ack
 
     async def close(self) -> None:
@@ -106,13 +108,13 @@ class Producer:
 
     async def _claim(self, replica: int) -> Stream:
         channel = calls.channel(self._world.address(replica))
-        call = IngestServiceStub(channel).PublishTicks()
+        call = calls.ingest(channel).PublishTicks()
         try:
             claim = ingest.ProducerClaim(producer_id=f"producer-{self._number}", backfill=self._backfill)
             async with asyncio.timeout(PATIENCE):
                 await call.write(ingest.PublishTicksRequest(claim=claim))
                 answer = await call.read()
-            if answer is grpc.aio.EOF:
+            if not isinstance(answer, ingest.PublishTicksResponse):
                 raise ConnectionError
             return Stream(channel, call, answer.grant.last_batch_seq)
         except BaseException:

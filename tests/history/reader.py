@@ -8,11 +8,8 @@ from decimal import Decimal
 import grpc
 import grpc.aio
 from tapefeed.v1 import history_service_pb2 as history
-from tapefeed.v1.history_service_pb2_grpc import HistoryServiceStub
 from tapefeed.v1.instrument_service_pb2 import ListInstrumentsRequest
-from tapefeed.v1.instrument_service_pb2_grpc import InstrumentServiceStub
 from tapefeed.v1.live_service_pb2 import GetReplayWindowRequest, SubscribeTicksRequest
-from tapefeed.v1.live_service_pb2_grpc import LiveServiceStub
 from tapefeed.v1.selector_pb2 import Selector
 
 import calls
@@ -41,7 +38,7 @@ async def _listing(
     answer = Answer(replica, number, name)
     ticks = answer.ticks = Ticks()
     while True:
-        page = await HistoryServiceStub(channel).ListTicks(request, timeout=patience)
+        page = await calls.history(channel).ListTicks(request, timeout=patience)
         for row in page.ticks:
             answer.times.append(read_row(row, ticks))
         if not page.next_page_token:
@@ -54,7 +51,7 @@ async def _statistic(channel: grpc.aio.Channel, replica: int, number: int, at_le
     venue, symbol = instrument(number)
     name, cursor = at_least
     request = history.GetPriceStatisticsRequest(venue=venue, symbol=symbol, min_cursor=cursor)
-    told = await HistoryServiceStub(channel).GetPriceStatistics(request, timeout=PATIENCE)
+    told = await calls.history(channel).GetPriceStatistics(request, timeout=PATIENCE)
     volume = Decimal(told.volume) * 100
     return Answer(replica, number, name, count=told.tick_count, volume=int(volume))
 
@@ -94,7 +91,7 @@ async def end_of_log(world: World) -> tuple[int, int]:
     """Read where the log ends: its epoch, and the last position. The first replica's word; the others are compared."""
     channel = calls.channel(world.address(0))
     try:
-        window = await LiveServiceStub(channel).GetReplayWindow(
+        window = await calls.live(channel).GetReplayWindow(
             GetReplayWindowRequest(), timeout=LAST_PATIENCE, wait_for_ready=True
         )
     finally:
@@ -107,7 +104,7 @@ async def list_everything(world: World) -> None:
     for replica in range(REPLICAS):
         channel = calls.channel(world.address(replica))
         try:
-            registered = await InstrumentServiceStub(channel).ListInstruments(
+            registered = await calls.instruments(channel).ListInstruments(
                 ListInstrumentsRequest(), timeout=LAST_PATIENCE, wait_for_ready=True
             )
             named = {(each.venue, each.symbol) for each in registered.instruments}
@@ -145,7 +142,7 @@ async def probe_what_is_missing(world: World) -> None:
 
 
 async def _is_disowned(world: World, channel: grpc.aio.Channel, cursor: bytes) -> bool:
-    call = LiveServiceStub(channel).SubscribeTicks(
+    call = calls.live(channel).SubscribeTicks(
         SubscribeTicksRequest(selectors=[Selector(symbol="*")], cursor=cursor), timeout=LAST_PATIENCE
     )
     try:

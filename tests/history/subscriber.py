@@ -14,7 +14,6 @@ import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 from tapefeed.v1 import live_service_pb2 as live
-from tapefeed.v1.live_service_pb2_grpc import LiveServiceStub
 from tapefeed.v1.position_pb2 import StartPosition
 from tapefeed.v1.selector_pb2 import Selector
 from tapefeed.v1.stream_event_pb2 import ENCODING_COLUMNS, ENCODING_ROWS
@@ -119,7 +118,7 @@ class Subscriber:
         if self._here is None and self._habit.joins:
             channel = calls.channel(self._world.address(replica))
             try:
-                window = await LiveServiceStub(channel).GetReplayWindow(live.GetReplayWindowRequest(), timeout=3)
+                window = await calls.live(channel).GetReplayWindow(live.GetReplayWindowRequest(), timeout=3)
             finally:
                 await channel.close()
             return Bookmark(window.epoch, 0)
@@ -140,7 +139,7 @@ class Subscriber:
         try:
             start = await self._start(replica)
             session = Session(replica, start.epoch if start else 0, start.log_seq if start else 0)
-            call = LiveServiceStub(channel).SubscribeTicks(self._request(start))
+            call = calls.live(channel).SubscribeTicks(self._request(start))
             await self._read(call, session)
         except TimeoutError:
             if session is not None:
