@@ -130,6 +130,7 @@ def report(history: History, findings: Findings, seconds: float) -> dict[str, ob
             for each in sorted(history.strikes, key=lambda each: each.struck)
         ],
         "in_vain": struck_in_vain(history),
+        "standstill": history.standstill,
         "counts": findings.counts(),
         "examples": findings.examples,
     }
@@ -161,6 +162,10 @@ class Judged:
     figures: dict[str, object]
     folder: Path
 
+    def is_right(self) -> bool:
+        """Whether every fault struck while the load ran, the load got over it, and no promise was broken."""
+        return self.findings.none() and not struck_in_vain(self.history) and not self.history.standstill
+
 
 def judge(form: Form, seed: int, binary: Path, planted: list[str]) -> Judged:
     """Run a form and check it."""
@@ -190,7 +195,7 @@ def main() -> int:
     print(spell(judged.figures))
     if given.report is not None:
         given.report.write_text(json.dumps(judged.figures, indent=2) + "\n")
-    if judged.findings.none() and not judged.figures["in_vain"]:
+    if judged.is_right():
         shutil.rmtree(judged.folder)
         return 0
     judged.history.save(judged.folder / "history.gz")

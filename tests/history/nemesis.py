@@ -42,10 +42,14 @@ class Nemesis:
 
     async def run(self) -> None:
         """Strike, and say when it is over."""
-        async with asyncio.TaskGroup() as lanes:
-            for name, faults in self._lanes.items():
-                lanes.create_task(self._lane(faults, self._world.choose(f"nemesis {name}")))
-        await self._load_goes_on(BETWEEN)
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for name, faults in self._lanes.items():
+                    lanes.create_task(self._lane(faults, self._world.choose(f"nemesis {name}")))
+            await self._load_goes_on(BETWEEN)
+        except* TimeoutError:
+            struck = [strike.kind for strike in self._world.history.strikes]
+            self._world.history.standstill = f"the load does not go on after {', '.join(struck[-3:])}"
         self._world.calm.set()
 
     async def _lane(self, faults: list[tuple[str, float]], choose: random.Random) -> None:

@@ -84,7 +84,7 @@ class Producer:
         """Publish until enough was sent and every fault has struck, and everything is acknowledged."""
         replica = self._choose.randrange(REPLICAS)
         old: Stream | None = None
-        while self._pending or not self._world.load_is_done():
+        while not self._world.is_over() and (self._pending or not self._world.load_is_done()):
             stream = None
             try:
                 stream = await self._claim(replica)

@@ -193,6 +193,8 @@ class History:
     # What each replica lists at the end: for each instrument all its ticks.
     listings: list[list[Answer]] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
+    # What the load could not get over, if anything: then the run ended early.
+    standstill: str = ""
     # For each promotion of a standby the position that it had at least.
     promotions: list[int] = field(default_factory=list)
     # Forks that servers named when they were asked about cursors of batches that the log no longer has.

@@ -175,7 +175,7 @@ class Subscriber:
                 self._note(message, session)
                 if self._is_done() or clock.time() >= leave_at:
                     return
-                if self._habit.slow and self.target is None and self._choose.random() < 0.004:
+                if self._habit.slow and self.target is None and self._choose.random() < 0.006:
                     silence.reschedule(None)
                     await asyncio.sleep(self._choose.uniform(1, 8))
                 silence.reschedule(clock.time() + patience)

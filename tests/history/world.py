@@ -80,4 +80,8 @@ class World:
 
     def load_is_done(self) -> bool:
         """Whether enough was sent, and every fault has struck."""
-        return self.calm.is_set() and self.acknowledged_ticks >= self.form.ticks
+        return self.is_over() or (self.calm.is_set() and self.acknowledged_ticks >= self.form.ticks)
+
+    def is_over(self) -> bool:
+        """Whether the load stands still for good, so that what is pending stays so."""
+        return bool(self.history.standstill)
