@@ -65,6 +65,7 @@ async def run(form: Form, seed: int, binary: Path, folder: Path, planted: list[s
 
 
 async def _run(world: World) -> History:
+    world.mark("start")
     readers = subscribers(world)
     async with asyncio.TaskGroup() as tasks:
         following = [tasks.create_task(each.run()) for each in readers]
@@ -74,6 +75,7 @@ async def _run(world: World) -> History:
         producers.append(Producer(world, 4, 0.1, backfill=True))
         await asyncio.gather(Nemesis(world).run(), *(each.run() for each in producers))
         world.quiet.set()
+        world.mark("load")
         await asking
         world.history.epoch, position = await reader.end_of_log(world)
         for each in readers:
@@ -84,8 +86,10 @@ async def _run(world: World) -> History:
             task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*waiting)
+        world.mark("catching up")
         await reader.list_everything(world)
         await reader.probe_what_is_missing(world)
+        world.mark("listing")
     return world.history
 
 
@@ -107,7 +111,7 @@ def report(history: History, findings: Findings, seconds: float) -> dict[str, ob
     return {
         "form": history.form,
         "seed": history.seed,
-        "seconds": round(seconds, 1),
+        "seconds": {**{part: round(span, 1) for part, span in history.seconds.items()}, "all": round(seconds, 1)},
         "ticks": sum(len(answer.ticks) for answer in listed if answer.ticks is not None),
         "batches_acknowledged": history.acknowledged(),
         "batches_sent": len(history.batches),

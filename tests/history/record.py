@@ -199,6 +199,8 @@ class History:
     promotions: list[int] = field(default_factory=list)
     # Forks that servers named when they were asked about cursors of batches that the log no longer has.
     probes: list[Fork] = field(default_factory=list)
+    # How long each part of the run took.
+    seconds: dict[str, float] = field(default_factory=dict)
     # The epoch at the end, and times of the first and last acknowledgement in seconds of the run.
     epoch: int = 0
     first_acknowledgement: float = 0.0

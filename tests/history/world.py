@@ -42,6 +42,10 @@ class World:
         """Seconds since the run began."""
         return time.monotonic() - self._begin
 
+    def mark(self, part: str) -> None:
+        """Note how long a part of the run took that ends now."""
+        self.history.seconds[part] = self.now() - sum(self.history.seconds.values())
+
     def address(self, replica: int) -> str:
         """Where a replica listens."""
         return self.cluster.replicas[replica].address
