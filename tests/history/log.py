@@ -37,6 +37,9 @@ class Log:
             for log_seq, name, content in answer.ticks:
                 self.names[log_seq] = name
                 self.sums[log_seq] = content
+        # Every epoch that anybody was told of.
+        told = {session.epoch for each in history.subscriptions for session in each.sessions}
+        self.epochs = (told | {history.epoch, *self.forks}) - {0}
         # What was seen of an epoch behind its fork: by epoch and position.
         self.given_up: dict[tuple[int, int], tuple[int, int]] = {}
         self._expected: dict[tuple[frozenset[int] | None, bool], array[int]] = {}
@@ -45,6 +48,11 @@ class Log:
     def end(self) -> int:
         """The last position."""
         return len(self.names) - 1
+
+    @property
+    def is_forked_rightly(self) -> bool:
+        """Whether there are no more epochs than losses: only then is what a fork gave up no loss of the log."""
+        return len(self.epochs) <= 1 + len(self.history.promotions)
 
     def shared(self, epoch: int) -> int:
         """Return the last position of an epoch that is in the log, too."""
@@ -83,10 +91,8 @@ class Log:
 
     def check_epochs(self, findings: Findings) -> None:
         """Judge the forks: one for each loss, and none that gives up what the standby had."""
-        epochs = {session.epoch for each in self.history.subscriptions for session in each.sessions if session.epoch}
-        epochs |= {self.history.epoch, *self.forks}
-        unexplained = len(epochs) - 1 - len(self.history.promotions)
-        findings.note("fork_without_loss", f"epochs {sorted(epochs)}", max(0, unexplained))
+        unexplained = len(self.epochs) - 1 - len(self.history.promotions)
+        findings.note("fork_without_loss", f"epochs {sorted(self.epochs)}", max(0, unexplained))
         for fork, kept in zip(self.forks.values(), self.history.promotions, strict=False):
             if fork.log_seq < kept:
                 findings.note("fork_without_loss", f"{fork} of a standby that had {kept}")

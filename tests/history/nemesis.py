@@ -101,16 +101,12 @@ class Nemesis:
         """Cut the standby off, let the log grow without it, and put it in the primary's place."""
         world, cluster = self._world, self._world.cluster
         assert cluster.standby is not None
-        world.losing = True
         kept = await cluster.log_position(cluster.standby)
         world.history.promotions.append(kept)
         await cluster.stop_standby()
         await self._load_goes_on(LOST_TAIL)
         await cluster.promote()
-        await self._load_goes_on(LOST_TAIL)
-        # Whoever was frozen meanwhile learns of it later: answers are counted again when nobody can be.
-        await asyncio.sleep(5)
-        world.losing = False
+        world.lost()
         return f"standby at {kept}"
 
     async def _kill_redis(self, choose: random.Random, _: float) -> str:

@@ -165,6 +165,9 @@ class Producer:
                 following += 1
                 self._pending.append(Pending(name, message))
                 await stream.send(message)
+            if self._choose.random() < 0.1:
+                # The connection breaks before the acknowledgements come: what became of the batches is not known.
+                raise ConnectionError
 
     def _make(self, batch_seq: int) -> tuple[int, ingest.PublishBatch]:
         """Make the next batch, and put it on record before anybody can see it."""

@@ -166,6 +166,8 @@ class Answer:
     # Of a statistic: how many ticks, and the sum of their quantities in hundredths.
     count: int = 0
     volume: int = 0
+    # Whether no loss came after it.
+    settled: bool = True
 
 
 @dataclass(slots=True)

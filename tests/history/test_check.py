@@ -206,7 +206,7 @@ def test_an_epoch_that_is_ignored_is_caught() -> None:
 def test_an_epoch_without_a_loss_is_caught() -> None:
     history = forked()
     history.promotions = []
-    assert found(history) == {"fork_without_loss": 1}
+    assert found(history) == {"fork_without_loss": 1, "lost": 2 * 2}
     # A fork that gives up what the standby had.
     history = forked()
     history.promotions = [19]

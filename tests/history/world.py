@@ -31,8 +31,9 @@ class World:
         self.calm = asyncio.Event()
         # Set when nothing more is sent.
         self.quiet = asyncio.Event()
-        # Whether a loss may be under way: from before the standby is cut off until all is well again.
-        self.losing = False
+        # Losses that are still to come, and when the last one is forgotten by every replica, in seconds of the run.
+        self.losses = form.promotions
+        self.forgotten = 0.0
 
     def choose(self, actor: str) -> random.Random:
         """Return what an actor's decisions are drawn from."""
@@ -45,6 +46,15 @@ class World:
     def mark(self, part: str) -> None:
         """Note how long a part of the run took that ends now."""
         self.history.seconds[part] = self.now() - sum(self.history.seconds.values())
+
+    def lost(self) -> None:
+        """Note that a standby was promoted. A replica that is frozen meanwhile learns of it when it wakes up."""
+        self.losses -= 1
+        self.forgotten = self.now() + max(self.form.freezes, default=0.0) + 10
+
+    def is_settled(self) -> bool:
+        """Whether whatever is told from now on is of a log that loses nothing any more."""
+        return self.losses == 0 and self.now() >= self.forgotten
 
     def address(self, replica: int) -> str:
         """Where a replica listens."""
