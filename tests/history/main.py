@@ -170,6 +170,14 @@ class Judged:
         """Whether every fault struck while the load ran, the load got over it, and no promise was broken."""
         return self.findings.none() and not struck_in_vain(self.history) and not self.history.standstill
 
+    def keep(self, name: str) -> Path:
+        """Keep the record and the servers' logs where whoever called us does not tidy up, and return where."""
+        kept = REPOSITORY / "target" / "history" / f"{name}-{self.history.seed}"
+        shutil.rmtree(kept, ignore_errors=True)
+        shutil.move(self.folder, kept)
+        self.history.save(kept / "history.gz")
+        return kept
+
 
 def judge(form: Form, seed: int, binary: Path, planted: list[str]) -> Judged:
     """Run a form and check it."""
@@ -202,8 +210,7 @@ def main() -> int:
     if judged.is_right():
         shutil.rmtree(judged.folder)
         return 0
-    judged.history.save(judged.folder / "history.gz")
-    print(f"something is wrong: the record and the servers' logs are in {judged.folder}", file=sys.stderr)
+    print(f"something is wrong: the record and the servers' logs are in {judged.keep(given.form)}", file=sys.stderr)
     return 1
 
 

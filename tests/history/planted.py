@@ -83,8 +83,7 @@ def main() -> int:
         if expected:
             shutil.rmtree(judged.folder)
         else:
-            judged.history.save(judged.folder / "history.gz")
-            summary.append(f"{'':18} the record and the servers' logs are in {judged.folder}")
+            summary.append(f"{'':18} the record and the servers' logs are in {judged.keep(defect)}")
     print("\n" + "\n".join(summary))
     return 0 if right else 1
 
