@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::store::faults::{Fault, FaultAction};
+use tapefeed_tests::stumbling::VIEW_MANIFEST;
 
 /// How long a call waits for a store that is out of reach before it fails.
 const OUT_OF_REACH: Duration = Duration::from_secs(2);
@@ -52,7 +53,7 @@ impl Weather {
 
 #[async_trait]
 impl Fault for Weather {
-    async fn hit(&self, _: &'static str) -> FaultAction {
+    async fn hit(&self, point: &'static str) -> FaultAction {
         let mut waited = Duration::ZERO;
         while self.cut_off.load(Ordering::Relaxed) {
             if waited >= OUT_OF_REACH {
@@ -73,6 +74,8 @@ impl Fault for Weather {
             }
         }
         match dice.random_range(0..4) {
+            // A view that is made slowly lags behind its hub, as it does where there are many chunks.
+            0..2 if point == VIEW_MANIFEST => FaultAction::Delay(Duration::from_millis(dice.random_range(5..150))),
             0 => FaultAction::Delay(Duration::from_millis(dice.random_range(1..4))),
             _ => FaultAction::Continue,
         }

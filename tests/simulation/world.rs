@@ -389,7 +389,7 @@ fn reader_plan(dice: &mut SmallRng, number: usize, replicas: usize) -> reader::P
         replicas,
         wish: Wish { selectors, include_backfill: dice.random() },
         columns: dice.random_ratio(1, 3),
-        snapshot: dice.random_ratio(1, 4),
+        snapshot: dice.random_ratio(1, 3),
         conflated,
         if_unavailable: policies[dice.random_range(0..policies.len())],
         slow_reader: if disconnect { SlowReaderPolicy::Disconnect } else { SlowReaderPolicy::CatchUp },

@@ -399,15 +399,21 @@ async fn what_is_written_by_hand_is_what_prost_writes_and_readers_share_it() {
                     assert!(position >= last, "cursors do not go back");
                     last = position;
                 }
-                // Every byte is one that prost writes for the same messages.
-                let mut written = Vec::new();
-                for message in pieces.iter().flat_map(|piece| super::route::split(piece.clone())) {
-                    let message = message.unwrap();
-                    written.push(0);
-                    written.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
-                    message.encode(&mut written).unwrap();
+                // Every byte is one that prost writes for the same messages. Small pieces have filler besides.
+                for piece in &pieces {
+                    let mut written = Vec::new();
+                    for message in super::route::split(piece.clone()) {
+                        let message = message.unwrap();
+                        written.push(0);
+                        written.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+                        message.encode(&mut written).unwrap();
+                    }
+                    if written.len() < 171 {
+                        assert!((171..=173).contains(&piece.len()), "{}", piece.len());
+                    } else {
+                        assert_eq!(piece[..], written);
+                    }
                 }
-                assert_eq!(pieces.concat(), written);
                 if start == 0 && selectors.len() == 1 && selectors[0].symbol == "*" {
                     let again = pieces_to(&service, wish, head).await;
                     let shared =
