@@ -9,6 +9,7 @@
 //! time-weighted sum. One file for each operation stands above them.
 
 pub mod average;
+pub mod bars;
 pub mod cache;
 pub mod instruments;
 pub mod latest;
@@ -38,6 +39,7 @@ use crate::store::{Store, StoreError};
 use crate::tape::{Lineage, Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
+pub use bars::{BarPage, BarsError, BarsRequest};
 pub use cache::{ChunkCache, ChunkError, Held};
 pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest};
 pub use keys::Key;

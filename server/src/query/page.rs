@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Instruments = 2,
     /// ListPublishedBars.
     PublishedBars = 3,
+    /// ListBars.
+    Bars = 4,
 }
 
 /// What a token says.
@@ -107,6 +109,12 @@ impl PageToken {
         Ok(token)
     }
 
+    /// The last item of the page before, where the kind keeps two instants there.
+    pub(super) fn instants(&self) -> Result<(UnixNanos, UnixNanos), PageTokenInvalid> {
+        let instant = |number: u64| i64::try_from(number).ok().and_then(|nanos| UnixNanos::new(nanos).ok());
+        instant(self.last.0).zip(instant(self.last.1)).ok_or(PageTokenInvalid::Malformed)
+    }
+
     fn decode(text: &str) -> Option<PageToken> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let bytes: [u8; TOKEN_BYTES] = bytes.try_into().ok()?;
@@ -118,6 +126,7 @@ impl PageToken {
             1 => Kind::Ticks,
             2 => Kind::Instruments,
             3 => Kind::PublishedBars,
+            4 => Kind::Bars,
             _ => return None,
         };
         let number = |index: usize| {
@@ -183,6 +192,11 @@ impl Arguments {
 
     pub(super) fn order(mut self, order: Order) -> Arguments {
         self.0.update(&[order as u8]);
+        self
+    }
+
+    pub(super) fn number(mut self, number: u64) -> Arguments {
+        self.0.update(&number.to_le_bytes());
         self
     }
 

@@ -19,6 +19,7 @@ pub mod lineage;
 mod merge;
 pub mod registry;
 mod trail;
+pub mod venues;
 pub mod view;
 
 use std::sync::Arc;
@@ -33,6 +34,7 @@ pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use lineage::Lineage;
 pub use registry::Registry;
+pub use venues::{VenueFacts, Venues};
 pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 /// What a replica knows of one epoch of the log.

@@ -2,7 +2,7 @@
 
 use crate::query::latest::MOST_LATEST;
 use crate::query::{
-    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid,
+    AverageError, BarsError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid,
     PublishedBarsError, StatisticsError, TicksError, ViewError,
 };
 
@@ -39,6 +39,17 @@ impl From<TicksError> for Refusal {
             TicksError::InstrumentUnknown(error) => error.into(),
             TicksError::PageToken(error) => error.into(),
             TicksError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BarsError> for Refusal {
+    fn from(error: BarsError) -> Refusal {
+        match error {
+            BarsError::View(error) => error.into(),
+            BarsError::InstrumentUnknown(error) => error.into(),
+            BarsError::PageToken(error) => error.into(),
+            BarsError::Store(error) => error.into(),
         }
     }
 }

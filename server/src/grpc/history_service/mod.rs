@@ -3,6 +3,7 @@
 
 mod get_average_price;
 mod get_price_statistics;
+mod list_bars;
 mod list_latest_ticks;
 mod list_published_bars;
 mod list_ticks;
@@ -74,8 +75,12 @@ impl proto::history_service_server::HistoryService for HistoryService {
         Err(Refusal::not_served("ReadTicks").into())
     }
 
-    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
-        Err(Refusal::not_served("ListBars").into())
+    async fn list_bars(
+        &self,
+        request: Request<proto::ListBarsRequest>,
+    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+        let response = list_bars::list_bars(&self.query.get(), request.into_inner()).await?;
+        Ok(Response::new(response))
     }
 
     async fn list_published_bars(
