@@ -16,6 +16,7 @@ mod latest;
 mod lines;
 mod output;
 mod publish;
+mod published;
 mod range;
 mod replay;
 mod runs;

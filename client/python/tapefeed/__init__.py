@@ -31,6 +31,7 @@ from .answers import (
     RunState,
     Statistics,
 )
+from .bars import Bar, BarFill
 from .client import Client, Listing
 from .errors import (
     Aborted,
@@ -103,6 +104,8 @@ __all__ = [
     "ActionNotSupported",
     "AlreadyExists",
     "Average",
+    "Bar",
+    "BarFill",
     "BatchConflict",
     "BatchInvalid",
     "BatchOutOfOrder",

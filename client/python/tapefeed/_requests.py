@@ -9,8 +9,10 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from .answers import Method, RunState
+from .bars import BarFill
 from .ticks import SelectorLike, selectors_to_wire
 from .v1 import (
+    bar_pb2,
     history_service_pb2,
     ingest_service_pb2,
     ingestion_run_pb2,
@@ -26,6 +28,12 @@ _METHODS: Final = {
     Method.MEAN: price_pb2.AVERAGE_METHOD_MEAN,
     Method.VWAP: price_pb2.AVERAGE_METHOD_VWAP,
     Method.TWAP: price_pb2.AVERAGE_METHOD_TWAP,
+}
+
+_FILLS: Final = {
+    BarFill.SKIP: bar_pb2.BAR_FILL_SKIP,
+    BarFill.NULL: bar_pb2.BAR_FILL_NULL,
+    BarFill.PREVIOUS: bar_pb2.BAR_FILL_PREVIOUS,
 }
 
 _RUN_STATES: Final = {
@@ -150,6 +158,39 @@ def statistics(
         end_time=_time(end),
         period=_period(period, "period"),
         decimals=decimals,
+        min_cursor=cursor_to_wire(min_cursor),
+    )
+
+
+def list_bars(
+    symbol: str,
+    interval: PeriodLike,
+    venue: str,
+    start: TimeLike | None,
+    end: TimeLike | None,
+    period: PeriodLike | None,
+    last: int | None,
+    include_forming: bool,
+    fill: BarFill | str,
+    decimals: int | None,
+    page_size: int,
+    min_cursor: CursorLike | None,
+) -> history_service_pb2.ListBarsRequest:
+    """Ask for bars."""
+    if last is not None and last < 1:
+        raise ValueError(f"last={last}: give at least 1, or None for all")
+    return history_service_pb2.ListBarsRequest(
+        symbol=symbol,
+        venue=venue,
+        start_time=_time(start),
+        end_time=_time(end),
+        period=_period(period, "period"),
+        interval=period_to_wire(interval, "interval"),
+        last_count=last or 0,
+        include_forming=include_forming,
+        fill=_FILLS[BarFill(fill)],
+        decimals=decimals,
+        page_size=page_size,
         min_cursor=cursor_to_wire(min_cursor),
     )
 

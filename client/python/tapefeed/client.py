@@ -32,6 +32,7 @@ from .answers import (
     run_from_wire,
     statistics_from_wire,
 )
+from .bars import Bar, BarFill, bar_from_wire
 from .errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
 from .publisher import Publisher
 from .subscription import Subscription
@@ -250,6 +251,55 @@ class Client:
         """
         request = _requests.statistics(symbol, venue, start, end, period, decimals, min_cursor)
         return statistics_from_wire(self._call(self._history.GetPriceStatistics, request))
+
+    def bars(
+        self,
+        symbol: str,
+        interval: PeriodLike,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        last: int | None = None,
+        include_forming: bool = False,
+        fill: BarFill | str = BarFill.SKIP,
+        decimals: int | None = None,
+        page_size: int = 0,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[Bar]:
+        """List the bars of a symbol, the oldest first: final ones unless told otherwise.
+
+        Args:
+            symbol: the symbol, exactly.
+            interval: the length of a bar: whole seconds up to a day, or days up to 366, such as `1m`. Bars begin at
+                whole multiples of it since 1970 in UTC.
+            venue: the venue, exactly. Default: all venues together.
+            start: bars begin at or after it. Default: the first tick.
+            end: bars begin before it. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            last: only so many, the last ones, at most 100,000. Default None: all.
+            include_forming: also bars that still grow.
+            fill: what stands for an interval without ticks. Default: nothing.
+            decimals: digits of volume-weighted means, 0 to 36, rounded half-even. Default None: 9.
+            page_size: bars in a page, at most 8,000. Default 0: 1,000.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first page is asked for. A range without ticks is an empty list.
+        """
+        request = _requests.list_bars(
+            symbol, interval, venue, start, end, period, last, include_forming, fill, decimals, page_size, min_cursor
+        )
+
+        def fetch(token: str) -> Page[Bar]:
+            request.page_token = token
+            answer = self._call(self._history.ListBars, request)
+            now = time_from_wire(answer.now) if answer.HasField("now") else None
+            bars = [bar_from_wire(bar) for bar in answer.bars]
+            return Page(bars, answer.next_page_token, cursor_from_wire(answer.as_of), now)
+
+        return Listing(fetch)
 
     def instrument(self, symbol: str, *, venue: str, min_cursor: CursorLike | None = None) -> Instrument:
         """Return one instrument: its id, first and last tick, and the decimals seen.

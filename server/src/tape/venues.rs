@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::domain::bar::final_until;
+use super::{Registry, View};
+use crate::domain::bar::{Bar, Contents, Interval, final_until};
 use crate::domain::outage::Outages;
-use crate::domain::{Control, UnixNanos, Venue};
+use crate::domain::{Control, InstrumentId, Symbol, UnixNanos, Venue};
 
 /// What is known of venues at the position of a view.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +26,22 @@ impl Venues {
     /// What is known of a venue; `None` if the log has nothing of it.
     pub fn get(&self, venue: &Venue) -> Option<&VenueFacts> {
         self.0.get(venue)
+    }
+
+    /// What is known of the venues of those instruments that have ticks in a view, each venue once.
+    ///
+    /// An instrument is registered before its first tick, and that is no entry of the log: until then it must not count.
+    pub fn of(&self, view: &View, registry: &Registry, instruments: &[InstrumentId]) -> Vec<VenueFacts> {
+        let traded = instruments.iter().filter(|&&id| view.holding(id).is_some());
+        let mut venues: Vec<Venue> = traded.filter_map(|&id| Some(registry.get(id)?.venue.clone())).collect();
+        venues.sort_unstable();
+        venues.dedup();
+        venues.iter().filter_map(|venue| self.get(venue).cloned()).collect()
+    }
+
+    /// Every venue that the log has something of.
+    pub fn iter(&self) -> impl Iterator<Item = (&Venue, &VenueFacts)> {
+        self.0.iter()
     }
 
     /// Takes in that a venue has a tick of this time.
@@ -70,8 +87,61 @@ impl VenueFacts {
         known.checked_sub(1).map(|last| self.watermarks[last].1)
     }
 
+    /// The newest event time among its ticks.
+    pub fn newest(&self) -> Option<UnixNanos> {
+        self.newest
+    }
+
     /// What the venue's feeds lost.
     pub fn outages(&self) -> &Arc<Outages> {
         &self.outages
+    }
+}
+
+/// Turns what ticks add up to into bars: how far their venues have come says what is final, and what feeds lost says
+/// where something is missing.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    interval: Interval,
+    symbol: Symbol,
+    outages: Vec<Arc<Outages>>,
+    position: u64,
+    final_until: UnixNanos,
+}
+
+impl Finish {
+    /// For bars of a symbol at a position, of which those are final that end at or before an instant.
+    pub fn new(
+        facts: &[VenueFacts],
+        symbol: Symbol,
+        (position, final_until): (u64, UnixNanos),
+        interval: Interval,
+    ) -> Finish {
+        let outages = facts.iter().map(|facts| facts.outages.clone()).filter(|outages| !outages.is_empty()).collect();
+        Finish { interval, symbol, outages, position, final_until }
+    }
+
+    /// The position.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Bars that end at or before this are final.
+    pub fn final_until(&self) -> UnixNanos {
+        self.final_until
+    }
+
+    /// The bar that begins at `start`.
+    pub fn bar(&self, start: UnixNanos, contents: Contents) -> Bar {
+        let end = self.interval.end_of(start);
+        let lost = |outages: &Arc<Outages>| outages.overlap(&self.symbol, start, end, self.position);
+        Bar {
+            start,
+            end: end.unwrap_or(UnixNanos::MAX),
+            contents,
+            carried: None,
+            is_final: end.is_some_and(|end| end <= self.final_until),
+            has_gap: self.outages.iter().any(lost),
+        }
     }
 }

@@ -264,6 +264,7 @@ class SubscribeBarsRequest(google.protobuf.message.Message):
     FILL_FIELD_NUMBER: builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: builtins.int
     IF_UNAVAILABLE_FIELD_NUMBER: builtins.int
+    DECIMALS_FIELD_NUMBER: builtins.int
     cursor: builtins.bytes
     """After a cursor, exclusive: from a stream, or the `as_of` of ListBars. At most 20 bytes."""
     include_forming: builtins.bool
@@ -274,6 +275,8 @@ class SubscribeBarsRequest(google.protobuf.message.Message):
     """What happens if the start is older than the replay window. Default UNAVAILABLE_POLICY_UNSPECIFIED, which
     means UNAVAILABLE_POLICY_FAIL.
     """
+    decimals: builtins.int
+    """To how many decimals the volume-weighted means are rounded, half-even. Absent: 9. 0 to 36."""
     @property
     def selectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.selector_pb2.Selector]:
         """The instruments to stream. Required: 1 to 10,000. As in ListBars, a selector without a venue pools all
@@ -315,9 +318,13 @@ class SubscribeBarsRequest(google.protobuf.message.Message):
         fill: tapefeed.v1.bar_pb2.BarFill.ValueType = ...,
         heartbeat_interval: google.protobuf.duration_pb2.Duration | None = ...,
         if_unavailable: tapefeed.v1.stream_event_pb2.UnavailablePolicy.ValueType = ...,
+        decimals: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cursor", b"cursor", "heartbeat_interval", b"heartbeat_interval", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "snapshot", b"snapshot", "start", b"start"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "fill", b"fill", "heartbeat_interval", b"heartbeat_interval", "if_unavailable", b"if_unavailable", "include_forming", b"include_forming", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "selectors", b"selectors", "snapshot", b"snapshot", "start", b"start"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_decimals", b"_decimals", "cursor", b"cursor", "decimals", b"decimals", "heartbeat_interval", b"heartbeat_interval", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "snapshot", b"snapshot", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_decimals", b"_decimals", "cursor", b"cursor", "decimals", b"decimals", "fill", b"fill", "heartbeat_interval", b"heartbeat_interval", "if_unavailable", b"if_unavailable", "include_forming", b"include_forming", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "selectors", b"selectors", "snapshot", b"snapshot", "start", b"start"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_decimals", b"_decimals"]) -> typing.Literal["decimals"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["live", "snapshot", "cursor"] | None: ...
 
 global___SubscribeBarsRequest = SubscribeBarsRequest

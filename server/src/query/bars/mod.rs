@@ -10,12 +10,13 @@ use std::sync::Arc;
 use crate::domain::bar::{Bar, Contents, Fill, Interval, LATENESS};
 use crate::domain::{Cursor, Instrument, InstrumentId, UnixNanos};
 use crate::store::StoreError;
+use crate::tape::venues::Finish;
 use crate::tape::View;
 
 use super::cache::ChunkError;
 use super::page::{Arguments, Kind, PageToken};
 use super::{InstrumentUnknown, PageTokenInvalid, Query, Span, Subject, ViewError};
-use series::{Finish, Series};
+use series::Series;
 
 /// Bars of a page at most, so that it stays below 4 MiB with the longest names and numbers.
 pub const MOST_BARS: usize = 8_000;
@@ -85,7 +86,7 @@ struct Walk {
     from: UnixNanos,
     /// Bars begin before this; `None` goes to the end of time.
     until: Option<UnixNanos>,
-    /// Whether an interval without ticks may be filled before the first tick.
+    /// Whether empty intervals are asked for before the first tick.
     leading: bool,
 }
 
@@ -109,17 +110,19 @@ impl Query {
             view = self.pinned_view::<BarsError>(token).await?;
         }
         let instruments = self.instruments::<BarsError>(&request.subject).await?;
-        let venues = series::venues(&self.registry, &instruments);
         let issued = self.clock.now();
         let (pinned, now, resumed) = match token {
             Some(token) => (token.pinned, token.now, Some(token.instants()?)),
             None => (view.cursor(), issued, None),
         };
-        let final_until = resumed.map_or_else(|| series::reached(&view, &venues), |(_, final_until)| final_until);
+        let facts = view.venues().of(&view, &self.registry, &instruments);
+        let reached = facts.iter().map(|facts| facts.final_until()).max().unwrap_or(UnixNanos::MIN);
+        let final_until = resumed.map_or(reached, |(_, final_until)| final_until);
         let mut replans = 0;
         let (mut bars, next) = loop {
-            let names = (&*venues, &request.subject.symbol);
-            let finish = Finish::new(&view, names, (pinned.position, final_until), request.interval);
+            let at = (pinned.position, final_until);
+            let facts = view.venues().of(&view, &self.registry, &instruments);
+            let finish = Finish::new(&facts, request.subject.symbol.clone(), at, request.interval);
             let from = resumed.map(|(from, _)| from);
             match self.page(&view, &instruments, &finish, request, (now, from)).await {
                 Ok(page) => break page,
@@ -185,12 +188,12 @@ impl Query {
             return Ok(None);
         };
         // The last bar that has begun: no tick lies further ahead than this.
-        let begun = interval.start_of(finish.final_until.saturating_add(LATENESS));
+        let begun = interval.start_of(finish.final_until().saturating_add(LATENESS));
         let stop = if request.include_forming {
             interval.end_of(begun)
         } else {
             // Ends at or before an instant, and so begins before the bar of that instant.
-            Some(interval.start_of(finish.final_until))
+            Some(interval.start_of(finish.final_until()))
         };
         let asked = range.end().and_then(|end| interval.next_start(end));
         let until = match (stop, asked) {
@@ -245,12 +248,10 @@ async fn filling(
     fill: Fill,
 ) -> Result<Vec<Bar>, ChunkError> {
     let mut bars = Vec::new();
-    let (mut from, mut leading) = (walk.from, walk.leading);
-    let mut carried = None;
-    if fill == Fill::Previous {
-        carried = series.last_before(from).await?.map(|point| point.price);
-        leading &= carried.is_some();
-    }
+    let mut from = walk.from;
+    let mut carried = series.last_before(from).await?.map(|point| point.price);
+    // Whether intervals are filled already, or only from the first tick on.
+    let mut leading = carried.is_some() || walk.leading && fill == Fill::Null;
     while bars.len() < most && walk.until.is_none_or(|until| from < until) {
         if !leading {
             let Some(next) = series.next_from(from) else { break };

@@ -6,13 +6,12 @@
 
 use std::sync::Arc;
 
-use crate::domain::bar::{Bar, BarBuilder, Contents, Interval, final_until};
+use crate::domain::bar::{BarBuilder, Interval};
 use crate::domain::chunk::Chunk;
-use crate::domain::outage::Outages;
 use crate::domain::statistics::PricePoint;
-use crate::domain::{InstrumentId, Symbol, UnixNanos, Venue};
+use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::ChunkId;
-use crate::tape::{ChunkHeader, Holding, Registry, View};
+use crate::tape::{ChunkHeader, Holding, View};
 
 use crate::query::cache::{ChunkCache, ChunkError};
 use crate::query::integral::Ticks;
@@ -145,6 +144,39 @@ impl<'a> Series<'a> {
         Ok(last)
     }
 
+    /// The newest event time.
+    pub(in crate::query) async fn newest(&self) -> Result<Option<UnixNanos>, ChunkError> {
+        let mut newest: Option<UnixNanos> = None;
+        for (instrument, holding) in self.holdings() {
+            for block in &holding.hot {
+                if block.last().is_some_and(|tick| tick.log_seq <= self.position) {
+                    newest = newest.max(Some(block.last_key().0));
+                } else {
+                    let known = block.iter().take_while(|tick| tick.log_seq <= self.position);
+                    newest = newest.max(known.map(|tick| tick.event_time).max());
+                }
+            }
+            // Of the ordinary chunks the last one with known ticks has the newest; of late ones each may.
+            let known = |header: &&Arc<ChunkHeader>| header.min_seq <= self.position;
+            let last = holding.chunks.iter().rev().find(known);
+            for header in last.into_iter().chain(holding.late.iter().filter(known)) {
+                if Some(header.last_time) <= newest {
+                    continue;
+                }
+                if header.max_seq <= self.position {
+                    newest = Some(header.last_time);
+                    continue;
+                }
+                for chunk in self.chunks.load(&[(header.id, instrument)]).await? {
+                    let seqs = chunk.log_seqs();
+                    let last = (0..chunk.len()).rev().find(|&index| seqs[index] <= self.position);
+                    newest = newest.max(last.map(|index| chunk.event_time(index)));
+                }
+            }
+        }
+        Ok(newest)
+    }
+
     fn holdings(&self) -> impl Iterator<Item = (InstrumentId, &'a Holding)> {
         let view = self.view;
         self.instruments.iter().filter_map(move |&id| view.holding(id).map(|holding| (id, &**holding)))
@@ -154,65 +186,4 @@ impl<'a> Series<'a> {
 fn bounds(from: UnixNanos, until: Option<UnixNanos>) -> Bounds {
     let everything = Bounds { low: (from, 0), high: (UnixNanos::MAX, u64::MAX) };
     until.map_or(everything, |until| Bounds { high: (until, 0), ..everything })
-}
-
-/// What turns contents into bars: how far the series has come, and what its feeds lost.
-#[derive(Debug)]
-pub(in crate::query) struct Finish {
-    interval: Interval,
-    symbol: Symbol,
-    outages: Vec<Arc<Outages>>,
-    position: u64,
-    /// Bars that end at or before this are final.
-    pub(in crate::query) final_until: UnixNanos,
-}
-
-impl Finish {
-    pub(in crate::query) fn new(
-        view: &View,
-        (venues, symbol): (&[Venue], &Symbol),
-        (position, final_until): (u64, UnixNanos),
-        interval: Interval,
-    ) -> Finish {
-        let facts = venues.iter().filter_map(|venue| view.venues().get(venue));
-        let outages = facts.map(|facts| facts.outages().clone()).filter(|outages| !outages.is_empty()).collect();
-        Finish { interval, symbol: symbol.clone(), outages, position, final_until }
-    }
-
-    /// The position of the answer.
-    pub(in crate::query) fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// The bar that begins at `start`.
-    pub(in crate::query) fn bar(&self, start: UnixNanos, contents: Contents) -> Bar {
-        let end = self.interval.end_of(start);
-        let lost = |outages: &Arc<Outages>| outages.overlap(&self.symbol, start, end, self.position);
-        Bar {
-            start,
-            end: end.unwrap_or(UnixNanos::MAX),
-            contents,
-            carried: None,
-            is_final: end.is_some_and(|end| end <= self.final_until),
-            has_gap: self.outages.iter().any(lost),
-        }
-    }
-}
-
-/// The venues of instruments, each once.
-pub(in crate::query) fn venues(registry: &Registry, instruments: &[InstrumentId]) -> Vec<Venue> {
-    let mut venues: Vec<Venue> = Vec::new();
-    for instrument in instruments.iter().filter_map(|&id| registry.get(id)) {
-        if !venues.contains(&instrument.venue) {
-            venues.push(instrument.venue.clone());
-        }
-    }
-    venues
-}
-
-/// Bars of these venues that end at or before the answer are final at the view's own position. The venue that has come
-/// furthest decides for all of them: one that is closed for ever must not keep the others' bars open.
-pub(in crate::query) fn reached(view: &View, venues: &[Venue]) -> UnixNanos {
-    let facts = venues.iter().filter_map(|venue| view.venues().get(venue));
-    facts.map(|facts| facts.final_until()).max().unwrap_or(final_until(None, None))
 }

@@ -62,7 +62,7 @@ fn bars(world: &World, subject: &Subject, ask: Ask, position: u64) -> Vec<Naive>
     for tick in &ticks {
         groups.entry(start_of(tick.event_time)).or_default().push(tick.clone());
     }
-    let venues: BTreeSet<&str> = ids.iter().map(|id| NAMES[id.0 as usize - 1].0).collect();
+    let venues: BTreeSet<&str> = ticks.iter().map(|tick| NAMES[tick.instrument.0 as usize - 1].0).collect();
     let of_venues = |tick: &&Tick| venues.contains(NAMES[tick.instrument.0 as usize - 1].0);
     let newest = world.ticks.iter().filter(|tick| tick.log_seq <= position).filter(of_venues);
     let newest = newest.map(|tick| tick.event_time.nanos() - 2 * NANOS_PER_SECOND).max().unwrap_or(0);
