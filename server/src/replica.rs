@@ -221,6 +221,7 @@ impl Ground {
             registry: tape.registry.clone(),
             views: tape.views.clone(),
             newest: query.clone(),
+            bars: query.clone(),
             clock,
             draining: self.draining.clone(),
             most_instruments: MOST_INSTRUMENTS,

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
-use tapefeed_client::{Bar, BarFill, BarQuery, Client, Cursor};
+use tapefeed_client::{Bar, BarFill, BarQuery, BarSubscription, Client, Cursor};
 use tokio_stream::StreamExt as _;
 
 use crate::failure::Failure;
+use crate::follow::Follow;
 use crate::output::{Output, notice};
 use crate::published;
 use crate::range::RangeArgs;
@@ -42,7 +43,11 @@ pub(crate) struct Args {
     #[arg(long)]
     forming: bool,
 
-    /// What stands for an interval without ticks
+    /// Go on with bars as they end, and with --forming as they grow, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["end", "period"])]
+    follow: bool,
+
+    /// What stands for an interval without ticks; not for those that come later
     #[arg(long, value_enum, default_value_t = FillArg::Skip)]
     fill: FillArg,
 
@@ -52,7 +57,7 @@ pub(crate) struct Args {
 
     /// The daily bars that the venue published; --start and --end are days
     #[arg(long, requires = "venue",
-        conflicts_with_all = ["interval", "last", "all", "forming", "fill", "decimals", "period"])]
+        conflicts_with_all = ["interval", "last", "all", "forming", "follow", "fill", "decimals", "period"])]
     published: bool,
 }
 
@@ -84,15 +89,30 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     }
     let mut printer = Printer { output, table: bar_table(), headed: false };
     let mut pages = std::pin::pin!(client.bar_pages(list.page_size(PAGE_SIZE)));
+    let mut as_of = None;
     while let Some(page) = pages.next().await {
         let page = page?;
         let last = page.next_page_token.is_empty();
         printer.print(&page.items, page.as_of.as_ref().filter(|_| last))?;
+        as_of = page.as_of;
     }
-    if !printer.output.is_json() && !printer.headed {
-        notice("no bars in this range")?;
+    let Printer { output, table, headed } = printer;
+    if !args.follow {
+        if !output.is_json() && !headed {
+            notice("no bars in this range")?;
+        }
+        return Ok(());
     }
-    Ok(())
+    output.flush()?;
+    let mut live = BarSubscription::new(args.interval).decimals(args.decimals);
+    live = live.venue(args.range.venue()).symbol(args.range.symbol());
+    if let Some(cursor) = as_of {
+        live = live.after(cursor);
+    }
+    if args.forming {
+        live = live.include_forming();
+    }
+    Follow::new(client.subscribe_bars(live), output, table).headed(headed).run().await
 }
 
 /// Prints bars under one header.
@@ -138,7 +158,7 @@ fn bar_table() -> Table {
     ])
 }
 
-fn bar_row(bar: &Bar) -> Vec<String> {
+pub(crate) fn bar_row(bar: &Bar) -> Vec<String> {
     let [open, high, low, close] = match bar.prices {
         Some(prices) => [prices.open, prices.high, prices.low, prices.close].map(|price| price.to_string()),
         None => Default::default(),
@@ -160,7 +180,7 @@ fn bar_row(bar: &Bar) -> Vec<String> {
 
 /// A bar as a line of JSON.
 #[derive(Serialize)]
-struct BarLine<'a> {
+pub(crate) struct BarLine<'a> {
     symbol: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     venue: &'a str,
@@ -199,7 +219,7 @@ struct TimesLine {
 }
 
 impl<'a> BarLine<'a> {
-    fn new(bar: &'a Bar, cursor: Option<&Cursor>) -> BarLine<'a> {
+    pub(crate) fn new(bar: &'a Bar, cursor: Option<&Cursor>) -> BarLine<'a> {
         BarLine {
             symbol: &bar.symbol,
             venue: &bar.venue,

@@ -8,6 +8,7 @@ mod bars;
 mod cli;
 mod failure;
 mod file;
+mod follow;
 mod health;
 mod history;
 mod import;

@@ -77,8 +77,10 @@ from .errors import (
     Violation,
 )
 from .events import (
+    Bars,
     Disconnected,
     Event,
+    IntervalComplete,
     Progress,
     Reconnected,
     ReplayCompleted,
@@ -94,7 +96,7 @@ from .events import (
     Ticks,
 )
 from .publisher import Publisher
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 from .ticks import Action, NewTick, Origin, Selector, SelectorLike, Side, Tick
 from .values import Cursor, CursorLike, DecimalLike, PeriodLike, TimeLike, UnixNanos
 
@@ -106,6 +108,8 @@ __all__ = [
     "Average",
     "Bar",
     "BarFill",
+    "BarSubscription",
+    "Bars",
     "BatchConflict",
     "BatchInvalid",
     "BatchOutOfOrder",
@@ -132,6 +136,7 @@ __all__ = [
     "Instrument",
     "InstrumentUnknown",
     "InternalError",
+    "IntervalComplete",
     "InvalidArgument",
     "Latest",
     "LatestTick",

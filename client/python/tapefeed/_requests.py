@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Union
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -258,11 +258,52 @@ def subscribe(
     return request
 
 
-def resume_after(request: live_service_pb2.SubscribeTicksRequest, cursor: CursorLike) -> None:
+def subscribe_bars(
+    selectors: Iterable[SelectorLike],
+    interval: PeriodLike,
+    venue: str,
+    cursor: CursorLike | None,
+    snapshot: bool,
+    include_forming: bool,
+    min_interval: PeriodLike | None,
+    decimals: int | None,
+    heartbeat: PeriodLike | None,
+    if_unavailable: str,
+) -> live_service_pb2.SubscribeBarsRequest:
+    """Ask for a stream of bars."""
+    if cursor is not None and snapshot:
+        raise ValueError("cursor and snapshot exclude each other: a stream has one beginning")
+    if if_unavailable not in _UNAVAILABLE_POLICIES:
+        raise ValueError(f"if_unavailable={if_unavailable!r}: give one of {', '.join(_UNAVAILABLE_POLICIES)}")
+    request = live_service_pb2.SubscribeBarsRequest(
+        selectors=selectors_to_wire(list(selectors) or ["*"], venue),
+        interval=period_to_wire(interval, "interval"),
+        include_forming=include_forming,
+        min_interval=_period(min_interval, "min_interval"),
+        heartbeat_interval=_period(heartbeat, "heartbeat"),
+        if_unavailable=_UNAVAILABLE_POLICIES[if_unavailable],
+        decimals=decimals,
+    )
+    if cursor is not None:
+        resume_after(request, cursor)
+    elif snapshot:
+        request.snapshot.SetInParent()
+    else:
+        request.live.SetInParent()
+    return request
+
+
+Subscribe = Union[live_service_pb2.SubscribeTicksRequest, live_service_pb2.SubscribeBarsRequest]
+"""What a stream is asked for with."""
+
+
+def resume_after(request: Subscribe, cursor: CursorLike) -> None:
     """Make a subscription begin after a cursor, or after the tick in a message that the cursor names."""
     after = to_cursor(cursor)
     if after.position is None:
         request.cursor = bytes(after)
+    elif isinstance(request, live_service_pb2.SubscribeBarsRequest):
+        raise ValueError("cursor: it names a tick inside a message, after which no bar begins; give one between messages")
     else:
         epoch, log_seq = after.position
         request.position.CopyFrom(position_pb2.StartPosition(epoch=epoch, log_seq=log_seq))

@@ -35,7 +35,7 @@ from .answers import (
 from .bars import Bar, BarFill, bar_from_wire
 from .errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
 from .publisher import Publisher
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 from .ticks import SelectorLike, Tick, ticks_from_wire
 from .v1 import (
     history_service_pb2_grpc,
@@ -383,6 +383,49 @@ class Client:
             if_unavailable,
         )
         return Subscription(self._settings, request)
+
+    def subscribe_bars(
+        self,
+        *selectors: SelectorLike,
+        interval: PeriodLike,
+        venue: str = "",
+        cursor: CursorLike | None = None,
+        snapshot: bool = False,
+        include_forming: bool = False,
+        min_interval: PeriodLike | None = None,
+        decimals: int | None = None,
+        heartbeat: PeriodLike | None = None,
+        if_unavailable: str = "fail",
+    ) -> BarSubscription:
+        """Subscribe to bars: final ones, and their revisions by late ticks. It reconnects and resumes by itself.
+
+        Args:
+            selectors: symbols, `*` for all, or (symbol, venue): up to 10,000. Default: everything. Those without a venue
+                pool all venues of each symbol.
+            interval: the length of a bar, as in `bars`.
+            venue: the venue of selectors without one. Default: all venues, pooled.
+            cursor: starts after it, exclusive: the `as_of` of `bars`, or the cursor of a subscription to bars.
+            snapshot: starts with the bars that are growing now.
+            include_forming: also bars while they grow.
+            min_interval: the shortest time between two messages about the same growing bar. Default: 1 s.
+            decimals: digits of volume-weighted means, 0 to 36, rounded half-even. Default None: 9.
+            heartbeat: the longest silence before a Progress, 1 to 60 s. Default: 5 s.
+            if_unavailable: what happens if the start is older than what the server can replay: `fail`, `from_oldest`
+                (after a StreamGap), or `snapshot`.
+        """
+        request = _requests.subscribe_bars(
+            selectors,
+            interval,
+            venue,
+            cursor,
+            snapshot,
+            include_forming,
+            min_interval,
+            decimals,
+            heartbeat,
+            if_unavailable,
+        )
+        return BarSubscription(self._settings, request)
 
     # Publishing.
 

@@ -75,14 +75,7 @@ impl Word {
 }
 
 /// Whether some of what a gap lost lies in a stretch and was not filled since.
-fn missing(
-    gap_seq: u64,
-    gap: &SourceGap,
-    lost: Stretch,
-    later: &[Word],
-    symbol: &Symbol,
-    asked: Stretch,
-) -> bool {
+fn missing(gap_seq: u64, gap: &SourceGap, lost: Stretch, later: &[Word], symbol: &Symbol, asked: Stretch) -> bool {
     let mut left = vec![lost.common(asked)];
     for word in later {
         if let Control::SourceGapFilled(filled) = &word.control

@@ -6,6 +6,7 @@
 //! manifest; the [`compactor`] turns hot ticks into chunks. All of it belongs to one epoch, as a [`Tape`]: when the log
 //! goes on as another one, a replica makes another tape and drops this one as a whole.
 
+pub mod bars;
 pub mod builder;
 pub mod chunks;
 pub mod compactor;
@@ -28,6 +29,7 @@ use tokio::sync::watch;
 
 use crate::domain::Epoch;
 
+pub use bars::{BarReader, Finish};
 pub use chunks::Chunks;
 pub use current::Current;
 pub use follower::{FollowError, Follower};

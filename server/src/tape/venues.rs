@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Registry, View};
-use crate::domain::bar::{Bar, Contents, Interval, final_until};
+use crate::domain::bar::final_until;
 use crate::domain::outage::Outages;
-use crate::domain::{Control, InstrumentId, Symbol, UnixNanos, Venue};
+use crate::domain::{Control, InstrumentId, UnixNanos, Venue};
 
 /// What is known of venues at the position of a view.
 #[derive(Clone, Debug, Default)]
@@ -95,53 +95,5 @@ impl VenueFacts {
     /// What the venue's feeds lost.
     pub fn outages(&self) -> &Arc<Outages> {
         &self.outages
-    }
-}
-
-/// Turns what ticks add up to into bars: how far their venues have come says what is final, and what feeds lost says
-/// where something is missing.
-#[derive(Clone, Debug)]
-pub struct Finish {
-    interval: Interval,
-    symbol: Symbol,
-    outages: Vec<Arc<Outages>>,
-    position: u64,
-    final_until: UnixNanos,
-}
-
-impl Finish {
-    /// For bars of a symbol at a position, of which those are final that end at or before an instant.
-    pub fn new(
-        facts: &[VenueFacts],
-        symbol: Symbol,
-        (position, final_until): (u64, UnixNanos),
-        interval: Interval,
-    ) -> Finish {
-        let outages = facts.iter().map(|facts| facts.outages.clone()).filter(|outages| !outages.is_empty()).collect();
-        Finish { interval, symbol, outages, position, final_until }
-    }
-
-    /// The position.
-    pub fn position(&self) -> u64 {
-        self.position
-    }
-
-    /// Bars that end at or before this are final.
-    pub fn final_until(&self) -> UnixNanos {
-        self.final_until
-    }
-
-    /// The bar that begins at `start`.
-    pub fn bar(&self, start: UnixNanos, contents: Contents) -> Bar {
-        let end = self.interval.end_of(start);
-        let lost = |outages: &Arc<Outages>| outages.overlap(&self.symbol, start, end, self.position);
-        Bar {
-            start,
-            end: end.unwrap_or(UnixNanos::MAX),
-            contents,
-            carried: None,
-            is_final: end.is_some_and(|end| end <= self.final_until),
-            has_gap: self.outages.iter().any(lost),
-        }
     }
 }

@@ -7,11 +7,12 @@ pub(super) mod series;
 
 use std::sync::Arc;
 
-use crate::domain::bar::{Bar, Contents, Fill, Interval, LATENESS};
+use async_trait::async_trait;
+
+use crate::domain::bar::{Bar, BarBuilder, Contents, Fill, Interval, LATENESS};
 use crate::domain::{Cursor, Instrument, InstrumentId, UnixNanos};
 use crate::store::StoreError;
-use crate::tape::venues::Finish;
-use crate::tape::View;
+use crate::tape::{BarReader, Finish, View};
 
 use super::cache::ChunkError;
 use super::page::{Arguments, Kind, PageToken};
@@ -214,6 +215,38 @@ impl Query {
             walk.from = first.max(walk.from);
         }
         Ok(Some(walk))
+    }
+}
+
+#[async_trait]
+impl BarReader for Query {
+    async fn bars(
+        &self,
+        (view, position): (&View, u64),
+        instruments: &[InstrumentId],
+        interval: Interval,
+        (from, until): (UnixNanos, Option<UnixNanos>),
+    ) -> Result<BarBuilder, StoreError> {
+        let series = Series { chunks: &self.chunks, view, instruments, position, interval };
+        series.window(from, until).await.map_err(unavailable)
+    }
+
+    async fn newest(
+        &self,
+        (view, position): (&View, u64),
+        instrument: InstrumentId,
+    ) -> Result<Option<UnixNanos>, StoreError> {
+        series::newest(&self.chunks, view, instrument, position).await.map_err(unavailable)
+    }
+}
+
+/// Why a stream has to try again on a newer view.
+fn unavailable(error: ChunkError) -> StoreError {
+    match error {
+        ChunkError::Store(error) => error,
+        ChunkError::Gone(id) => {
+            StoreError::Unavailable(format!("chunk {} went away under an old view: ask again", id.0))
+        }
     }
 }
 

@@ -144,39 +144,6 @@ impl<'a> Series<'a> {
         Ok(last)
     }
 
-    /// The newest event time.
-    pub(in crate::query) async fn newest(&self) -> Result<Option<UnixNanos>, ChunkError> {
-        let mut newest: Option<UnixNanos> = None;
-        for (instrument, holding) in self.holdings() {
-            for block in &holding.hot {
-                if block.last().is_some_and(|tick| tick.log_seq <= self.position) {
-                    newest = newest.max(Some(block.last_key().0));
-                } else {
-                    let known = block.iter().take_while(|tick| tick.log_seq <= self.position);
-                    newest = newest.max(known.map(|tick| tick.event_time).max());
-                }
-            }
-            // Of the ordinary chunks the last one with known ticks has the newest; of late ones each may.
-            let known = |header: &&Arc<ChunkHeader>| header.min_seq <= self.position;
-            let last = holding.chunks.iter().rev().find(known);
-            for header in last.into_iter().chain(holding.late.iter().filter(known)) {
-                if Some(header.last_time) <= newest {
-                    continue;
-                }
-                if header.max_seq <= self.position {
-                    newest = Some(header.last_time);
-                    continue;
-                }
-                for chunk in self.chunks.load(&[(header.id, instrument)]).await? {
-                    let seqs = chunk.log_seqs();
-                    let last = (0..chunk.len()).rev().find(|&index| seqs[index] <= self.position);
-                    newest = newest.max(last.map(|index| chunk.event_time(index)));
-                }
-            }
-        }
-        Ok(newest)
-    }
-
     fn holdings(&self) -> impl Iterator<Item = (InstrumentId, &'a Holding)> {
         let view = self.view;
         self.instruments.iter().filter_map(move |&id| view.holding(id).map(|holding| (id, &**holding)))
@@ -186,4 +153,43 @@ impl<'a> Series<'a> {
 fn bounds(from: UnixNanos, until: Option<UnixNanos>) -> Bounds {
     let everything = Bounds { low: (from, 0), high: (UnixNanos::MAX, u64::MAX) };
     until.map_or(everything, |until| Bounds { high: (until, 0), ..everything })
+}
+
+/// The newest event time of an instrument at a position.
+pub(in crate::query) async fn newest(
+    chunks: &ChunkCache,
+    view: &View,
+    instrument: InstrumentId,
+    position: u64,
+) -> Result<Option<UnixNanos>, ChunkError> {
+    let Some(holding) = view.holding(instrument) else {
+        return Ok(None);
+    };
+    let mut newest: Option<UnixNanos> = None;
+    for block in &holding.hot {
+        if block.last().is_some_and(|tick| tick.log_seq <= position) {
+            newest = newest.max(Some(block.last_key().0));
+        } else {
+            let known = block.iter().take_while(|tick| tick.log_seq <= position);
+            newest = newest.max(known.map(|tick| tick.event_time).max());
+        }
+    }
+    // Of the ordinary chunks the last one with known ticks has the newest; of late ones each may.
+    let known = |header: &&Arc<ChunkHeader>| header.min_seq <= position;
+    let last = holding.chunks.iter().rev().find(known);
+    for header in last.into_iter().chain(holding.late.iter().filter(known)) {
+        if Some(header.last_time) <= newest {
+            continue;
+        }
+        if header.max_seq <= position {
+            newest = Some(header.last_time);
+            continue;
+        }
+        for chunk in chunks.load(&[(header.id, instrument)]).await? {
+            let seqs = chunk.log_seqs();
+            let last = (0..chunk.len()).rev().find(|&index| seqs[index] <= position);
+            newest = newest.max(last.map(|index| chunk.event_time(index)));
+        }
+    }
+    Ok(newest)
 }

@@ -77,10 +77,9 @@ fn bars(world: &World, subject: &Subject, ask: Ask, position: u64) -> Vec<Naive>
     };
     let starts: Vec<i64> = match ask.fill {
         Fill::Skip => groups.keys().copied().collect(),
-        _ => (0..)
-            .map(|n| first + n * length)
-            .take_while(|start| *start <= final_until + 2 * NANOS_PER_SECOND)
-            .collect(),
+        _ => {
+            (0..).map(|n| first + n * length).take_while(|start| *start <= final_until + 2 * NANOS_PER_SECOND).collect()
+        }
     };
     let mut found: Vec<Naive> = Vec::new();
     for start in starts {

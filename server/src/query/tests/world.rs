@@ -10,7 +10,9 @@ use tokio::sync::{Notify, watch};
 use crate::domain::chunk::{self, Chunk};
 use crate::domain::segment::{self, Entries};
 use crate::domain::statistics::Statistics;
-use crate::domain::{Clock, Control, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
+use crate::domain::{
+    Clock, Control, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
+};
 use crate::query::{Query, Subject};
 use crate::store::{
     Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk, Retention, Store,
