@@ -3,6 +3,10 @@
 use super::source::{Scope, SourceGap, SourceGapFilled};
 use super::{Control, Symbol, UnixNanos};
 
+/// Entries of a venue that count: the newest ones. A feed that stumbles all day long must not cost every bar of later
+/// years.
+pub const MOST_WORDS: usize = 1_000;
+
 /// What the feeds of one venue said about lost data, in the order of the log.
 #[derive(Clone, Debug, Default)]
 pub struct Outages(Vec<Word>);
@@ -27,9 +31,18 @@ struct Stretch {
 impl Outages {
     /// Takes an entry in; it comes after all that were taken before. Others than those about feeds mean nothing.
     pub fn push(&mut self, log_seq: u64, told: UnixNanos, control: &Control) {
-        if control.scope().is_some() && self.0.last().is_none_or(|last| last.log_seq < log_seq) {
-            self.0.push(Word { log_seq, told, control: control.clone() });
+        if control.scope().is_none() {
+            return;
         }
+        if self.0.len() == MOST_WORDS {
+            self.0.remove(0);
+        }
+        self.0.push(Word { log_seq, told, control: control.clone() });
+    }
+
+    /// The entries that count, with their positions and when they were appended.
+    pub fn words(&self) -> impl Iterator<Item = (u64, UnixNanos, Control)> {
+        self.0.iter().map(|word| (word.log_seq, word.told, word.control.clone()))
     }
 
     /// Whether nothing was ever said.

@@ -50,6 +50,11 @@ impl Finish {
         Finish { interval, symbol, outages, position, final_until }
     }
 
+    /// The length of its bars.
+    pub fn interval(&self) -> Interval {
+        self.interval
+    }
+
     /// The position.
     pub fn position(&self) -> u64 {
         self.position

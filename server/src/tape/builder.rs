@@ -8,7 +8,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
-use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, View};
+use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, Venues, VenuesCorrupt, View};
 use crate::bus::ManifestNews;
 use crate::domain::statistics::Statistics;
 use crate::domain::{Block, Cursor, InstrumentId, Tick, UnixNanos};
@@ -72,6 +72,14 @@ impl Builder {
         };
         builder.view.advance(after.position, UnixNanos::MIN);
         let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        if !delta.venues.is_empty() {
+            let corrupt = |error: VenuesCorrupt| StoreError::Corrupt {
+                table: "venues",
+                row: "0".into(),
+                problem: error.to_string(),
+            };
+            builder.view.begin_venues(Venues::decode(&delta.venues).map_err(corrupt)?);
+        }
         if delta.added.iter().any(|row| builder.registry.get(row.instrument).is_none()) {
             // Another replica has registered and compacted since the registry was read.
             builder.registry.refresh().await?;

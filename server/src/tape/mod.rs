@@ -36,7 +36,7 @@ pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use lineage::Lineage;
 pub use registry::Registry;
-pub use venues::{VenueFacts, Venues};
+pub use venues::{VenueFacts, Venues, VenuesCorrupt};
 pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 /// What a replica knows of one epoch of the log.

@@ -290,6 +290,17 @@ impl View {
         self.chunks = self.chunks + holding.chunk_count() - chunks;
     }
 
+    /// What is known of venues, as a commit of the manifest stores it.
+    #[cfg(test)]
+    pub(crate) fn venues_as_stored(&self) -> bytes::Bytes {
+        self.venues.encode()
+    }
+
+    /// Begins with what is known of venues, of a view under construction.
+    pub(super) fn begin_venues(&mut self, venues: Venues) {
+        self.venues = Arc::new(venues);
+    }
+
     /// What is known of venues, of a view under construction.
     pub(super) fn venues_mut(&mut self) -> &mut Venues {
         Arc::make_mut(&mut self.venues)

@@ -61,6 +61,7 @@ struct Message {
     event: Option<Wire>,
 }
 
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for as long as it is taken apart")]
 enum Wire {
     Ticks(WireEvent),
     Bars(proto::BarBatch),

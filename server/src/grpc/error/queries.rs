@@ -2,8 +2,8 @@
 
 use crate::query::latest::MOST_LATEST;
 use crate::query::{
-    AverageError, BarsError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid,
-    PublishedBarsError, StatisticsError, TicksError, ViewError,
+    AverageError, BarsError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, MovingError,
+    PageTokenInvalid, PublishedBarsError, StatisticsError, TicksError, ViewError,
 };
 
 use super::{EpochFacts, Refusal};
@@ -50,6 +50,17 @@ impl From<BarsError> for Refusal {
             BarsError::InstrumentUnknown(error) => error.into(),
             BarsError::PageToken(error) => error.into(),
             BarsError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MovingError> for Refusal {
+    fn from(error: MovingError) -> Refusal {
+        match error {
+            MovingError::View(error) => error.into(),
+            MovingError::InstrumentUnknown(error) => error.into(),
+            MovingError::PageToken(error) => error.into(),
+            MovingError::Store(error) => error.into(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod get_average_price;
 mod get_price_statistics;
 mod list_bars;
 mod list_latest_ticks;
+mod list_moving_averages;
 mod list_published_bars;
 mod list_ticks;
 
@@ -94,9 +95,11 @@ impl proto::history_service_server::HistoryService for HistoryService {
 
     async fn list_moving_averages(
         &self,
-        _: Request<proto::ListMovingAveragesRequest>,
+        request: Request<proto::ListMovingAveragesRequest>,
     ) -> Result<Response<proto::ListMovingAveragesResponse>, Status> {
-        Err(Refusal::not_served("ListMovingAverages").into())
+        let request = request.into_inner();
+        let response = list_moving_averages::list_moving_averages(&self.query.get(), request).await?;
+        Ok(Response::new(response))
     }
 }
 

@@ -241,8 +241,9 @@ async fn compaction_and_restarts_change_no_bar() {
             head = commit_anything(&mut world).await;
         }
         // The ticks so far are old enough to be cut, and the next are late to them.
+        tokio::time::sleep(Duration::from_secs(2)).await;
         world.advance(Duration::from_secs(7_200));
-        tokio::time::sleep(Duration::from_secs(7_200)).await;
+        tokio::time::sleep(Duration::from_secs(10)).await;
         assert!(world.live.views.borrow().chunks() > 0);
         if round == 1 {
             world = world.restart().await;

@@ -82,13 +82,13 @@ pub enum BarsError {
 
 /// Where a walk over bars stands.
 #[derive(Clone, Copy, Debug)]
-struct Walk {
+pub(super) struct Walk {
     /// The next bar begins here or later.
-    from: UnixNanos,
+    pub(super) from: UnixNanos,
     /// Bars begin before this; `None` goes to the end of time.
-    until: Option<UnixNanos>,
+    pub(super) until: Option<UnixNanos>,
     /// Whether empty intervals are asked for before the first tick.
-    leading: bool,
+    pub(super) leading: bool,
 }
 
 impl Query {
@@ -137,6 +137,7 @@ impl Query {
             digest,
             now,
             issued,
+            carried: None,
         });
         bars.shrink_to_fit();
         let instrument = match (&request.subject.venue, &*instruments) {
@@ -251,7 +252,12 @@ fn unavailable(error: ChunkError) -> StoreError {
 }
 
 /// Bars with ticks, at most so many.
-async fn skipping(series: &Series<'_>, finish: &Finish, walk: Walk, most: usize) -> Result<Vec<Bar>, ChunkError> {
+pub(super) async fn skipping(
+    series: &Series<'_>,
+    finish: &Finish,
+    walk: Walk,
+    most: usize,
+) -> Result<Vec<Bar>, ChunkError> {
     let mut bars = Vec::new();
     let mut from = walk.from;
     while bars.len() < most
@@ -323,7 +329,7 @@ fn filled(bar: Bar, fill: Fill, carried: Option<crate::domain::Decimal>) -> Bar 
 }
 
 /// The start of the first of the last so many bars with ticks.
-async fn last_with_ticks(series: &Series<'_>, walk: Walk, count: usize) -> Result<UnixNanos, ChunkError> {
+pub(super) async fn last_with_ticks(series: &Series<'_>, walk: Walk, count: usize) -> Result<UnixNanos, ChunkError> {
     let mut until = walk.until;
     let mut left = count;
     let mut first = until.unwrap_or(UnixNanos::MAX);

@@ -3,6 +3,7 @@
 
 mod bars;
 mod edges;
+mod moving;
 mod naive;
 mod oracle;
 mod pages;
