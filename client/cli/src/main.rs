@@ -15,6 +15,7 @@ mod import;
 mod instruments;
 mod latest;
 mod lines;
+mod moving_average;
 mod output;
 mod publish;
 mod published;

@@ -31,7 +31,7 @@ from .answers import (
     RunState,
     Statistics,
 )
-from .bars import Bar, BarFill
+from .bars import Bar, BarFill, MovingAverage
 from .client import Client, Listing
 from .errors import (
     Aborted,
@@ -143,6 +143,7 @@ __all__ = [
     "LimitExceeded",
     "Listing",
     "Method",
+    "MovingAverage",
     "NewTick",
     "NoData",
     "NotFound",

@@ -195,6 +195,35 @@ def list_bars(
     )
 
 
+def list_moving_averages(
+    symbol: str,
+    window: int,
+    interval: PeriodLike | None,
+    exponential: bool,
+    venue: str,
+    start: TimeLike | None,
+    end: TimeLike | None,
+    period: PeriodLike | None,
+    decimals: int | None,
+    page_size: int,
+    min_cursor: CursorLike | None,
+) -> history_service_pb2.ListMovingAveragesRequest:
+    """Ask for moving averages."""
+    return history_service_pb2.ListMovingAveragesRequest(
+        symbol=symbol,
+        venue=venue,
+        start_time=_time(start),
+        end_time=_time(end),
+        period=_period(period, "period"),
+        method=price_pb2.MOVING_AVERAGE_METHOD_EXPONENTIAL if exponential else price_pb2.MOVING_AVERAGE_METHOD_SIMPLE,
+        window_count=window,
+        bar_interval=_period(interval, "interval"),
+        decimals=decimals,
+        page_size=page_size,
+        min_cursor=cursor_to_wire(min_cursor),
+    )
+
+
 def get_instrument(
     symbol: str, venue: str, min_cursor: CursorLike | None
 ) -> instrument_service_pb2.GetInstrumentRequest:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from .errors import ProtocolError
-from .v1 import bar_pb2
+from .v1 import bar_pb2, price_pb2
 from .values import UnixNanos, decimal_from_wire, time_from_wire
 
-__all__ = ["Bar", "BarFill"]
+__all__ = ["Bar", "BarFill", "MovingAverage"]
 
 
 class BarFill(str, enum.Enum):
@@ -71,6 +71,27 @@ class Bar:
     """The greatest position that contributed. 0 in an empty bar. A late tick raises it."""
     has_source_gap: bool
     """Whether a feed lost data inside the interval and has not got it back."""
+
+
+@dataclass(frozen=True)
+class MovingAverage:
+    """An average up to a tick or bar."""
+
+    end_time: UnixNanos
+    """The event time of the tick, or the end of the bar, that completes the window."""
+    log_seq: int
+    """The position of that tick, or the revision of that bar."""
+    average: Decimal
+    """The average, rounded half-even to the decimals of the request."""
+    price: Decimal
+    """The price of that tick, or the close of that bar."""
+
+
+def moving_average_from_wire(point: price_pb2.MovingAveragePoint) -> MovingAverage:
+    """Read an average of the contract."""
+    return MovingAverage(
+        time_from_wire(point.end_time), point.log_seq, Decimal(point.average_price), decimal_from_wire(point.price)
+    )
 
 
 def bar_from_wire(bar: bar_pb2.Bar) -> Bar:

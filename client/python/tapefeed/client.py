@@ -32,7 +32,7 @@ from .answers import (
     run_from_wire,
     statistics_from_wire,
 )
-from .bars import Bar, BarFill, bar_from_wire
+from .bars import Bar, BarFill, MovingAverage, bar_from_wire, moving_average_from_wire
 from .errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
 from .publisher import Publisher
 from .subscription import BarSubscription, Subscription
@@ -298,6 +298,53 @@ class Client:
             now = time_from_wire(answer.now) if answer.HasField("now") else None
             bars = [bar_from_wire(bar) for bar in answer.bars]
             return Page(bars, answer.next_page_token, cursor_from_wire(answer.as_of), now)
+
+        return Listing(fetch)
+
+    def moving_averages(
+        self,
+        symbol: str,
+        window: int,
+        *,
+        interval: PeriodLike | None = None,
+        exponential: bool = False,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        decimals: int | None = None,
+        page_size: int = 0,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[MovingAverage]:
+        """List a mean of the last `window` prices for each tick, or each final bar, of a range, the oldest first.
+
+        Args:
+            symbol: the symbol, exactly.
+            window: over how many prices, 1 to 10,000. Those before the range count; there is no point before so many.
+            interval: over the closes of final bars of this length. Default: over the prices of ticks.
+            exponential: the newest price weighs 2 / (window + 1), what was before the rest; it begins as the simple mean
+                of the window up to the first point. Default: all weigh the same.
+            venue: the venue, exactly. Default: all venues together.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            decimals: digits of the averages, 0 to 36, rounded half-even. Default None: 9.
+            page_size: points in a page, at most 10,000. Default 0: 1,000.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first page is asked for. A range without ticks is an empty list.
+        """
+        request = _requests.list_moving_averages(
+            symbol, window, interval, exponential, venue, start, end, period, decimals, page_size, min_cursor
+        )
+
+        def fetch(token: str) -> Page[MovingAverage]:
+            request.page_token = token
+            answer = self._call(self._history.ListMovingAverages, request)
+            now = time_from_wire(answer.now) if answer.HasField("now") else None
+            points = [moving_average_from_wire(point) for point in answer.points]
+            return Page(points, answer.next_page_token, cursor_from_wire(answer.as_of), now)
 
         return Listing(fetch)
 

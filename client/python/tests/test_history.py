@@ -126,6 +126,19 @@ def test_bars_of_a_range_and_the_last_ones(client: tapefeed.Client, published: C
         list(client.bars("HIST", "90001s"))
 
 
+def test_moving_averages_over_ticks_and_bars(client: tapefeed.Client, published: Cursor) -> None:
+    prices = list(map(Decimal, PRICES))
+    simple = list(client.moving_averages("HIST", 3, venue="H1", decimals=18, page_size=2, min_cursor=published))
+    assert [point.end_time for point in simple] == [NANOS + index for index in range(2, 6)]
+    assert [point.price for point in simple] == prices[2:]
+    assert abs(simple[0].average - exact_sum(prices[:3]) / 3) < Decimal("1e-17")
+    exponential = list(client.moving_averages("HIST", 3, venue="H1", exponential=True, decimals=36, start=NANOS + 3))
+    assert exponential[1].average == (exponential[0].average + prices[4]) / 2
+    assert list(client.moving_averages("HIST", 1, interval="1m")) == []
+    with pytest.raises(tapefeed.InvalidArgument):
+        list(client.moving_averages("HIST", 0))
+
+
 def test_instruments(client: tapefeed.Client, published: Cursor) -> None:
     found = list(client.instruments("HIST", page_size=1, min_cursor=published))
     assert [(each.venue, each.tick_count) for each in found] == [("H1", 6), ("H2", 1)]

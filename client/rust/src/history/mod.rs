@@ -3,6 +3,7 @@
 
 mod answer;
 mod bars;
+mod moving;
 mod published;
 
 use std::time::Duration;
@@ -12,6 +13,7 @@ use tapefeed_proto::v1 as proto;
 
 pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
 pub use bars::{Bar, BarFill, BarPrices, BarQuery, BarTimes};
+pub use moving::{MovingAverage, MovingAverageQuery, MovingMethod};
 pub use published::{PublishedBar, PublishedBarQuery};
 
 use crate::client::history_service;
