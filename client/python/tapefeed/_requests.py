@@ -332,7 +332,9 @@ def resume_after(request: Subscribe, cursor: CursorLike) -> None:
     if after.position is None:
         request.cursor = bytes(after)
     elif isinstance(request, live_service_pb2.SubscribeBarsRequest):
-        raise ValueError("cursor: it names a tick inside a message, after which no bar begins; give one between messages")
+        raise ValueError(
+            "cursor: it names a tick inside a message, after which no bar begins; give one between messages"
+        )
     else:
         epoch, log_seq = after.position
         request.position.CopyFrom(position_pb2.StartPosition(epoch=epoch, log_seq=log_seq))

@@ -13,8 +13,8 @@ from typing import Final
 
 from . import _requests
 from ._backoff import Backoff
-from .errors import TapefeedError, unavailable
 from .bars import Bar
+from .errors import TapefeedError, unavailable
 from .events import Bars, Disconnected, Event, Message, Reconnected, StreamGap, Subscribed, Ticks, event_from_wire
 from .ticks import Tick
 from .v1 import live_service_pb2, stream_event_pb2

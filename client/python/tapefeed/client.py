@@ -322,8 +322,8 @@ class Client:
             symbol: the symbol, exactly.
             window: over how many prices, 1 to 10,000. Those before the range count; there is no point before so many.
             interval: over the closes of final bars of this length. Default: over the prices of ticks.
-            exponential: the newest price weighs 2 / (window + 1), what was before the rest; it begins as the simple mean
-                of the window up to the first point. Default: all weigh the same.
+            exponential: the newest price weighs 2 / (window + 1), what was before the rest; it begins as the simple
+                mean of the window up to the first point. Default: all weigh the same.
             venue: the venue, exactly. Default: all venues together.
             start: the start by event time, inclusive. Default: the first tick.
             end: the end by event time, exclusive. Default: the last tick.
@@ -447,8 +447,8 @@ class Client:
         """Subscribe to bars: final ones, and their revisions by late ticks. It reconnects and resumes by itself.
 
         Args:
-            selectors: symbols, `*` for all, or (symbol, venue): up to 10,000. Default: everything. Those without a venue
-                pool all venues of each symbol.
+            selectors: symbols, `*` for all, or (symbol, venue): up to 10,000. Default: everything. Those without a
+                venue pool all venues of each symbol.
             interval: the length of a bar, as in `bars`.
             venue: the venue of selectors without one. Default: all venues, pooled.
             cursor: starts after it, exclusive: the `as_of` of `bars`, or the cursor of a subscription to bars.

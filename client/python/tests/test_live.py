@@ -414,9 +414,11 @@ def test_live_bars_are_those_of_the_list_and_resume(server: Server, proxy: Proxy
             assert (mark.start, mark.end) == (start + 10**9, start + 2 * 10**9)
 
     async def follow() -> None:
-        async with tapefeed.aio.Client(server.address) as asking:
-            async with asking.subscribe_bars("BAR", interval="1s", venue="B1", snapshot=True) as growing:
-                assert [bar.start async for bar in _first(growing, 1)] == [start + 6 * 10**9]
+        async with (
+            tapefeed.aio.Client(server.address) as asking,
+            asking.subscribe_bars("BAR", interval="1s", venue="B1", snapshot=True) as growing,
+        ):
+            assert [bar.start async for bar in _first(growing, 1)] == [start + 6 * 10**9]
 
     asyncio.run(follow())
 
