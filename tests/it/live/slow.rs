@@ -20,7 +20,8 @@ async fn tiny_messages_do_not_end_the_connection_of_a_reader_that_pauses() {
         publisher.rows(trades("A", id..id + 1)).await.expect("stored");
     }
     // Another call on the same connection still goes through.
-    let listed = stubs.instruments.clone().list_instruments(proto::ListInstrumentsRequest::default());
+    let mut instruments = stubs.instruments.clone();
+    let listed = instruments.list_instruments(proto::ListInstrumentsRequest::default());
     within("another call", MESSAGE, listed).await.expect("the connection lives");
     assert_eq!(ids(&paused.ticks(TICKS).await), (0..TICKS).collect::<Vec<_>>());
 }
