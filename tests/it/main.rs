@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod bad_input;
+mod combinations;
 mod failpoints;
 mod first_minute;
 mod floors;
@@ -20,8 +21,10 @@ mod recipes;
 mod redis_bus;
 mod reflection;
 mod replay;
+mod replica_processes;
 mod replicas;
 mod resume;
+mod rolling_restart;
 mod shutdown;
 mod streams;
 mod systemd;

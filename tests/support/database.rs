@@ -1,15 +1,22 @@
-//! A Postgres of a test's own, by `tests/private`: started in a folder of its own, stopped and started again at will,
-//! and gone when the test is, however the test ends.
+//! Postgres for tests: a server of a test's own by `tests/private`, started in a folder of its own, stopped and started
+//! again at will, and gone when the test is, however the test ends; or an empty database on one that is left alone.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{ConnectOptions as _, Connection as _};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::process::repository;
 use crate::server::Options;
+use crate::wait::eventually;
+
+/// How long the sessions of a killed server may last.
+const QUIET: Duration = Duration::from_secs(30);
 
 /// A running Postgres with an empty database.
 #[derive(Debug)]
@@ -100,12 +107,86 @@ impl Database {
     }
 }
 
+/// Waits until no server works in a database: what a killed one had under way is stored by then, or never will be.
+pub async fn quiet(url: &str) {
+    let others = "
+        SELECT count(*)
+        FROM pg_stat_activity
+        WHERE application_name = 'tapefeed-server' AND datname = current_database()";
+    eventually("the sessions of a killed server end", QUIET, async || {
+        let mut connection = connect(url).await.ok()?;
+        let others: i64 = sqlx::query_scalar(others).fetch_one(&mut connection).await.ok()?;
+        (others == 0).then_some(())
+    })
+    .await;
+}
+
 /// A connection to a database that may not be there.
 pub async fn connect(url: &str) -> Result<PgConnection, sqlx::Error> {
     let options: PgConnectOptions = url.parse()?;
     let mut connection = options.disable_statement_logging().connect().await?;
     connection.ping().await?;
     Ok(connection)
+}
+
+/// An empty database on the server of `TAPEFEED_TEST_POSTGRES_URL`, or on a private one that all tests of this process
+/// share. For tests that do nothing to the server itself. Removed when dropped.
+#[derive(Debug)]
+pub struct FreshDatabase {
+    name: String,
+    url: String,
+}
+
+impl FreshDatabase {
+    /// Makes one. `None` where there is neither a URL nor binaries, which is said loudly and is a failure in CI.
+    ///
+    /// # Panics
+    ///
+    /// If the server does not let us.
+    pub async fn make() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(1);
+        let name = format!("tapefeed_it_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let server = shared_server()?;
+        command(server, format!("CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0")).await;
+        let (place, query) = server.split_once('?').unwrap_or((server, ""));
+        let authority = place.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        let url = format!("{authority}/{name}?{query}");
+        Some(Self { name, url: url.trim_end_matches('?').to_owned() })
+    }
+
+    /// Its URL.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// The URL of the server on which databases are made.
+fn shared_server() -> Option<&'static str> {
+    static FOUND: OnceLock<Option<(String, Option<Database>)>> = OnceLock::new();
+    let found = FOUND.get_or_init(|| match std::env::var("TAPEFEED_TEST_POSTGRES_URL") {
+        Ok(url) if !url.is_empty() => Some((url, None)),
+        _ => Database::start().map(|own| (own.url().to_owned(), Some(own))),
+    });
+    found.as_ref().map(|(url, _)| url.as_str())
+}
+
+async fn command(server: &str, sql: String) {
+    let mut connection = connect(server).await.expect("the server takes connections");
+    sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await.expect("a superuser may");
+    let _ = connection.close().await;
+}
+
+impl Drop for FreshDatabase {
+    fn drop(&mut self) {
+        let sql = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", self.name);
+        let Some(server) = shared_server() else { return };
+        // Waited for on a thread without a runtime of its own: this one may be a runtime's.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(command(server, sql));
+        });
+        let _ = dropped.join();
+    }
 }
 
 impl Drop for Database {

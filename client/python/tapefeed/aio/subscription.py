@@ -138,7 +138,7 @@ class Subscription:
     ) -> grpc.aio.UnaryStreamCall[live_service_pb2.SubscribeTicksRequest, live_service_pb2.SubscribeTicksResponse]:
         # A connection of its own for each attempt: one that went mute must not be used again.
         options = self._settings.channel_options(own_connection=True)
-        self._channel = grpc.aio.insecure_channel(self._settings.address, options)
+        self._channel = grpc.aio.insecure_channel(self._settings.target(), options)
         stub = live_service_pb2_grpc.LiveServiceStub(self._channel)
         # The stub takes the kind of its channel, which its type does not tell.
         self._call = stub.SubscribeTicks(self._state.request())  # type: ignore[assignment]
