@@ -48,11 +48,16 @@ impl Subscription {
     }
 
     pub(crate) async fn event(&mut self) -> Event {
-        let message = within("a message", MESSAGE, self.stream.message()).await;
-        let message = message.expect("the stream is open").expect("a subscription does not end with OK");
+        self.next().await.expect("the stream is open")
+    }
+
+    /// The next event, or how the stream ended.
+    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
+        let message = within("a message", MESSAGE, self.stream.message()).await?;
+        let message = message.expect("a subscription does not end with OK");
         assert!(!message.cursor.is_empty() && message.cursor.len() <= 20);
         self.cursor = message.cursor.to_vec();
-        message.event.expect("every message has an event")
+        Ok(message.event.expect("every message has an event"))
     }
 
     /// The next ticks, at least so many.

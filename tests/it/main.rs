@@ -3,6 +3,8 @@
 mod acknowledged;
 mod bad_input;
 mod combinations;
+mod degraded;
+mod disk_full;
 mod failpoints;
 mod first_minute;
 mod floors;
@@ -12,6 +14,7 @@ mod import_kills;
 mod kills;
 mod live;
 mod metrics;
+mod pgbouncer;
 mod postgres;
 mod publish;
 mod published;

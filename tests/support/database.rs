@@ -1,9 +1,6 @@
 //! Postgres for tests: a server of a test's own by `tests/private`, started in a folder of its own, stopped and started
 //! again at will, and gone when the test is, however the test ends; or an empty database on one that is left alone.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -11,7 +8,7 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
-use crate::process::repository;
+use crate::private::{self, Hold};
 use crate::server::Options;
 use crate::wait::eventually;
 
@@ -21,14 +18,7 @@ const QUIET: Duration = Duration::from_secs(30);
 /// A running Postgres with an empty database.
 #[derive(Debug)]
 pub struct Database {
-    folder: String,
-    url: String,
-    /// Ends, and removes everything, when its input does.
-    hold: Child,
-}
-
-fn script() -> PathBuf {
-    repository().join("tests/private")
+    hold: Hold,
 }
 
 impl Database {
@@ -38,72 +28,68 @@ impl Database {
     ///
     /// If it does not start.
     pub fn start() -> Option<Self> {
-        let there = Command::new(script()).args(["has", "postgres"]).status();
-        if there.is_ok_and(|status| status.success()) {
-            return Some(Self::hold(&["postgres"]));
-        }
-        let notice = "\nSKIPPED: no binaries of Postgres: behaviour over Postgres is not tested\n";
-        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{notice}");
-        // Not by eprintln: the harness keeps that to itself while a test passes.
-        let _ = std::io::stderr().write_all(notice.as_bytes());
-        None
+        private::has("postgres").then(|| Self { hold: Hold::start(&["postgres"]) })
     }
 
     /// Starts one that follows this one.
     pub fn standby(&self) -> Self {
-        Self::hold(&["standby", &self.folder])
+        Self { hold: Hold::start(&["standby", self.hold.folder()]) }
     }
 
-    fn hold(what: &[&str]) -> Self {
-        let mut command = Command::new(script());
-        let mut hold = command
-            .arg("hold")
-            .args(what)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("tests/private can be started");
-        let mut line = String::new();
-        let output = hold.stdout.take().expect("it was piped");
-        BufReader::new(output).read_line(&mut line).expect("it prints a line");
-        let (folder, url) = line.trim().split_once(' ').expect("it prints a folder and a URL");
-        Self { folder: folder.to_owned(), url: url.to_owned(), hold }
+    /// Starts a PgBouncer before this one.
+    pub fn bouncer(&self) -> Option<Bouncer> {
+        private::has("pgbouncer").then(|| Bouncer { hold: Hold::start(&["pgbouncer", self.hold.folder()]) })
     }
 
     /// Its URL.
     pub fn url(&self) -> &str {
-        &self.url
+        self.hold.url()
     }
 
     /// A server over it.
     pub fn options(&self) -> Options {
-        Options::serve().database(&self.url)
+        Options::serve().database(self.url())
     }
 
     /// Stops it as a crash would.
     pub async fn crash(&self) {
-        self.tell(&["stop", &self.folder, "immediate"]).await;
+        self.hold.tell(&["stop", self.hold.folder(), "immediate"]).await;
     }
 
     /// Starts it again after a crash, on its port.
     pub async fn again(&self) {
-        self.tell(&["again", &self.folder]).await;
+        self.hold.tell(&["again", self.hold.folder()]).await;
+    }
+
+    /// Cuts a standby off from the one that it follows: what is stored there from now on does not come here.
+    pub async fn cut_off(&self) {
+        let mut own = self.connect().await;
+        let nobody = "ALTER SYSTEM SET primary_conninfo = ''";
+        sqlx::query(nobody).execute(&mut own).await.expect("a superuser may");
+        sqlx::query("SELECT pg_reload_conf()").execute(&mut own).await.expect("a superuser may");
+        let receiving = "SELECT count(*) FROM pg_stat_wal_receiver";
+        eventually("the standby is cut off", QUIET, async || {
+            let mut own = connect(self.url()).await.ok()?;
+            let receiving: i64 = sqlx::query_scalar(receiving).fetch_one(&mut own).await.ok()?;
+            (receiving == 0).then_some(())
+        })
+        .await;
     }
 
     /// Makes a standby a primary.
     pub async fn promote(&self) {
-        self.tell(&["promote", &self.folder]).await;
+        self.hold.tell(&["promote", self.hold.folder()]).await;
     }
 
-    async fn tell(&self, arguments: &[&str]) {
-        let told = tokio::process::Command::new(script()).args(arguments).status().await;
-        let told = told.expect("tests/private can be started");
-        assert!(told.success(), "tests/private {arguments:?}: {told}");
+    /// Lets none of its files grow beyond so many bytes: a disk without room. `None` makes room again.
+    pub async fn room(&self, bytes: Option<u64>) {
+        let bytes = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        self.hold.tell(&["room", self.hold.folder(), &bytes]).await;
     }
 
     /// A connection of the test's own.
     pub async fn connect(&self) -> PgConnection {
-        connect(&self.url).await.expect("it takes connections")
+        connect(self.url()).await.expect("it takes connections")
     }
 }
 
@@ -189,9 +175,20 @@ impl Drop for FreshDatabase {
     }
 }
 
-impl Drop for Database {
-    fn drop(&mut self) {
-        drop(self.hold.stdin.take());
-        let _ = self.hold.wait();
+/// A running PgBouncer that hands out connections by transaction.
+#[derive(Debug)]
+pub struct Bouncer {
+    hold: Hold,
+}
+
+impl Bouncer {
+    /// The URL for a server over what is behind it.
+    pub fn url(&self) -> &str {
+        self.hold.url()
+    }
+
+    /// Points it to another Postgres. Connections to the one before are closed as they become free.
+    pub async fn point(&self, database: &Database) {
+        self.hold.tell(&["point", self.hold.folder(), database.hold.folder()]).await;
     }
 }

@@ -18,6 +18,7 @@ pub mod import;
 pub mod memory;
 pub mod mute;
 pub mod power;
+mod private;
 pub mod process;
 pub mod publisher;
 pub mod redis_server;
