@@ -154,8 +154,8 @@ async fn a_file_without_room_refuses_writes_keeps_what_was_acknowledged_and_goes
     let folder = tempfile::tempdir().expect("a folder");
     let store = folder.path().join("tapefeed.db");
     let log = format!("{}-wal", store.display());
-    // The kernel's answer to writes of the thread that writes: from the 200th to the 240th there is no room.
-    let full = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC:when=200..240"];
+    // The kernel's answer to writes of the thread that writes: from the 1,000th to the 1,040th there is no room.
+    let full = ["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=ENOSPC:when=1000..1040"];
     let under = ["strace", "-D", "-f", "-qq", "-o", "/dev/null", "-P", &log].into_iter().chain(full);
     let mut server = Server::start(Options::serve().store(&store).under(under)).await;
     let mut feed = Feed::new();

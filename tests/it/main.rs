@@ -16,6 +16,7 @@ mod live;
 mod metrics;
 mod pgbouncer;
 mod postgres;
+mod production;
 mod publish;
 mod published;
 mod raw;

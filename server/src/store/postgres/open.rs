@@ -211,6 +211,7 @@ impl PostgresStore {
             // One transaction, so that all of it is on one connection wherever they are handed out by transaction.
             let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
             prepare(&mut transaction, &place, epoch, &mut terms).await?;
+            transaction.clear_cached_statements().await?;
             transaction.commit().await?;
             connection.close().await?;
             Ok(())

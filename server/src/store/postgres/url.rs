@@ -13,7 +13,7 @@ const APPLICATION_NAME: &str = "tapefeed-server";
 const POOLING: &str = "pooling";
 
 /// What a URL may ask for beside host, user and database.
-const PARAMETERS: [&str; 15] = [
+const PARAMETERS: [&str; 13] = [
     "application_name",
     "dbname",
     "host",
@@ -26,8 +26,6 @@ const PARAMETERS: [&str; 15] = [
     "sslkey",
     "sslmode",
     "sslrootcert",
-    "statement-cache-capacity",
-    "statement_cache_capacity",
     "user",
 ];
 
@@ -75,15 +73,12 @@ impl PostgresUrl {
             }
             passed_on.push(pair);
         }
-        // The driver spells its own parameter with hyphens, everything else here has underscores.
-        let query = passed_on.join("&").replace("statement_cache_capacity", "statement-cache-capacity");
+        let query = passed_on.join("&");
         let text = if query.is_empty() { place.to_owned() } else { format!("{place}?{query}") };
         let options = PgConnectOptions::from_str(&text)
             .map_err(|_| PostgresUrlInvalid("it cannot be read as a URL".to_owned()))?;
         // PgBouncer refuses connections that ask for the digits of floats, and we keep none.
-        let options = options.application_name(APPLICATION_NAME).extra_float_digits(None);
-        // A statement that was prepared on one connection is unknown on the next.
-        Ok(if self.pools_transactions() { options.statement_cache_capacity(0) } else { options })
+        Ok(options.application_name(APPLICATION_NAME).extra_float_digits(None))
     }
 }
 
@@ -122,10 +117,7 @@ mod tests {
             ("postgres://me:secret@db.example:5433/tape", "postgres://me@db.example:5433/tape"),
             ("postgresql://me:secret@localhost:5432/tape", "postgres://me@localhost:5432/tape"),
             ("postgres://me@localhost:1/tape?password=secret", "postgres://me@localhost:1/tape"),
-            (
-                "postgres://me:secret@localhost:1/tape?statement_cache_capacity=0&sslmode=disable",
-                "postgres://me@localhost:1/tape",
-            ),
+            ("postgres://me:secret@localhost:1/tape?pooling=session&sslmode=disable", "postgres://me@localhost:1/tape"),
             ("postgres://me:secret@localhost:1/tape?pooling=transaction", "postgres://me@localhost:1/tape"),
             (
                 "postgres://me:secret@%2Frun%2Fpostgresql:5432/tape",
