@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_proto::v1 as proto;
@@ -9,15 +10,15 @@ use tapefeed_tests::process::installed;
 use tapefeed_tests::refusal::Refusal;
 use tapefeed_tests::values::{decimal, timestamp};
 use tapefeed_tests::wait::now_unix_nano;
-use tapefeed_tests::{Database, Options, Publisher, Server, eventually};
+use tapefeed_tests::{Database, Options, Publisher, Server};
 use tonic::{Code, Status};
 
 use crate::live::{Subscription, ids, request};
 
 /// Ticks of a batch. Their ids are random, so that nothing makes them small.
-const BATCH: usize = 2_000;
+const BATCH: usize = 5_000;
 /// Batches within which the disk must be full.
-const MOST: usize = 400;
+const MOST: usize = 200;
 /// How long after there is room again a write may still be refused.
 const RECOVERY: Duration = Duration::from_secs(15);
 
@@ -25,11 +26,13 @@ const RECOVERY: Duration = Duration::from_secs(15);
 struct Feed {
     random: SmallRng,
     acknowledged: usize,
+    /// Behind the last batch that was acknowledged.
+    cursor: Bytes,
 }
 
 impl Feed {
     fn new() -> Self {
-        Self { random: SmallRng::seed_from_u64(53), acknowledged: 0 }
+        Self { random: SmallRng::seed_from_u64(53), acknowledged: 0, cursor: Bytes::new() }
     }
 
     /// The next batch: trade ids begin with their number.
@@ -53,7 +56,7 @@ impl Feed {
     async fn send(&mut self, server: &Server, batch: &[proto::Tick]) -> Result<(), Status> {
         let mut publisher = Publisher::claim(&server.stubs().await, "feed").await?;
         assert_eq!(publisher.grant.last_batch_seq as usize * BATCH, self.acknowledged, "no refused batch was stored");
-        publisher.rows(batch.to_vec()).await?;
+        self.cursor = publisher.rows(batch.to_vec()).await?.cursor;
         self.acknowledged += batch.len();
         Ok(())
     }
@@ -70,10 +73,26 @@ impl Feed {
         panic!("{} ticks found room", self.acknowledged);
     }
 
+    /// Sends the batch that was refused until it is stored; how often it was refused again.
+    async fn until_taken(&mut self, server: &Server, refused: &[proto::Tick]) -> usize {
+        let (mut refusals, begin) = (0, Instant::now());
+        loop {
+            self.check(server, "without room").await;
+            let Err(status) = self.send(server, refused).await else { return refusals };
+            assert_refused(&status);
+            assert!(begin.elapsed() < RECOVERY, "writes are still refused, {refusals} of them");
+            refusals += 1;
+        }
+    }
+
     /// Every answer is what was acknowledged, neither more nor less.
     async fn check(&self, server: &Server, when: &str) {
         let mut history = server.stubs().await.history;
-        let statistics = proto::GetPriceStatisticsRequest { symbol: "FULL".to_owned(), ..Default::default() };
+        let statistics = proto::GetPriceStatisticsRequest {
+            symbol: "FULL".to_owned(),
+            min_cursor: self.cursor.clone(),
+            ..Default::default()
+        };
         let known = history.get_price_statistics(statistics).await.expect("known").into_inner();
         assert_eq!(known.tick_count as usize, self.acknowledged, "{when}");
         let last = proto::ListTicksRequest {
@@ -130,13 +149,7 @@ async fn a_postgres_without_room_refuses_writes_keeps_what_was_acknowledged_and_
     assert_refused(&feed.send(&server, &refused).await.expect_err("there is no room"));
 
     database.room(None).await;
-    eventually("writes are taken", RECOVERY, async || {
-        // The sender is told when it may try again; here it tries at once.
-        let mut publisher = Publisher::claim(&server.stubs().await, "feed").await.ok()?;
-        publisher.rows(refused.clone()).await.ok()
-    })
-    .await;
-    feed.acknowledged += refused.len();
+    feed.until_taken(&server, &refused).await;
     let more = feed.next();
     feed.send(&server, &more).await.expect("there is room");
     feed.check(&server, "with room").await;
@@ -161,15 +174,8 @@ async fn a_file_without_room_refuses_writes_keeps_what_was_acknowledged_and_goes
     let mut feed = Feed::new();
     let refused = feed.until_full(&server).await;
     assert!(feed.acknowledged > BATCH, "some found room");
-    let (mut refusals, begin) = (1, Instant::now());
-    loop {
-        feed.check(&server, "without room").await;
-        let Err(status) = feed.send(&server, &refused).await else { break };
-        assert_refused(&status);
-        assert!(begin.elapsed() < RECOVERY, "writes are still refused, {refusals} of them");
-        refusals += 1;
-    }
-    assert!(refusals >= 3, "{refusals} writes found no room");
+    let refusals = feed.until_taken(&server, &refused).await;
+    assert!(refusals >= 2, "{refusals} writes found no room");
     assert!(server.output().contains("is full"), "{}", server.output());
     feed.check(&server, "with room").await;
     let more = feed.next();

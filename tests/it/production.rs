@@ -109,7 +109,8 @@ async fn a_restored_dump_serves_its_part_under_a_new_epoch_and_refuses_cursors_o
     let copy = Server::start(Options::serve().database(&restored)).await;
     let stubs = copy.stubs().await;
     assert_eq!(count(&stubs, "DUMP").await, 20);
-    let refused = Subscription::open(&stubs, request("*", after(&lost.cursor))).await.err().expect("it is not in there");
+    let refused =
+        Subscription::open(&stubs, request("*", after(&lost.cursor))).await.err().expect("it is not in there");
     assert_eq!(Refusal::of(&refused).reason, "EPOCH_CHANGED");
     let mut resumed = Subscription::open(&stubs, request("*", after(&kept.cursor))).await.expect("it is in there");
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
