@@ -197,7 +197,7 @@ impl Connections {
                         return work(&mut connection).await;
                     }
                     let mut transaction = connection.begin_with(TRANSACTION).await?;
-                    let answer = work(&mut *transaction).await?;
+                    let answer = work(&mut transaction).await?;
                     // The next transaction may be on a connection that does not know what was prepared on this one, or
                     // that knows another statement by the same name.
                     transaction.clear_cached_statements().await?;
