@@ -9,6 +9,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _};
 
 use crate::private::{self, Hold};
+use crate::process::given;
 use crate::server::Options;
 use crate::wait::eventually;
 
@@ -149,9 +150,9 @@ impl FreshDatabase {
 /// The URL of the server on which databases are made.
 fn shared_server() -> Option<&'static str> {
     static FOUND: OnceLock<Option<(String, Option<Database>)>> = OnceLock::new();
-    let found = FOUND.get_or_init(|| match std::env::var("TAPEFEED_TEST_POSTGRES_URL") {
-        Ok(url) if !url.is_empty() => Some((url, None)),
-        _ => Database::start().map(|own| (own.url().to_owned(), Some(own))),
+    let found = FOUND.get_or_init(|| match given("TAPEFEED_TEST_POSTGRES_URL") {
+        Some(url) => Some((url, None)),
+        None => Database::start().map(|own| (own.url().to_owned(), Some(own))),
     });
     found.as_ref().map(|(url, _)| url.as_str())
 }

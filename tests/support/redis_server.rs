@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-use crate::process::installed;
+use crate::process::{given, installed};
 
 /// A running `redis-server`. Killed when dropped, if it is the test's own.
 #[derive(Debug)]
@@ -54,8 +54,7 @@ impl RedisServer {
     /// As [`RedisServer::start`], or if the given server does not answer.
     pub async fn given_or_own() -> Option<RedisServer> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let given = std::env::var("TAPEFEED_TEST_REDIS_URL").ok().filter(|url| !url.is_empty());
-        let Some(given) = given else { return RedisServer::start().await };
+        let Some(given) = given("TAPEFEED_TEST_REDIS_URL") else { return RedisServer::start().await };
         let database = NEXT.fetch_add(1, Ordering::Relaxed) % DATABASES;
         let server = RedisServer { url: format!("{}/{database}", given.trim_end_matches('/')), own: None };
         let mut connection = server.connect().await.expect("the given Redis takes connections");
