@@ -101,6 +101,9 @@ class Settings:
         ]
         if own_connection:
             options.append(("grpc.use_local_subchannel_pool", 1))
+        if len(self.addresses) > 1:
+            # By itself grpc would send the whole list, which is no authority.
+            options.append(("grpc.default_authority", self.addresses[0]))
         if all(map(_is_this_machine, self.addresses)):
             # A proxy of the environment cannot reach what listens here.
             options.append(("grpc.enable_http_proxy", 0))
@@ -121,7 +124,7 @@ def settings(target: str, timeout: float, delays: tuple[float, float], options: 
 
 
 def _check_literals(addresses: tuple[str, ...]) -> None:
-    """grpc takes several addresses by number alone; a name may stand for several by itself."""
+    """Raise ValueError unless all are numbers of one kind: a name may stand for several servers by itself."""
     try:
         versions = {ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version for address in addresses}
     except ValueError:
