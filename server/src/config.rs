@@ -367,7 +367,7 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
-            spool: self.spool.or(file.spool).unwrap_or_else(|| store.spool()),
+            spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),
             store,
             demo,
             limits: self.transport.or(file.transport).limits(),

@@ -30,16 +30,16 @@ pub enum BusUrl {
 pub(super) struct Loopback(pub(super) SocketAddr);
 
 impl StoreUrl {
-    /// Where uploads wait: a folder beside the store, so that a full disk is the operator's own. A store on another
-    /// machine has none.
-    pub(super) fn spool(&self) -> PathBuf {
+    /// Where uploads wait: a folder beside the store, so that a full disk is the operator's own. `None`: the store is on
+    /// another machine.
+    pub(super) fn spool(&self) -> Option<PathBuf> {
         match self {
             StoreUrl::Sqlite(path) => {
                 let mut folder = path.clone().into_os_string();
                 folder.push(".spool");
-                folder.into()
+                Some(folder.into())
             }
-            StoreUrl::Postgres(_) => std::env::temp_dir(),
+            StoreUrl::Postgres(_) => None,
         }
     }
 }
