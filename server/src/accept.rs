@@ -111,6 +111,17 @@ pub struct Stop {
     pub abort: CancellationToken,
 }
 
+impl Stop {
+    /// Tokens that no other connection looks at.
+    fn of_connection(&self) -> Stop {
+        Stop {
+            accepting: self.accepting.clone(),
+            finishing: self.finishing.child_token(),
+            abort: self.abort.child_token(),
+        }
+    }
+}
+
 /// Serves connections until told to stop; returns when the last one is closed.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits, stop: Stop) {
     let builder = Arc::new(builder(limits));
@@ -153,7 +164,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             continue;
         }
         tracing::debug!(%peer, "a connection is open");
-        connections.spawn(connection(io, router.clone(), builder.clone(), limits, stop.clone()));
+        connections.spawn(connection(io, router.clone(), builder.clone(), limits, stop.of_connection()));
     }
     drop(listener);
     while let Some(closed) = connections.join_next().await {

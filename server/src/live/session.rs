@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::alarm::{Alarm, Draining, Flush};
 use super::delivery::{Delivery, SLOW_LAG_BYTES, SlowReader};
 use super::event::{Event, Message, Run, Ticks};
 use super::round::Round;
@@ -44,10 +44,11 @@ pub struct Session {
     pub(super) follower: Follower,
     pub(super) matcher: Matcher,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) draining: CancellationToken,
+    pub(super) draining: Draining,
     pub(super) include_backfill: bool,
     pub(super) heartbeat: Duration,
-    pub(super) flush_window: Duration,
+    /// How long ticks wait for more, if they do.
+    pub(super) flush: Option<Flush>,
     /// Ticks of one event of a snapshot or a round at most.
     pub(super) message_ticks: usize,
     /// Entries appended before this are passed over.
@@ -65,6 +66,8 @@ pub struct Session {
     pub(super) replay_end: Option<u64>,
     pub(super) next_heartbeat: Instant,
     pub(super) due_heartbeat: Option<Heartbeat>,
+    /// Rings when a heartbeat is due.
+    pub(super) alarm: Alarm,
     pub(super) metrics: Metrics,
     /// Where the reader is, for whoever looks at all readers.
     pub(super) mark: ReaderMark,
@@ -88,20 +91,21 @@ impl Session {
             if let Some(message) = self.opening.pop_front() {
                 return Ok(message);
             }
-            if self.draining.is_cancelled() {
+            if self.draining.has_begun() {
                 return Err(LiveError::ShuttingDown);
             }
             if let Some(message) = self.definitions() {
                 return Ok(message);
             }
             if self.snapshot.is_some() {
-                let draining = self.draining.clone();
+                let draining = self.draining.token();
                 tokio::select! {
                     biased;
                     () = draining.cancelled() => return Err(LiveError::ShuttingDown),
                     message = self.next_of_snapshot() => return message,
                 }
             }
+            self.pass();
             self.begin_heartbeat().await;
             let before = self.done;
             if let Some(message) = self.due() {
@@ -109,7 +113,6 @@ impl Session {
             }
             // What was passed over without a message may have made something due.
             if self.done == before {
-                self.mark.reached(self.done.position);
                 self.wait().await?;
             }
         }
@@ -136,7 +139,8 @@ impl Session {
                 self.mark.reached(self.done.position);
                 // What a replay brings was not sent late, it was asked for late.
                 if !run.block.backfill && self.replay_end.is_none() {
-                    self.metrics.ingest.deliveries.delivered(run.block.last_seq(), || self.clock.now().nanos());
+                    let deliveries = &self.metrics.ingest.deliveries;
+                    run.block.segment_ends().for_each(|end| deliveries.delivered(end, || self.clock.now().nanos()));
                 }
                 trace_delivery(&run.block);
             }
@@ -256,7 +260,11 @@ impl Session {
                 blocks.pop_front();
                 continue;
             }
-            let in_time = block.append_time >= self.not_before;
+            let early = block.appended_before(self.not_before);
+            if early > done {
+                self.done.position = early;
+                continue;
+            }
             let controls = &block.entries.controls;
             let other = controls.get(controls.partition_point(|(log_seq, _)| *log_seq <= done));
             let mut event = None;
@@ -264,13 +272,13 @@ impl Session {
                 && *log_seq == done + 1
             {
                 self.done.position = *log_seq;
-                if in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
+                if control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
                     event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
                 }
             } else {
                 let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
                 self.done.position = end;
-                if in_time && (self.include_backfill || !block.backfill) {
+                if self.include_backfill || !block.backfill {
                     let picks = self.matcher.picks(block, done, end);
                     event = picks.map(|picks| Event::Run(Run { block: block.clone(), picks }));
                 }
@@ -285,8 +293,27 @@ impl Session {
         None
     }
 
+    /// Goes on behind what was passed over while the stream waited, because none of it is for this stream.
+    fn pass(&mut self) {
+        if let Some(passed) = self.follower.pass() {
+            // Who waits at the head has nothing left to send.
+            self.done = passed;
+            self.mark.reached(passed.position);
+        }
+    }
+
     /// Waits until something may be due.
     async fn wait(&mut self) -> Result<(), LiveError> {
+        if self.flush.as_ref().is_some_and(Flush::is_busy) {
+            return self.wait_for_window().await;
+        }
+        let few = self.matcher.few();
+        self.follower.want(few);
+        if few.is_some() && self.follower.is_at_head() {
+            self.mark.waits();
+        } else {
+            self.mark.reached(self.done.position);
+        }
         let alarm = self.due_heartbeat.map_or(self.next_heartbeat, |heartbeat| heartbeat.until);
         let not_before = match &self.delivery {
             Delivery::Lossless { .. } => None,
@@ -296,8 +323,8 @@ impl Session {
         let follower = &mut self.follower;
         let step = tokio::select! {
             biased;
-            () = self.draining.cancelled() => return Err(LiveError::ShuttingDown),
-            () = tokio::time::sleep_until(alarm) => return Ok(()),
+            () = self.draining.begins() => return Err(LiveError::ShuttingDown),
+            () = self.alarm.at(alarm) => return Ok(()),
             step = async {
                 if let Some(due) = not_before {
                     tokio::time::sleep_until(due).await;
@@ -306,7 +333,11 @@ impl Session {
             } => step,
         };
         match step {
-            Ok(step) => self.take(step).await,
+            Ok(step) => {
+                let (commits, live) = (step.commits(), !step.from_log && self.replay_end.is_none());
+                self.take(step)?;
+                if live { self.fill_window(commits).await } else { Ok(()) }
+            }
             Err(FollowError::Expired { oldest, .. }) => {
                 self.miss(oldest);
                 Ok(())
@@ -314,6 +345,31 @@ impl Session {
             Err(FollowError::EpochChanged { head, lineage }) => Err(mid_stream(&lineage, &head, self.done)),
             Err(FollowError::Store(error)) => Err(error.into()),
         }
+    }
+
+    /// Gives the ticks that came first in a window the time that the window has.
+    async fn fill_window(&mut self, commits: usize) -> Result<(), LiveError> {
+        let Some(flush) = self.flush.as_mut().filter(|_| self.follower.is_at_head()) else { return Ok(()) };
+        // What was taken is kept already, so a call that is dropped here loses nothing.
+        flush.open();
+        flush.closed().await;
+        let more = self.follower.ready();
+        let commits = commits + more.as_ref().map_or(0, Step::commits);
+        flush.gathered(commits, self.follower.is_at_head());
+        more.map_or(Ok(()), |step| self.take(step))
+    }
+
+    /// Waits until a window closes that others before it have filled.
+    async fn wait_for_window(&mut self) -> Result<(), LiveError> {
+        let Some(flush) = &mut self.flush else { return Ok(()) };
+        tokio::select! {
+            biased;
+            () = self.draining.begins() => return Err(LiveError::ShuttingDown),
+            () = flush.closed() => {}
+        }
+        let step = self.follower.ready();
+        flush.gathered(step.as_ref().map_or(0, Step::commits), self.follower.is_at_head());
+        step.map_or(Ok(()), |step| self.take(step))
     }
 
     /// The log was cut off under this stream: says what it misses, and goes on at the oldest entry.
@@ -333,7 +389,7 @@ impl Session {
         self.opening.push_back(gap);
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), LiveError> {
+    fn take(&mut self, step: Step) -> Result<(), LiveError> {
         if let Some(last) = step.blocks.last() {
             self.mark.took(last.append_time.nanos());
         }
@@ -342,16 +398,8 @@ impl Session {
             return Ok(());
         }
         self.judge_lag(&step)?;
-        let live = !step.from_log && self.replay_end.is_none();
         let Delivery::Lossless { blocks, .. } = &mut self.delivery else { return Ok(()) };
         blocks.extend(step.blocks);
-        if live && !self.flush_window.is_zero() {
-            // What was taken is kept already, so a call that is dropped here loses nothing.
-            tokio::time::sleep(self.flush_window).await;
-            if let Some(step) = self.follower.ready() {
-                blocks.extend(step.blocks);
-            }
-        }
         Ok(())
     }
 
@@ -399,12 +447,9 @@ impl Session {
         let mut next = Some(step);
         while let Some(step) = next {
             for block in &step.blocks {
-                let in_time = block.append_time >= self.not_before;
-                if !in_time {
-                    continue;
-                }
+                let after = self.done.position.max(block.appended_before(self.not_before));
                 let with_ticks = self.include_backfill || !block.backfill;
-                let reached = round.absorb(block, self.done.position, with_ticks, &mut self.matcher);
+                let reached = round.absorb(block, after, with_ticks, &mut self.matcher);
                 if reached < block.last_seq() {
                     // The round is full: the rest is the next one's, which need not wait.
                     self.follower.seek(reached);

@@ -20,6 +20,7 @@ mod merge;
 pub mod registry;
 mod trail;
 pub mod view;
+mod waiting;
 
 use std::sync::Arc;
 

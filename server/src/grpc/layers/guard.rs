@@ -107,7 +107,8 @@ impl Guard {
             span.end(code);
             return response;
         }
-        let ending = method.deadline.is_none().then(|| self.ends.ending.clone().cancelled_owned());
+        // A token of its own, because each piece that a stream has to wait for looks at it.
+        let ending = method.deadline.is_none().then(|| self.ends.ending.child_token().cancelled_owned());
         response.map(|body| Body::new(NamedBody::new(body, naming, ending, span)))
     }
 }
