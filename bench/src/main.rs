@@ -21,6 +21,9 @@ struct Options {
     /// About a minute instead of a full run.
     #[arg(long)]
     quick: bool,
+    /// Of live, only the cases with this in their names; also client, latency and idle.
+    #[arg(long)]
+    only: Option<String>,
     /// The server binary.
     #[arg(long)]
     server: PathBuf,
@@ -44,7 +47,7 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
         "latest" => latest::run(options.quick).await,
-        "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
+        "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
         other => Err(format!("there is no benchmark {other}: base, latest, live and telemetry are").into()),
     }

@@ -60,11 +60,11 @@ pub struct Case {
 /// Windows so large that they never matter, and the frames that HTTP/2 begins with, as hyper and Node have them.
 const ROOMY: Settings = Settings { stream_window: 16 << 20, connection_window: 16 << 20, frame: 16 << 10 };
 
-/// What grpc-js tells a server (1.14, Node's HTTP/2).
+/// What grpc-js 1.14 tells a server: Node's HTTP/2.
 const GRPC_JS: Settings = Settings { stream_window: 65_535, connection_window: 65_535, frame: 16 << 10 };
 
-/// What grpcio and C++ tell a server at first; they make windows larger as they measure the way.
-const GRPC_CORE: Settings = Settings { stream_window: 65_535, connection_window: 65_535, frame: 4 << 20 };
+/// What grpcio 1.72 tells a server, as all that are built on the C++ core do.
+const GRPC_CORE: Settings = Settings { stream_window: 4 << 20, connection_window: 4 << 20, frame: 4 << 20 };
 
 pub const BASE: Case = Case {
     name: "base: 100 subscribers of everything on own connections, rows, 64 ticks a message, in turns",

@@ -43,16 +43,24 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// Opens a connection with one stream for each of `streams`, and reads until it is dropped.
+/// Opens a connection with a stream for each request, which counts in `streams`, and reads until it is dropped.
 pub async fn subscribe(
     address: &str,
     path: &str,
-    request: &[u8],
+    requests: Vec<Vec<u8>>,
     streams: Vec<Arc<Received>>,
     settings: Settings,
 ) -> io::Result<tokio::task::JoinHandle<io::Error>> {
     let mut socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    socket.write_all(&opening(address, path, &requests, settings)).await?;
+    let streams = streams.into_iter().map(Stream::new).collect();
+    let reader = Reader { socket, streams, settings, connection_read: 0, out: Vec::new() };
+    Ok(tokio::spawn(reader.run()))
+}
+
+/// What a client says first: its settings, and a call for each request.
+pub fn opening(address: &str, path: &str, requests: &[Vec<u8>], settings: Settings) -> Vec<u8> {
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     let Settings { stream_window, connection_window, frame: largest } = settings;
     // SETTINGS_INITIAL_WINDOW_SIZE, SETTINGS_MAX_FRAME_SIZE, SETTINGS_ENABLE_PUSH off.
@@ -62,17 +70,13 @@ pub async fn subscribe(
         frame(&mut out, WINDOW_UPDATE, 0, 0, &(connection_window - 65_535).to_be_bytes());
     }
     let headers = headers(address, path);
-    let mut message = vec![0];
-    message.extend_from_slice(&(request.len() as u32).to_be_bytes());
-    message.extend_from_slice(request);
-    for index in 0..streams.len() as u32 {
-        frame(&mut out, HEADERS, END_HEADERS, 2 * index + 1, &headers);
-        frame(&mut out, DATA, END_STREAM, 2 * index + 1, &message);
+    for (index, request) in requests.iter().enumerate() {
+        let stream = 2 * index as u32 + 1;
+        let message = [&[0][..], &(request.len() as u32).to_be_bytes(), request].concat();
+        frame(&mut out, HEADERS, END_HEADERS, stream, &headers);
+        frame(&mut out, DATA, END_STREAM, stream, &message);
     }
-    socket.write_all(&out).await?;
-    let streams = streams.into_iter().map(Stream::new).collect();
-    let reader = Reader { socket, streams, settings, connection_read: 0, out: Vec::new() };
-    Ok(tokio::spawn(reader.run()))
+    out
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {

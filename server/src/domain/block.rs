@@ -137,12 +137,6 @@ impl Block {
         earlier.checked_sub(1).map_or(self.first_seq - 1, |last| self.segments[last].last_seq)
     }
 
-    /// The last positions of its segments.
-    pub fn segment_ends(&self) -> impl Iterator<Item = u64> {
-        let whole = self.segments.is_empty().then(|| self.last_seq());
-        whole.into_iter().chain(self.segments.iter().map(|segment| segment.last_seq))
-    }
-
     /// Position of its last entry.
     pub fn last_seq(&self) -> u64 {
         self.first_seq + u64::from(self.entry_count) - 1

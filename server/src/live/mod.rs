@@ -14,6 +14,7 @@ mod snapshot;
 mod start;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wait;
 
 pub use delivery::{SLOW_LAG_BYTES, SlowReader};
 pub use event::{Ack, Event, Message, Picks, Run, Ticks};

@@ -15,12 +15,11 @@ use super::delivery::{Delivery, SLOW_LAG_BYTES, SlowReader};
 use super::event::{Event, Message, Run, Ticks};
 use super::round::Round;
 use super::snapshot::Snapshot;
-use super::start::mid_stream;
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
 use crate::metrics::{Metrics, ReaderMark};
+use crate::tape::Follower;
 use crate::tape::follower::Step;
-use crate::tape::{FollowError, Follower};
 use crate::trace;
 
 /// Instruments that one message defines at most: keeps it below 64 KiB.
@@ -139,8 +138,7 @@ impl Session {
                 self.mark.reached(self.done.position);
                 // What a replay brings was not sent late, it was asked for late.
                 if !run.block.backfill && self.replay_end.is_none() {
-                    let deliveries = &self.metrics.ingest.deliveries;
-                    run.block.segment_ends().for_each(|end| deliveries.delivered(end, || self.clock.now().nanos()));
+                    self.measure(&run.block);
                 }
                 trace_delivery(&run.block);
             }
@@ -153,6 +151,16 @@ impl Session {
                 live.catch_ups.inc();
             }
             _ => {}
+        }
+    }
+
+    /// Notes that a block's commits are delivered now, if nobody was given them before.
+    fn measure(&self, block: &Block) {
+        let deliveries = &self.metrics.ingest.deliveries;
+        let first = deliveries.delivered(block.last_seq(), || self.clock.now().nanos());
+        // Whoever has had the last of joined commits has had them all.
+        for segment in block.segments.iter().filter(|_| first) {
+            deliveries.delivered(segment.last_seq, || self.clock.now().nanos());
         }
     }
 
@@ -293,87 +301,8 @@ impl Session {
         None
     }
 
-    /// Goes on behind what was passed over while the stream waited, because none of it is for this stream.
-    fn pass(&mut self) {
-        if let Some(passed) = self.follower.pass() {
-            // Who waits at the head has nothing left to send.
-            self.done = passed;
-            self.mark.reached(passed.position);
-        }
-    }
-
-    /// Waits until something may be due.
-    async fn wait(&mut self) -> Result<(), LiveError> {
-        if self.flush.as_ref().is_some_and(Flush::is_busy) {
-            return self.wait_for_window().await;
-        }
-        let few = self.matcher.few();
-        self.follower.want(few);
-        if few.is_some() && self.follower.is_at_head() {
-            self.mark.waits();
-        } else {
-            self.mark.reached(self.done.position);
-        }
-        let alarm = self.due_heartbeat.map_or(self.next_heartbeat, |heartbeat| heartbeat.until);
-        let not_before = match &self.delivery {
-            Delivery::Lossless { .. } => None,
-            Delivery::Conflated { gathering: Some(_), .. } => None,
-            Delivery::Conflated { due, .. } => Some(*due),
-        };
-        let follower = &mut self.follower;
-        let step = tokio::select! {
-            biased;
-            () = self.draining.begins() => return Err(LiveError::ShuttingDown),
-            () = self.alarm.at(alarm) => return Ok(()),
-            step = async {
-                if let Some(due) = not_before {
-                    tokio::time::sleep_until(due).await;
-                }
-                follower.next().await
-            } => step,
-        };
-        match step {
-            Ok(step) => {
-                let (commits, live) = (step.commits(), !step.from_log && self.replay_end.is_none());
-                self.take(step)?;
-                if live { self.fill_window(commits).await } else { Ok(()) }
-            }
-            Err(FollowError::Expired { oldest, .. }) => {
-                self.miss(oldest);
-                Ok(())
-            }
-            Err(FollowError::EpochChanged { head, lineage }) => Err(mid_stream(&lineage, &head, self.done)),
-            Err(FollowError::Store(error)) => Err(error.into()),
-        }
-    }
-
-    /// Gives the ticks that came first in a window the time that the window has.
-    async fn fill_window(&mut self, commits: usize) -> Result<(), LiveError> {
-        let Some(flush) = self.flush.as_mut().filter(|_| self.follower.is_at_head()) else { return Ok(()) };
-        // What was taken is kept already, so a call that is dropped here loses nothing.
-        flush.open();
-        flush.closed().await;
-        let more = self.follower.ready();
-        let commits = commits + more.as_ref().map_or(0, Step::commits);
-        flush.gathered(commits, self.follower.is_at_head());
-        more.map_or(Ok(()), |step| self.take(step))
-    }
-
-    /// Waits until a window closes that others before it have filled.
-    async fn wait_for_window(&mut self) -> Result<(), LiveError> {
-        let Some(flush) = &mut self.flush else { return Ok(()) };
-        tokio::select! {
-            biased;
-            () = self.draining.begins() => return Err(LiveError::ShuttingDown),
-            () = flush.closed() => {}
-        }
-        let step = self.follower.ready();
-        flush.gathered(step.as_ref().map_or(0, Step::commits), self.follower.is_at_head());
-        step.map_or(Ok(()), |step| self.take(step))
-    }
-
     /// The log was cut off under this stream: says what it misses, and goes on at the oldest entry.
-    fn miss(&mut self, oldest: u64) {
+    pub(super) fn miss(&mut self, oldest: u64) {
         if let Delivery::Conflated { gathering, sending, .. } = &mut self.delivery
             && let Some((round, _)) = gathering.take()
         {
@@ -389,7 +318,7 @@ impl Session {
         self.opening.push_back(gap);
     }
 
-    fn take(&mut self, step: Step) -> Result<(), LiveError> {
+    pub(super) fn take(&mut self, step: Step) -> Result<(), LiveError> {
         if let Some(last) = step.blocks.last() {
             self.mark.took(last.append_time.nanos());
         }

@@ -2,6 +2,7 @@
 
 mod conflation;
 mod delivery;
+mod joining;
 mod matching;
 mod refusals;
 mod resume;

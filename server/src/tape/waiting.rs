@@ -248,3 +248,140 @@ impl Drop for Place {
         places.free.push(self.index);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+    use crate::domain::segment::Entries;
+    use crate::domain::source::{Detail, Scope, Source, SourceStatus};
+    use crate::domain::{Control, Decimal, Epoch, Origin, Side, Tick, TradeId, UnixNanos, Venue};
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Woken>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn block(first_seq: u64, instruments: &[u32], controls: Vec<(u64, Control)>) -> Block {
+        let at = |nanos| UnixNanos::new(nanos).unwrap();
+        let tick = |(index, &instrument): (usize, &u32)| Tick {
+            instrument: InstrumentId(instrument),
+            log_seq: first_seq + index as u64,
+            event_time: at(1),
+            receive_time: at(1),
+            price: Decimal::new(1, 0).unwrap(),
+            quantity: None,
+            side: Side::Buy,
+            trade_id: TradeId::None,
+            origin: Origin::Live,
+        };
+        Block {
+            epoch: Epoch(1),
+            first_seq,
+            entry_count: (instruments.len() + controls.len()) as u32,
+            append_time: at(1),
+            backfill: false,
+            chain: [0; 16],
+            entries: Entries { ticks: instruments.iter().enumerate().map(tick).collect(), controls },
+            encodings: Default::default(),
+            traced: Default::default(),
+            segments: Vec::new(),
+        }
+    }
+
+    /// A place, and how often it was woken.
+    struct Reader {
+        place: Place,
+        woken: Arc<Woken>,
+        waker: Waker,
+    }
+
+    impl Reader {
+        fn new(waiting: &Arc<Waiting>, wanted: Option<&[u32]>) -> Reader {
+            let woken = Arc::new(Woken::default());
+            let mut place = Place::new(waiting.clone());
+            let wanted = wanted.map(|ids| ids.iter().map(|&id| InstrumentId(id)).collect::<Vec<_>>());
+            place.want(wanted.as_deref());
+            Reader { place, waker: woken.clone().into(), woken }
+        }
+
+        fn waits(&mut self, after: u64) -> bool {
+            self.place.poll(after, &mut Context::from_waker(&self.waker)).is_pending()
+        }
+
+        fn woken(&self) -> usize {
+            self.woken.0.load(Ordering::Relaxed)
+        }
+    }
+
+    #[test]
+    fn narrow_readers_are_woken_by_their_instruments_and_learn_how_far_they_were_passed_over() {
+        let waiting = Arc::new(Waiting::new(0));
+        let (mut all, mut one) = (Reader::new(&waiting, None), Reader::new(&waiting, Some(&[1])));
+        waiting.pushed(&block(1, &[1, 2, 3], vec![]));
+        assert!(!all.waits(0) && !one.waits(0), "there is something to look at");
+        assert!(all.waits(3) && one.waits(3));
+        waiting.pushed(&block(4, &[2, 3], vec![]));
+        waiting.pushed(&block(6, &[3], vec![]));
+        assert_eq!((all.woken(), one.woken()), (1, 0), "a reader is woken once until it waits again");
+        assert_eq!(all.place.pass(), Some(3), "nothing that came was passed over");
+        assert!(one.waits(3), "it goes on waiting where it began to");
+        waiting.pushed(&block(7, &[2, 1], vec![]));
+        waiting.pushed(&block(9, &[2], vec![]));
+        assert_eq!(one.woken(), 1);
+        assert!(!one.waits(3));
+        assert_eq!(one.place.pass(), Some(6), "up to the block that has its instrument");
+        assert!(one.waits(9));
+        waiting.pushed(&block(10, &[2], vec![]));
+        assert_eq!(one.place.pass(), Some(10), "it was not woken, so all of it was not for it");
+        assert_eq!(one.place.pass(), None);
+    }
+
+    #[test]
+    fn new_instruments_and_news_of_feeds_concern_everybody() {
+        let waiting = Arc::new(Waiting::new(0));
+        let mut none = Reader::new(&waiting, Some(&[]));
+        assert!(none.waits(0));
+        waiting.pushed(&block(1, &[4], vec![]));
+        assert_eq!((none.woken(), none.place.pass()), (1, Some(0)), "a selector may match the new one");
+        none.place.want(Some(&[InstrumentId(4)]));
+        assert!(none.waits(1));
+        waiting.pushed(&block(2, &[3], vec![]));
+        waiting.pushed(&block(3, &[4], vec![]));
+        assert_eq!((none.woken(), none.place.pass()), (2, Some(2)));
+        assert!(none.waits(3));
+        let scope = Scope { source: Source::new("feed").unwrap(), venue: Venue::new("V").unwrap(), symbols: [].into() };
+        let down = SourceStatus { scope, up: false, change_time: None, detail: Detail::default() };
+        waiting.pushed(&block(4, &[], vec![(4, Control::SourceStatus(down))]));
+        assert_eq!((none.woken(), none.place.pass()), (3, Some(3)));
+        assert!(none.waits(4));
+        waiting.end();
+        assert_eq!(none.woken(), 4);
+        assert!(!none.waits(4), "nobody waits at a head that will not move");
+    }
+
+    #[test]
+    fn places_that_are_left_are_used_again_and_owe_nothing() {
+        let waiting = Arc::new(Waiting::new(0));
+        for round in 0..100 {
+            let mut readers: Vec<Reader> = (0..10).map(|id| Reader::new(&waiting, Some(&[id]))).collect();
+            readers.extend((0..10).map(|_| Reader::new(&waiting, None)));
+            assert!(readers.iter_mut().all(|reader| reader.waits(round)));
+            // As a heartbeat would.
+            for reader in &mut readers[10..] {
+                reader.place.pass();
+                assert!(reader.waits(round));
+            }
+            waiting.pushed(&block(round + 1, &[20], vec![]));
+        }
+        let places = waiting.lock();
+        assert_eq!((places.slots.len(), places.free.len(), places.narrow), (20, 20, 0));
+        assert!(places.by_instrument.is_empty() && places.wide.len() <= 20);
+    }
+}
