@@ -3,6 +3,7 @@
 
 mod base;
 mod figure;
+mod ingest;
 mod latest;
 mod live;
 mod process;
@@ -16,7 +17,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, latest, live or telemetry.
+    /// Which: base, ingest, latest, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -46,9 +47,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
+        "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, latest, live and telemetry are").into()),
+        other => Err(format!("there is no benchmark {other}: base, ingest, latest, live and telemetry are").into()),
     }
 }

@@ -21,7 +21,7 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Problem> {
     let span = Duration::from_millis(if quick { 1_000 } else { 3_000 });
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     let server = Server::start(binary, &folder.path().join("client.db")).await?;
-    let mut load = Load::start(&server.url, "bench-client", 100).await?;
+    let mut load = Load::start(&server.url, "bench-client").await?;
     load.publish(2_000).await?;
     let mut figures: [(Vec<f64>, Vec<f64>); 2] = Default::default();
     for _ in 0..3 {

@@ -34,7 +34,7 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Problem> {
 async fn idle(binary: &Path, name: &'static str, case: Case) -> Result<(), Problem> {
     let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
     let server = Server::start(binary, &folder.path().join("idle.db")).await?;
-    let mut load = Load::start(&server.url, "bench-idle", 100).await?;
+    let mut load = Load::start(&server.url, "bench-idle").await?;
     load.publish(2_000).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
     let before = server.memory_kib();
@@ -76,7 +76,7 @@ async fn frozen(binary: &Path, ticks: usize) -> Result<(), Problem> {
     for frozen in [0, FROZEN] {
         let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())?;
         let server = Server::start(binary, &folder.path().join("frozen.db")).await?;
-        let mut load = Load::start(&server.url, "bench-frozen", 100).await?;
+        let mut load = Load::start(&server.url, "bench-frozen").await?;
         load.publish(2_000).await?;
         let address = server.url.trim_start_matches("http://");
         let mut sockets: Vec<TcpStream> = Vec::new();

@@ -25,7 +25,7 @@ type Seen = Arc<Mutex<Vec<(u64, Instant)>>>;
 
 pub(super) async fn run(server: &Server, quick: bool) -> Result<(), Problem> {
     let batches = if quick { 3_000 } else { 20_000 };
-    let mut load = Load::start(&server.url, "bench-latency", 100).await?;
+    let mut load = Load::start(&server.url, "bench-latency").await?;
     let mut tasks = Vec::new();
     let mut all_seen: Vec<Seen> = Vec::new();
     for _ in 0..SUBSCRIBERS {

@@ -30,8 +30,13 @@ pub struct Load {
 }
 
 impl Load {
-    /// Claims a producer.
-    pub async fn start(url: &str, producer: &str, instruments: u32) -> Result<Load, Problem> {
+    /// Claims a producer of ticks of 100 instruments.
+    pub async fn start(url: &str, producer: &str) -> Result<Load, Problem> {
+        Load::of(url, producer, 100).await
+    }
+
+    /// Claims a producer of ticks of some instruments.
+    pub async fn of(url: &str, producer: &str, instruments: u32) -> Result<Load, Problem> {
         let mut client = IngestServiceClient::connect(url.to_owned()).await?;
         let (requests, receiver) = mpsc::channel(CREDIT);
         let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: false };

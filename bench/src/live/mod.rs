@@ -10,7 +10,7 @@ mod client;
 mod h2;
 mod idle;
 mod latency;
-mod load;
+pub mod load;
 mod ours;
 pub mod peer;
 mod text;

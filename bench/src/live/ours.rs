@@ -156,7 +156,7 @@ pub async fn measure(server: &Server, case: &Case, span: Duration) -> Result<(Me
     let producers = if let Pace::Producers(count) = case.pace { count } else { 1 };
     let mut loads = Vec::new();
     for producer in 0..producers {
-        loads.push(Load::start(&server.url, &format!("bench-live-{producer}"), case.instruments).await?);
+        loads.push(Load::of(&server.url, &format!("bench-live-{producer}"), case.instruments).await?);
     }
     // Every instrument exists, and what a start costs is over.
     for _ in 0..10 {
