@@ -34,7 +34,7 @@ pub(super) struct Heartbeat {
     /// It waits until the stream has got here.
     behind: u64,
     /// It waits no longer than this.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 /// One subscription. Whoever polls [`Session::next`] sets its pace; dropping it ends it.
