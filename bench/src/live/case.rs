@@ -61,7 +61,7 @@ pub struct Case {
 const ROOMY: Settings = Settings { stream_window: 16 << 20, connection_window: 16 << 20, frame: 16 << 10 };
 
 /// What grpc-js 1.14 tells a server: Node's HTTP/2.
-const GRPC_JS: Settings = Settings { stream_window: 65_535, connection_window: 65_535, frame: 16 << 10 };
+pub const GRPC_JS: Settings = Settings { stream_window: 65_535, connection_window: 65_535, frame: 16 << 10 };
 
 /// What grpcio 1.72 tells a server, as all that are built on the C++ core do.
 const GRPC_CORE: Settings = Settings { stream_window: 4 << 20, connection_window: 4 << 20, frame: 4 << 20 };

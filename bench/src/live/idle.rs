@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
 use super::Problem;
-use super::case::{BASE, Case, Wanted};
+use super::case::{BASE, Case, GRPC_JS, Wanted};
 use super::h2::{self, Received};
 use super::load::Load;
 use super::ours::{SUBSCRIBE, request};
@@ -82,7 +82,7 @@ async fn frozen(binary: &Path, ticks: usize) -> Result<(), Problem> {
         let mut sockets: Vec<TcpStream> = Vec::new();
         for stream in 0..frozen {
             let mut socket = TcpStream::connect(address).await?;
-            socket.write_all(&h2::opening(address, SUBSCRIBE, &[request(&BASE, stream)], BASE.settings)).await?;
+            socket.write_all(&h2::opening(address, SUBSCRIBE, &[request(&BASE, stream)], GRPC_JS)).await?;
             sockets.push(socket);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -94,7 +94,7 @@ async fn frozen(binary: &Path, ticks: usize) -> Result<(), Problem> {
         memory.push(server.memory_kib() - before);
     }
     let each = (memory[1] - memory[0]) / FROZEN as f64;
-    let case = "500 subscriptions of everything that nobody reads, own connections, roomy windows";
+    let case = "500 subscriptions of everything that nobody reads, own connections, windows of 64 KiB";
     // What waits for the socket, a step of blocks, and what was gathered for a write.
     let goal = Some(("its bounds: at most 1.5 MiB", each <= 1_536.0));
     Figure { case, metric: "memory of a frozen reader", unit: "KiB", value: each, peer: None, goal }.print("live");
