@@ -37,7 +37,7 @@ async fn idle(binary: &Path, name: &'static str, case: Case) -> Result<(), Probl
     let mut load = Load::start(&server.url, "bench-idle").await?;
     load.publish(2_000).await?;
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = server.memory_kib();
+    let before = server.resident_memory_mib() * 1_024.0;
     let address = server.url.trim_start_matches("http://");
     let (mut streams, mut tasks, mut costs) = (Vec::new(), Vec::new(), Vec::new());
     for connection in 0..STREAMS / EACH {
@@ -55,7 +55,7 @@ async fn idle(binary: &Path, name: &'static str, case: Case) -> Result<(), Probl
         streams.extend(received);
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    let each = (server.memory_kib() - before) / STREAMS as f64;
+    let each = (server.resident_memory_mib() * 1_024.0 - before) / STREAMS as f64;
     let cpu = server.cpu_seconds();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let idle = (server.cpu_seconds() - cpu) * 1e6 / 5.0 / STREAMS as f64;
@@ -86,12 +86,12 @@ async fn frozen(binary: &Path, ticks: usize) -> Result<(), Problem> {
             sockets.push(socket);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let before = server.memory_kib();
+        let before = server.resident_memory_mib() * 1_024.0;
         for _ in 0..ticks / 500 {
             load.publish(500).await?;
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
-        memory.push(server.memory_kib() - before);
+        memory.push(server.resident_memory_mib() * 1_024.0 - before);
     }
     let each = (memory[1] - memory[0]) / FROZEN as f64;
     let case = "500 subscriptions of everything that nobody reads, own connections, windows of 64 KiB";

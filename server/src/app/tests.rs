@@ -158,14 +158,14 @@ async fn subscribers_in_browsers_get_the_bytes_that_others_get() {
     use proto::subscribe_ticks_response::Event;
 
     let fixture = Fixture::start(accept::Limits::default()).await;
-    let tick = |second| proto::Tick {
+    let tick = |second: i64| proto::Tick {
         venue: "V".into(),
         symbol: "A".into(),
         event_time: Some(prost_types::Timestamp { seconds: 1_700_000_000 + second, nanos: 0 }),
         price: Some(proto::Decimal { mantissa: 1 + second, exponent: 0 }),
         ..proto::Tick::default()
     };
-    let rows = proto::TickBatch { ticks: (0..500).map(tick).collect(), ..proto::TickBatch::default() };
+    let rows = proto::TickBatch { ticks: (0..500i64).map(tick).collect(), ..proto::TickBatch::default() };
     let content = Some(proto::publish_batch::Content::Rows(rows));
     let messages = [
         Published::Claim(proto::ProducerClaim { producer_id: "p".into(), ..proto::ProducerClaim::default() }),
