@@ -18,7 +18,8 @@ pub enum Wanted {
 pub enum Pace {
     /// Not at all: every message reaches every subscriber before the next is published, so nothing can be put together.
     Turns,
-    /// A batch begins at this interval, in microseconds, unless the one before it is not stored yet.
+    /// A batch begins at this interval, in microseconds, unless the one before it is not stored yet; 0 is back to back. A
+    /// commit then comes while the one before it is still written to readers, but readers keep up.
     Every(u32),
     /// Until so many ticks are published that the slowest subscriber does not have. Ours come in batches of an eighth
     /// of them, as the server's credit allows; the peers' messages in writes of as many.
@@ -80,6 +81,9 @@ pub const BASE: Case = Case {
     compared: true,
 };
 
+/// A write for each commit and reader, and nobody waits for readers.
+const BACK_TO_BACK: Case = Case { pace: Pace::Every(0), ..BASE };
+
 /// Publishers that are ahead.
 const AHEAD: Case = Case { pace: Pace::Ahead(4_096), ..BASE };
 
@@ -94,6 +98,10 @@ pub const CASES: &[Case] = &[
     Case { name: "columns, 64 ticks a message", columns: true, ..BASE },
     Case { name: "1 tick a message", ticks: 1, ..BASE },
     Case { name: "columns, 1 tick a message", ticks: 1, columns: true, ..BASE },
+    Case { name: "commits back to back, rows, 64 ticks a message", ..BACK_TO_BACK },
+    Case { name: "commits back to back, columns, 64 ticks a message", columns: true, ..BACK_TO_BACK },
+    Case { name: "commits back to back, rows, 1 tick a message", ticks: 1, ..BACK_TO_BACK },
+    Case { name: "commits back to back, columns, 1 tick a message", ticks: 1, columns: true, ..BACK_TO_BACK },
     Case { name: "4,096 ticks ahead, rows, 64 ticks a message", ..AHEAD },
     Case { name: "4,096 ticks ahead, columns, 64 ticks a message", columns: true, ..AHEAD },
     Case { name: "4,096 ticks ahead, rows, 1 tick a message", ticks: 1, ..AHEAD },
@@ -135,4 +143,4 @@ pub const CASES: &[Case] = &[
 ];
 
 /// How many of [`CASES`] a quick run has.
-pub const QUICK_CASES: usize = 12;
+pub const QUICK_CASES: usize = 16;

@@ -110,8 +110,8 @@ fn goal(case: &Case, peer: usize) -> Option<(&'static str, f64)> {
         return None;
     }
     match (peer, case.pace, case.columns, case.ticks) {
-        (0, Pace::Turns, _, 64) => Some(("at most 2x raw TCP", 2.0)),
-        (0, Pace::Turns, _, 1) => Some(("at most 3x raw TCP", 3.0)),
+        (0, Pace::Turns | Pace::Every(0), _, 64) => Some(("at most 2x raw TCP", 2.0)),
+        (0, Pace::Turns | Pace::Every(0), _, 1) => Some(("at most 3x raw TCP", 3.0)),
         (1, Pace::Ahead(_), true, 1) => Some(("15x under tonic", 1.0 / 15.0)),
         (2, Pace::Ahead(_), true, 1) => Some(("8x under Redis", 1.0 / 8.0)),
         (3, Pace::Ahead(_), true, 1) => Some(("15x under NATS", 1.0 / 15.0)),

@@ -17,10 +17,17 @@ use super::{Measured, Problem, text};
 /// How long a poll of readers leaves the processors to others.
 const LOOK: Duration = Duration::from_micros(200);
 
+/// Messages that a peer is told to send at once where it may be far ahead.
+const TOLD_AT_ONCE: usize = 64;
+
 /// Messages that may be on their way to the slowest subscriber, and how many are sent at once.
 fn ahead(case: &Case) -> (usize, usize) {
     let ahead = case.pace.ahead() as usize / case.ticks;
-    if case.pace == Pace::Turns { (0, 1) } else { (ahead, (ahead / CREDIT).max(1)) }
+    match case.pace {
+        Pace::Turns => (0, 1),
+        Pace::Every(_) => (ahead, TOLD_AT_ONCE),
+        Pace::Ahead(_) | Pace::Producers(_) => (ahead, (ahead / CREDIT).max(1)),
+    }
 }
 
 /// Waits until every count has come to something.
@@ -35,11 +42,12 @@ async fn reach(counts: &[Arc<AtomicU64>], least: u64) -> Result<(), Problem> {
     Ok(())
 }
 
-/// The same bytes in writes of the same size: what our server writes at once, up to a frame.
+/// The same bytes in writes of the same size: what our server writes at once, up to a frame; back to back, a commit.
 pub async fn raw_tcp(case: &Case, bytes_a_tick: f64, span: Duration) -> Result<Measured, Problem> {
     let (ahead, at_once) = ahead(case);
     let message = (bytes_a_tick * case.ticks as f64) as usize;
-    let write = (message * at_once).min(case.settings.frame as usize);
+    let written = if matches!(case.pace, Pace::Every(_)) { message } else { message * at_once };
+    let write = written.min(case.settings.frame as usize);
     let arguments = ["raw".to_owned(), case.subscribers.to_string(), message.to_string(), write.to_string()];
     let mut peer = Peer::own(&arguments).await?;
     let bytes: Vec<Arc<AtomicU64>> = (0..case.subscribers).map(|_| Arc::default()).collect();
