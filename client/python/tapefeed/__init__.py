@@ -31,6 +31,7 @@ from .answers import (
     RunState,
     Statistics,
 )
+from .bars import Bar, BarFill, MovingAverage
 from .client import Client, Listing
 from .errors import (
     Aborted,
@@ -76,8 +77,10 @@ from .errors import (
     Violation,
 )
 from .events import (
+    Bars,
     Disconnected,
     Event,
+    IntervalComplete,
     Progress,
     Reconnected,
     ReplayCompleted,
@@ -93,7 +96,7 @@ from .events import (
     Ticks,
 )
 from .publisher import Publisher
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 from .ticks import Action, NewTick, Origin, Selector, SelectorLike, Side, Tick
 from .values import Cursor, CursorLike, DecimalLike, PeriodLike, TimeLike, UnixNanos
 
@@ -103,6 +106,10 @@ __all__ = [
     "ActionNotSupported",
     "AlreadyExists",
     "Average",
+    "Bar",
+    "BarFill",
+    "BarSubscription",
+    "Bars",
     "BatchConflict",
     "BatchInvalid",
     "BatchOutOfOrder",
@@ -129,12 +136,14 @@ __all__ = [
     "Instrument",
     "InstrumentUnknown",
     "InternalError",
+    "IntervalComplete",
     "InvalidArgument",
     "Latest",
     "LatestTick",
     "LimitExceeded",
     "Listing",
     "Method",
+    "MovingAverage",
     "NewTick",
     "NoData",
     "NotFound",

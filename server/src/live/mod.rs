@@ -5,6 +5,7 @@
 //! comes before it, `round` merges what a conflated stream leaves out. Start reading at [`Live::subscribe`].
 
 mod alarm;
+pub mod bars;
 mod delivery;
 mod event;
 mod matcher;
@@ -16,6 +17,7 @@ mod start;
 pub(crate) mod tests;
 mod wait;
 
+pub use bars::{BarEvent, BarMessage, BarSession, BarSubscription, NamedBar};
 pub use delivery::{SLOW_LAG_BYTES, SlowReader};
 pub use event::{Ack, Event, Message, Picks, Run, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};
@@ -32,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
-use crate::tape::{Follower, Hub, Lineage, NewestTicks, Registry, View};
+use crate::tape::{BarReader, Follower, Hub, Lineage, NewestTicks, Registry, View};
 use alarm::{Alarm, Draining, Flush};
 use delivery::Delivery;
 use snapshot::Snapshot;
@@ -184,6 +186,8 @@ pub struct Live {
     pub views: watch::Receiver<Arc<View>>,
     /// Who reads them.
     pub newest: Arc<dyn NewestTicks>,
+    /// Who reads bars.
+    pub bars: Arc<dyn BarReader>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the server begins to stop: every session then ends.
@@ -267,6 +271,7 @@ impl Live {
             clock: self.clock.clone(),
             draining: Draining::new(&self.draining),
             include_backfill: subscription.include_backfill,
+            feeds_bars: false,
             heartbeat: subscription.heartbeat,
             flush: subscription.conflated.is_none().then(|| Flush::new(subscription.flush_window)).flatten(),
             message_ticks: subscription.message_ticks,

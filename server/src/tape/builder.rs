@@ -8,10 +8,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
-use super::{ChunkHeader, Chunks, FollowError, Follower, View};
+use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, Venues, VenuesCorrupt, View};
 use crate::bus::ManifestNews;
 use crate::domain::statistics::Statistics;
-use crate::domain::{Block, Cursor, InstrumentId, Tick};
+use crate::domain::{Block, Cursor, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 
@@ -35,6 +35,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(250);
 pub struct Builder {
     store: Arc<dyn Store>,
     follower: Follower,
+    registry: Arc<Registry>,
     view: View,
     /// Where each live chunk stands in the view.
     places: HashMap<ChunkId, (InstrumentId, bool)>,
@@ -42,6 +43,7 @@ pub struct Builder {
     manifest_changed: Arc<Notify>,
     /// What the bus tells of commits of the manifest by other replicas.
     manifests: watch::Receiver<Option<ManifestNews>>,
+    sorter: Sorter,
     metrics: Metrics,
 }
 
@@ -51,6 +53,7 @@ impl Builder {
     pub async fn open(
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
+        registry: Arc<Registry>,
         manifest_changed: Arc<Notify>,
         metrics: Metrics,
     ) -> Result<Builder, StoreError> {
@@ -59,16 +62,30 @@ impl Builder {
         let mut builder = Builder {
             follower: Follower::new(hub, store.clone(), after, STEP_BYTES),
             store,
+            registry,
             view: View::empty(delta.epoch),
             places: HashMap::new(),
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
             manifest_changed,
             // Without a sender this branch of the loop sleeps: other replicas are found by looking.
             manifests: watch::channel(None).1,
+            sorter: Sorter::default(),
             metrics,
         };
-        builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
+        builder.view.advance(after.position, UnixNanos::MIN);
         let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        if !delta.venues.is_empty() {
+            let corrupt = |error: VenuesCorrupt| StoreError::Corrupt {
+                table: "venues",
+                row: "0".into(),
+                problem: error.to_string(),
+            };
+            builder.view.begin_venues(Venues::decode(&delta.venues).map_err(corrupt)?);
+        }
+        if delta.added.iter().any(|row| builder.registry.get(row.instrument).is_none()) {
+            // Another replica has registered and compacted since the registry was read.
+            builder.registry.refresh().await?;
+        }
         builder.adopt(delta)?;
         while builder.follower.position().position < builder.follower.head().position.max(reach) {
             let step = builder.follower.next().await.map_err(not_followed)?;
@@ -150,18 +167,30 @@ impl Builder {
     fn apply(&mut self, blocks: &[Arc<Block>]) {
         for block in blocks {
             let position = self.view.position();
-            // Commits of few instruments are the rule: a map ordered by id beats a pass per instrument.
-            let mut fresh: BTreeMap<InstrumentId, Vec<Tick>> = BTreeMap::new();
-            for tick in block.entries.ticks.iter().filter(|tick| tick.log_seq > position) {
-                fresh.entry(tick.instrument).or_default().push(tick.clone());
-            }
-            for (instrument, mut ticks) in fresh {
+            let ticks = &block.entries.ticks;
+            let fresh = ticks.partition_point(|tick| tick.log_seq <= position);
+            for (instrument, mut ticks) in self.sorter.by_instrument(&ticks[fresh..]) {
+                self.saw(instrument, ticks.iter().map(|tick| tick.event_time).max());
                 self.view.update(instrument, |holding| {
-                    ticks.retain(|tick| tick.log_seq > holding.compacted);
+                    let compacted = ticks.partition_point(|tick| tick.log_seq <= holding.compacted);
+                    ticks.drain(..compacted);
                     holding.push_hot(ticks);
                 });
             }
+            for (log_seq, control) in block.entries.controls.iter().filter(|(log_seq, _)| *log_seq > position) {
+                self.view.venues_mut().told(*log_seq, block.append_time, control);
+            }
             self.view.advance(block.last_seq(), block.append_time);
+        }
+    }
+
+    /// Tells the view how far the venue of an instrument has come.
+    fn saw(&mut self, instrument: InstrumentId, newest: Option<UnixNanos>) {
+        // The hub knows every instrument before it shows a tick of it.
+        if let (Some(instrument), Some(newest)) = (self.registry.get(instrument), newest)
+            && self.view.venues().is_news(&instrument.venue, newest)
+        {
+            self.view.venues_mut().saw(&instrument.venue, newest);
         }
     }
 
@@ -223,6 +252,7 @@ impl Builder {
         for (row, header) in headers {
             let place = (row.instrument, row.late);
             self.places.insert(row.id, place);
+            self.saw(row.instrument, Some(row.last_time));
             changes.entry(place).or_default().added.push(header);
         }
         for ((instrument, late), change) in changes {
@@ -239,6 +269,44 @@ impl Builder {
         }
         self.view.adopt(delta.version);
         Ok(())
+    }
+}
+
+/// Tells ticks apart by instrument.
+#[derive(Debug, Default)]
+struct Sorter {
+    /// By the number of an instrument. Zero between two calls.
+    places: Vec<u32>,
+}
+
+impl Sorter {
+    /// The ticks of each instrument in their order. Looks at them twice, so that each list is made at its length.
+    fn by_instrument(&mut self, ticks: &[Tick]) -> Vec<(InstrumentId, Vec<Tick>)> {
+        let mut found = Vec::new();
+        for tick in ticks {
+            let number = tick.instrument.0 as usize;
+            if number >= self.places.len() {
+                self.places.resize(number + 1, 0);
+            }
+            if self.places[number] == 0 {
+                found.push(tick.instrument);
+            }
+            self.places[number] += 1;
+        }
+        found.sort_unstable();
+        let mut lists = Vec::with_capacity(found.len());
+        for (index, instrument) in found.into_iter().enumerate() {
+            let place = &mut self.places[instrument.0 as usize];
+            lists.push((instrument, Vec::with_capacity(*place as usize)));
+            *place = index as u32;
+        }
+        for tick in ticks {
+            lists[self.places[tick.instrument.0 as usize] as usize].1.push(tick.clone());
+        }
+        for (instrument, _) in &lists {
+            self.places[instrument.0 as usize] = 0;
+        }
+        lists
     }
 }
 

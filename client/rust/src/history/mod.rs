@@ -2,6 +2,8 @@
 //! publish themselves is in `published`.
 
 mod answer;
+mod bars;
+mod moving;
 mod published;
 
 use std::time::Duration;
@@ -10,6 +12,8 @@ use futures_util::Stream;
 use tapefeed_proto::v1 as proto;
 
 pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
+pub use bars::{Bar, BarFill, BarPrices, BarQuery, BarTimes};
+pub use moving::{MovingAverage, MovingAverageQuery, MovingMethod};
 pub use published::{PublishedBar, PublishedBarQuery};
 
 use crate::client::history_service;

@@ -9,11 +9,13 @@ use tonic::{Request, Response, Status};
 
 use super::Answers;
 
-/// Answers ListTicks and ListPublishedBars from lists; everything else is not served.
+/// Answers ListTicks, ListBars and ListPublishedBars from lists; everything else is not served.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHistory {
     pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
     pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
+    pub(crate) bar_answers: Arc<Mutex<VecDeque<proto::ListBarsResponse>>>,
+    pub(crate) bar_requests: Arc<Mutex<Vec<proto::ListBarsRequest>>>,
     pub(crate) published_answers: Arc<Mutex<VecDeque<proto::ListPublishedBarsResponse>>>,
     pub(crate) published_requests: Arc<Mutex<Vec<proto::ListPublishedBarsRequest>>>,
 }
@@ -59,8 +61,13 @@ impl HistoryService for FakeHistory {
         Err(Status::unimplemented(""))
     }
 
-    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn list_bars(
+        &self,
+        request: Request<proto::ListBarsRequest>,
+    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+        self.bar_requests.lock().unwrap().push(request.into_inner());
+        let answer = self.bar_answers.lock().unwrap().pop_front();
+        answer.map(Response::new).ok_or_else(|| Status::unimplemented(""))
     }
 
     async fn list_published_bars(
