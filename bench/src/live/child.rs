@@ -74,14 +74,6 @@ impl Peer {
         Ok(())
     }
 
-    /// Bytes that it has read, by the kernel's count.
-    pub fn read_bytes(&self) -> f64 {
-        let io = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/io")).ok());
-        let io = io.unwrap_or_default();
-        let count = io.lines().find_map(|line| line.strip_prefix("rchar:")?.trim().parse().ok());
-        count.unwrap_or(0.0)
-    }
-
     /// CPU time that it has used, user and system, in seconds.
     pub fn cpu_seconds(&self) -> f64 {
         self.child.id().map_or(0.0, |id| cpu_seconds(&id.to_string()))
