@@ -14,14 +14,17 @@ pub mod instruments;
 pub mod latest;
 pub mod page;
 pub mod published;
+pub mod read;
 pub mod scan;
 pub mod statistics;
 pub mod subject;
 pub mod ticks;
 
+mod ahead;
 mod fetch;
 mod integral;
 mod keys;
+mod lane;
 mod totals;
 
 #[cfg(test)]
@@ -44,7 +47,8 @@ pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
 pub use page::PageTokenInvalid;
 pub use published::{PublishedBarPage, PublishedBarsError, PublishedBarsRequest};
-pub use scan::{Extent, Order, Scan};
+pub use read::{Bookmark, ReadRequest, Reading};
+pub use scan::{Extent, HotStretch, Order, Scan, Stretch};
 pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
 pub use ticks::{TickPage, TicksError, TicksRequest};

@@ -13,7 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 use crate::domain::{Cursor, Epoch, UnixNanos};
 
 use super::subject::{Selector, Span, Subject};
-use super::{Order, Query, View, ViewError};
+use super::{Key, Order, Query, View, ViewError};
 
 /// How many items a page has when the caller does not say.
 pub const DEFAULT_PAGE_SIZE: usize = 1_000;
@@ -56,6 +56,8 @@ pub(super) enum Kind {
     Instruments = 2,
     /// ListPublishedBars.
     PublishedBars = 3,
+    /// ReadTicks.
+    Reading = 6,
 }
 
 /// What a token says.
@@ -107,6 +109,13 @@ impl PageToken {
         Ok(token)
     }
 
+    /// The key of the last tick before, in the tokens of ticks.
+    pub(super) fn last_key(&self) -> Result<Key, PageTokenInvalid> {
+        let (time, log_seq) = self.last;
+        let time = i64::try_from(time).ok().and_then(|nanos| UnixNanos::new(nanos).ok());
+        Ok((time.ok_or(PageTokenInvalid::Malformed)?, log_seq))
+    }
+
     fn decode(text: &str) -> Option<PageToken> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let bytes: [u8; TOKEN_BYTES] = bytes.try_into().ok()?;
@@ -118,6 +127,7 @@ impl PageToken {
             1 => Kind::Ticks,
             2 => Kind::Instruments,
             3 => Kind::PublishedBars,
+            6 => Kind::Reading,
             _ => return None,
         };
         let number = |index: usize| {

@@ -78,7 +78,7 @@ impl Query {
             range: request.span.at(now),
             position: pinned.position,
             order: request.order,
-            after: token.map(|token| key_of(token.last)).transpose()?,
+            after: token.map(|token| token.last_key()).transpose()?,
         };
         // One more than asked tells whether another page exists.
         let most = request.page_size + 1;
@@ -101,10 +101,4 @@ impl Query {
         });
         Ok(TickPage { ticks, next_page_token: next.map(|token| token.encode()), as_of: pinned, now })
     }
-}
-
-fn key_of((time, log_seq): (u64, u64)) -> Result<super::Key, PageTokenInvalid> {
-    let time = i64::try_from(time).ok();
-    let time = time.and_then(|nanos| UnixNanos::new(nanos).ok());
-    Ok((time.ok_or(PageTokenInvalid::Malformed)?, log_seq))
 }

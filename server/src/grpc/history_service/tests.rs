@@ -19,7 +19,7 @@ async fn service() -> HistoryService {
         .append(vec![second(0, 10, "100.5", Some("2")), second(1, 11, "-1", None), second(0, 12, "101", Some("0.5"))])
         .await;
     world.publish().await;
-    HistoryService::new(std::sync::Arc::new(world.stop()))
+    HistoryService::new(world.stop())
 }
 
 fn at(seconds: i64) -> Option<prost_types::Timestamp> {
@@ -131,7 +131,6 @@ async fn averages_and_latest_ticks_are_refused_with_their_reasons() {
 async fn calls_of_later_days_say_so() {
     let service = service().await;
     let statuses = [
-        service.read_ticks(Request::new(Default::default())).await.map(|_| ()).unwrap_err(),
         service.list_bars(Request::new(Default::default())).await.map(|_| ()).unwrap_err(),
         service.list_moving_averages(Request::new(Default::default())).await.map(|_| ()).unwrap_err(),
     ];

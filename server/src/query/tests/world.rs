@@ -51,7 +51,7 @@ pub(crate) fn tick(index: usize, time: i64, price: &str, quantity: Option<&str>)
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<MemoryStore>,
-    pub(crate) query: Query,
+    pub(crate) query: Arc<Query>,
     names: Vec<(Venue, Symbol)>,
     /// All ticks in the order of the log: the tick at an index has the position after it.
     pub(crate) ticks: Vec<Tick>,
@@ -81,7 +81,7 @@ impl World {
         World {
             clock,
             store,
-            query,
+            query: Arc::new(query),
             names,
             ticks: Vec::new(),
             chunks: BTreeMap::new(),
@@ -245,7 +245,7 @@ impl World {
     }
 
     /// No more views come.
-    pub(crate) fn stop(self) -> Query {
+    pub(crate) fn stop(self) -> Arc<Query> {
         self.query
     }
 
