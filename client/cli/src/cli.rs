@@ -8,7 +8,9 @@ use tapefeed_client::Client;
 
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::{average, bars, health, history, import, instruments, latest, publish, replay, runs, statistics, watch};
+use crate::{
+    average, bars, export, health, history, import, instruments, latest, publish, replay, runs, statistics, watch,
+};
 
 /// Read, watch, publish and import market data of a Tapefeed server.
 ///
@@ -40,6 +42,7 @@ enum Command {
     Average(average::Args),
     Statistics(statistics::Args),
     Bars(bars::Args),
+    Export(export::Args),
     Watch(watch::Args),
     Import(import::Args),
     Runs(runs::Args),
@@ -84,6 +87,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Average(args) => average::run(&client, args, &mut output).await?,
         Command::Statistics(args) => statistics::run(&client, args, &mut output).await?,
         Command::Bars(args) => bars::run(&client, args, &mut output).await?,
+        Command::Export(args) => export::run(&client, args, &mut output).await?,
         Command::Watch(args) => watch::run(&client, args, &mut output).await?,
         Command::Import(args) => import::run(&client, args, &mut output).await?,
         Command::Runs(args) => runs::run(&client, args, &mut output).await?,
@@ -115,6 +119,7 @@ mod tests {
             "tapefeed history AAPL --all --period 1h30m",
             "tapefeed average BTCUSDT --method vwap --decimals 4 --end 1723161255342ms",
             "tapefeed statistics BTCUSDT --venue BINANCE",
+            "tapefeed export AAPL --venue NASDAQ --start 2024-08-09 --format parquet --output ticks.parquet",
             "tapefeed watch",
             "tapefeed watch AAPL --from-cursor AQID+g==",
             "tapefeed watch --snapshot --conflate 250ms --backfill",
@@ -150,6 +155,7 @@ mod tests {
             "tapefeed bars PETR4 --venue B3 --published --start 1723161255s",
             "tapefeed bars PETR4 --venue B3 --published --end 2024-08-09T00:00:00Z",
             "tapefeed runs rejects",
+            "tapefeed export AAPL --format xml",
             "tapefeed watch --from-cursor ?",
             "tapefeed watch --snapshot --start-time 2024-08-09",
             "tapefeed watch --conflate soon",

@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] speaks to one server. Its methods are the calls:
 //!
-//! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::latest`], [`Client::average`],
+//! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::read_ticks`], [`Client::latest`], [`Client::average`],
 //!   [`Client::statistics`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
 //! - **live**: [`Client::subscribe`] gives a [`SubscriptionStream`], which reconnects and resumes by itself;
 //! - **publishing**: [`Client::publisher`] gives a [`Publisher`] with batches, credit and idempotent resend;
@@ -71,8 +71,8 @@ pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
 pub use health::Health;
 pub use history::{
-    Average, Averaging, Latest, LatestTick, Method, PricePoint, PublishedBar, PublishedBarQuery, Query, Statistics,
-    TickQuery,
+    Average, Averaging, Latest, LatestTick, Method, PricePoint, PublishedBar, PublishedBarQuery, Query, ReadBatch,
+    ReadQuery, Statistics, TickQuery,
 };
 pub use import::{
     IgnoredLines, Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectPage, RejectQuery,

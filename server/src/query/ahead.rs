@@ -36,11 +36,7 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// Wanted chunks in the order asked.
-    pub(super) async fn load(
-        &mut self,
-        chunks: &ChunkCache,
-        asked: &Asked,
-    ) -> Result<Vec<Arc<Chunk>>, ChunkError> {
+    pub(super) async fn load(&mut self, chunks: &ChunkCache, asked: &Asked) -> Result<Vec<Arc<Chunk>>, ChunkError> {
         let Asked { wanted, again, soon } = asked;
         let once = || wanted.iter().zip(again).filter(|(_, again)| !**again).map(|(wanted, _)| *wanted);
         if once().any(|(id, _)| !self.held.contains_key(&id)) {

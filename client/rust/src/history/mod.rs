@@ -1,8 +1,9 @@
 //! Questions about stored ticks, each answered at one position of the log. Their answers are in `answer`; what venues
-//! publish themselves is in `published`.
+//! publish themselves is in `published`, and what is read in bulk in `read`.
 
 mod answer;
 mod published;
+mod read;
 
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tapefeed_proto::v1 as proto;
 
 pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
 pub use published::{PublishedBar, PublishedBarQuery};
+pub use read::{ReadBatch, ReadQuery};
 
 use crate::client::history_service;
 use crate::page::{Page, pages};

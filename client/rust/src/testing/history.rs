@@ -9,11 +9,14 @@ use tonic::{Request, Response, Status};
 
 use super::Answers;
 
-/// Answers ListTicks and ListPublishedBars from lists; everything else is not served.
+/// Answers ListTicks, ReadTicks and ListPublishedBars from lists; everything else is not served.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHistory {
     pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
     pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
+    /// For each ReadTicks its messages and how it ends.
+    pub(crate) read_answers: Arc<Mutex<VecDeque<Vec<Result<proto::ReadTicksResponse, Status>>>>>,
+    pub(crate) read_requests: Arc<Mutex<Vec<proto::ReadTicksRequest>>>,
     pub(crate) published_answers: Arc<Mutex<VecDeque<proto::ListPublishedBarsResponse>>>,
     pub(crate) published_requests: Arc<Mutex<Vec<proto::ListPublishedBarsRequest>>>,
 }
@@ -34,8 +37,14 @@ impl HistoryService for FakeHistory {
         }
     }
 
-    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn read_ticks(
+        &self,
+        request: Request<proto::ReadTicksRequest>,
+    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+        self.read_requests.lock().unwrap().push(request.into_inner());
+        let answers = self.read_answers.lock().unwrap().pop_front();
+        let answers = answers.ok_or_else(|| Status::unavailable("no more"))?;
+        Ok(Response::new(Box::pin(futures_util::stream::iter(answers))))
     }
 
     async fn list_latest_ticks(

@@ -114,15 +114,17 @@ impl World {
         found.map(|(index, _)| InstrumentId(index as u32 + 1)).collect()
     }
 
-    /// Commits ticks as one segment.
+    /// Commits ticks as one segment, all of the first one's origin.
     pub(crate) async fn append(&mut self, ticks: Vec<Tick>) {
-        if ticks.is_empty() {
+        let Some(Tick { origin, .. }) = ticks.first() else {
             return;
-        }
+        };
+        let origin = *origin;
         let first_seq = self.ticks.len() as u64 + 1;
         let mut entries = Entries::default();
         for (index, mut tick) in ticks.into_iter().enumerate() {
             tick.log_seq = first_seq + index as u64;
+            tick.origin = origin;
             entries.ticks.push(tick.clone());
             self.ticks.push(tick);
         }
@@ -132,7 +134,7 @@ impl World {
             bytes: segment::encode(&entries, first_seq).into(),
             entry_count: count,
             tick_count: count,
-            backfill: false,
+            backfill: origin == Origin::Backfill,
             run_id: None,
             marks: Vec::new(),
         };

@@ -297,10 +297,7 @@ impl Columns {
             if fits(entry.price_exponent, entry.quantity_exponent) {
                 return Ok(index);
             }
-            let finest = (
-                entry.price_exponent.min(price_exponent),
-                entry.quantity_exponent.min(quantity_exponent),
-            );
+            let finest = (entry.price_exponent.min(price_exponent), entry.quantity_exponent.min(quantity_exponent));
             if fits(finest.0, finest.1) {
                 (price_exponent, quantity_exponent) = finest;
             }

@@ -32,7 +32,9 @@ impl Rows {
 
     pub(super) fn push(&mut self, stretch: Stretch<'_>, messages: &mut Messages) -> Result<(), Refusal> {
         match stretch {
-            Stretch::Chunk(chunk, range) => range.map(|index| chunk.tick(index)).try_for_each(|tick| self.add(&tick, messages)),
+            Stretch::Chunk(chunk, range) => {
+                range.map(|index| chunk.tick(index)).try_for_each(|tick| self.add(&tick, messages))
+            }
             Stretch::Hot(hot) => hot.ticks().try_for_each(|tick| self.add(tick, messages)),
         }
     }
