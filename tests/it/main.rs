@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod bad_input;
+mod bulk;
 mod failpoints;
 mod first_minute;
 mod floors;
