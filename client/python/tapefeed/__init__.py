@@ -93,6 +93,7 @@ from .events import (
     Ticks,
 )
 from .publisher import Publisher
+from .reading import TickBatches
 from .subscription import Subscription
 from .ticks import Action, NewTick, Origin, Selector, SelectorLike, Side, Tick
 from .values import Cursor, CursorLike, DecimalLike, PeriodLike, TimeLike, UnixNanos
@@ -181,6 +182,7 @@ __all__ = [
     "Subscription",
     "TapefeedError",
     "Tick",
+    "TickBatches",
     "TickViolation",
     "Ticks",
     "TimeLike",
