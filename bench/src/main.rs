@@ -3,6 +3,7 @@
 
 mod base;
 mod figure;
+mod history;
 mod latest;
 mod live;
 mod process;
@@ -16,7 +17,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, latest, live or telemetry.
+    /// Which: base, history, latest, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -30,6 +31,12 @@ struct Options {
     /// The program of a NATS server, to compare with it too.
     #[arg(long)]
     nats: Option<PathBuf>,
+    /// A Postgres on which databases may be made, for `history`.
+    #[arg(long)]
+    database: Option<String>,
+    /// A Python with the peers of `history`.
+    #[arg(long)]
+    python: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -43,9 +50,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
+        "history" => {
+            let (database, python) = (options.database.as_deref(), options.python.as_deref());
+            history::run(history::World { server: &options.server, database, python }, options.quick).await
+        }
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, latest, live and telemetry are").into()),
+        other => Err(format!("there is no benchmark {other}: base, history, latest, live and telemetry are").into()),
     }
 }

@@ -29,25 +29,34 @@ impl Server {
         store: &Path,
         variables: &[(&str, &str)],
     ) -> Result<Server, Box<dyn std::error::Error>> {
+        Server::start_at(binary, &format!("sqlite://{}", store.display()), variables).await
+    }
+
+    /// The same over any store.
+    pub async fn start_at(
+        binary: &Path,
+        store: &str,
+        variables: &[(&str, &str)],
+    ) -> Result<Server, Box<dyn std::error::Error>> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         drop(listener);
         let child = Command::new(binary)
             .args(["serve", "--listen", &address.to_string(), "--store"])
-            .arg(format!("sqlite://{}", store.display()))
+            .arg(store)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
         let server = Server { child, url: format!("http://{address}") };
-        for _ in 0..100 {
+        for _ in 0..600 {
             if tonic::transport::Endpoint::from_shared(server.url.clone())?.connect().await.is_ok() {
                 return Ok(server);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err("the server did not start within 5 s".into())
+        Err("the server did not start within 30 s".into())
     }
 
     /// CPU time that it has used, user and system, in seconds.
