@@ -205,8 +205,7 @@ def questions(client: tapefeed.Client, databases: Databases, quick: bool) -> Non
                     seconds, rows = timed(lambda: answer(sql))
                     times.setdefault((question, span, peer), []).append(seconds * 1e6)
                     theirs = theirs_of(rows if question.startswith("last") else rows[0])
-                    if peer != "ClickHouse":
-                        assert ours_of(ours) == theirs, (question, span, peer, ours_of(ours), theirs)
+                    assert ours_of(ours) == theirs, (question, span, peer, ours_of(ours), theirs)
     for question, span, who in times:
         if who == "tapefeed":
             value = statistics.median(times[question, span, who])

@@ -8,8 +8,9 @@ use serde_json::Value;
 use tapefeed_client::{Client, Query, Tick};
 use tapefeed_proto::v1 as proto;
 use tapefeed_tests::memory::Peak;
+use tapefeed_tests::scrape::Scrape;
 use tapefeed_tests::values::{decimal, timestamp};
-use tapefeed_tests::{Cli, Options, Publisher, Scrape, Server, eventually, within};
+use tapefeed_tests::{Cli, Options, Publisher, Server, eventually, within};
 
 /// 2024-08-08T00:00:00Z.
 const TIME: i64 = 1_723_075_200_000_000_000;
