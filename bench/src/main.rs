@@ -4,6 +4,7 @@
 mod base;
 mod figure;
 mod history;
+mod ingest;
 mod latest;
 mod live;
 mod process;
@@ -17,7 +18,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, history, latest, live or telemetry.
+    /// Which: base, history, ingest, latest, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -54,9 +55,10 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
             let (database, python) = (options.database.as_deref(), options.python.as_deref());
             history::run(history::World { server: &options.server, database, python }, options.quick).await
         }
+        "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, history, latest, live and telemetry are").into()),
+        other => Err(format!("there is no benchmark {other}: base, history, ingest, latest, live and telemetry are").into()),
     }
 }

@@ -29,21 +29,21 @@ impl Server {
         store: &Path,
         variables: &[(&str, &str)],
     ) -> Result<Server, Box<dyn std::error::Error>> {
-        Server::start_at(binary, &format!("sqlite://{}", store.display()), variables).await
+        Server::start_on(binary, &["--store", &format!("sqlite://{}", store.display())], variables).await
     }
 
-    /// The same over any store.
-    pub async fn start_at(
+    /// Starts a server with options of any kind.
+    pub async fn start_on(
         binary: &Path,
-        store: &str,
+        options: &[&str],
         variables: &[(&str, &str)],
     ) -> Result<Server, Box<dyn std::error::Error>> {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         drop(listener);
         let child = Command::new(binary)
-            .args(["serve", "--listen", &address.to_string(), "--store"])
-            .arg(store)
+            .args(["serve", "--listen", &address.to_string()])
+            .args(options)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -25,6 +25,8 @@ pub struct Trade {
 #[derive(Debug)]
 pub struct Tape {
     random: SmallRng,
+    /// The number of its first instrument.
+    first: u32,
     prices: Vec<i64>,
     time: i64,
     id: u64,
@@ -39,7 +41,13 @@ impl Tape {
     /// A tape with a mean gap between trades in nanoseconds.
     pub fn new(instruments: u32, mean_gap: f64) -> Tape {
         let prices = (0..instruments).map(|index| 10_000 + 137 * i64::from(index)).collect();
-        Tape { random: SmallRng::seed_from_u64(7), prices, time: FIRST_TIME, id: 0, mean_gap, few_busy: false }
+        Tape { random: SmallRng::seed_from_u64(7), first: 0, prices, time: FIRST_TIME, id: 0, mean_gap, few_busy: false }
+    }
+
+    /// The tape of one producer of several: its instruments have numbers from `first` on, and its trades are its own.
+    pub fn of_producer(first: u32, instruments: u32, mean_gap: f64) -> Tape {
+        let random = SmallRng::seed_from_u64(7 + u64::from(first));
+        Tape { random, first, ..Tape::new(instruments, mean_gap) }
     }
 
     /// The nth instrument trades about 1/n as often as the first, instead of all alike.
@@ -67,7 +75,7 @@ impl Iterator for Tape {
         let step = [-2, -1, -1, 0, 0, 0, 0, 1, 1, 2][self.random.random_range(0..10)];
         self.prices[instrument] = (self.prices[instrument] + step).max(100);
         Some(Trade {
-            instrument: instrument as u32,
+            instrument: self.first + instrument as u32,
             event_time: self.time,
             price: self.prices[instrument],
             quantity: 100 * self.random.random_range(1..=20) + u64::from(self.random.random_bool(0.2)) * 37,

@@ -53,7 +53,7 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
     }
     let mut urls = Vec::new();
     for (name, store) in &stores {
-        let server = Server::start_at(world.server, store, &[]).await?;
+        let server = Server::start_on(world.server, &["--store", store], &[]).await?;
         load(&server, name, count).await?;
         drop(server);
         urls.push(cold(world.server, name, store, count).await?);
@@ -97,7 +97,7 @@ async fn load(server: &Server, store: &str, count: usize) -> Outcome<()> {
 /// Starts the server over everything that was loaded, all of which still lies in the log, and asks at once.
 async fn cold(binary: &Path, name: &str, store: &str, count: usize) -> Outcome<Server> {
     let start = Instant::now();
-    let server = Server::start_at(binary, store, &[]).await?;
+    let server = Server::start_on(binary, &["--store", store], &[]).await?;
     let mut history = HistoryServiceClient::connect(server.url.clone()).await?;
     history.get_average_price(calls::average(&symbol(0), None, Default::default())).await?;
     let seconds = start.elapsed().as_secs_f64();

@@ -7,7 +7,7 @@
 mod child;
 mod h2;
 mod latency;
-mod load;
+pub mod load;
 pub mod peer;
 mod text;
 
