@@ -59,6 +59,8 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, history, ingest, latest, live and telemetry are").into()),
+        other => {
+            Err(format!("there is no benchmark {other}: base, history, ingest, latest, live and telemetry are").into())
+        }
     }
 }

@@ -41,7 +41,15 @@ impl Tape {
     /// A tape with a mean gap between trades in nanoseconds.
     pub fn new(instruments: u32, mean_gap: f64) -> Tape {
         let prices = (0..instruments).map(|index| 10_000 + 137 * i64::from(index)).collect();
-        Tape { random: SmallRng::seed_from_u64(7), first: 0, prices, time: FIRST_TIME, id: 0, mean_gap, few_busy: false }
+        Tape {
+            random: SmallRng::seed_from_u64(7),
+            first: 0,
+            prices,
+            time: FIRST_TIME,
+            id: 0,
+            mean_gap,
+            few_busy: false,
+        }
     }
 
     /// The tape of one producer of several: its instruments have numbers from `first` on, and its trades are its own.

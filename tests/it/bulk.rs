@@ -153,6 +153,17 @@ fn awkward() -> Vec<proto::Tick> {
     (0..240).map(tick).collect()
 }
 
+/// A server with those ticks, where queries have seen them.
+async fn server_with_awkward() -> Server {
+    let server = Server::start(Options::serve()).await;
+    let stubs = server.stubs().await;
+    let mut publisher = Publisher::claim_as(&stubs, "edge", true).await.expect("granted");
+    let ack = publisher.rows(awkward()).await.expect("stored");
+    let request = proto::ListInstrumentsRequest { min_cursor: ack.cursor, ..Default::default() };
+    stubs.instruments.clone().list_instruments(request).await.expect("the cursor is reached");
+    server
+}
+
 /// The ticks of a symbol, without what the server gives them.
 async fn told(server: &Server, symbol: &str) -> Vec<Value> {
     let mut ticks = Cli::new(server, ["history", symbol, "--all", "--json"]).ok().await.json();
@@ -167,10 +178,7 @@ async fn told(server: &Server, symbol: &str) -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn exports_are_imported_as_the_same_ticks() {
-    let server = Server::start(Options::serve()).await;
-    let stubs = server.stubs().await;
-    let mut publisher = Publisher::claim_as(&stubs, "edge", true).await.expect("granted");
-    publisher.rows(awkward()).await.expect("stored");
+    let server = server_with_awkward().await;
     let expected = told(&server, "EDGE/A.B").await;
     assert_eq!(expected.len(), 240);
     for format in ["csv", "jsonl"] {
@@ -192,10 +200,7 @@ async fn exports_are_imported_as_the_same_ticks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_is_whole_or_not_there() {
-    let server = Server::start(Options::serve()).await;
-    let stubs = server.stubs().await;
-    let mut publisher = Publisher::claim_as(&stubs, "edge", true).await.expect("granted");
-    publisher.rows(awkward()).await.expect("stored");
+    let server = server_with_awkward().await;
     let file = server.folder().join("edge.parquet");
     let path = file.display().to_string();
     let whole = ["export", "EDGE/A.B", "--format", "parquet", "--output", &path];
