@@ -1,7 +1,5 @@
 //! The calls as a client makes them.
 
-use std::sync::Arc;
-
 use tonic::{Code, Request};
 
 use super::InstrumentService;

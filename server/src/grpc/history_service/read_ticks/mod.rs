@@ -60,7 +60,7 @@ pub(super) async fn read_ticks(
     let reading = query.read(&request).await?;
     let writer = match encoding {
         Encoding::Rows => Writer::Rows(Rows::new(query)),
-        Encoding::Columns => Writer::Columns(Columns::new(query)),
+        Encoding::Columns => Writer::Columns(Box::new(Columns::new(query))),
     };
     let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
     let span = tracing::Span::current();
@@ -174,7 +174,7 @@ impl Messages {
 #[derive(Debug)]
 enum Writer {
     Rows(Rows),
-    Columns(Columns),
+    Columns(Box<Columns>),
 }
 
 impl Writer {
