@@ -65,13 +65,13 @@ async fn server_with(count: i64) -> (Server, Vec<u8>) {
 fn check(ticks: &[Tick], count: i64) {
     assert_eq!(ticks.len() as i64, count);
     assert!(ticks.is_sorted_by_key(|tick| (tick.event_time, tick.log_seq)));
-    let mut numbers: Vec<i64> = ticks.iter().map(|tick| tick.trade_id.parse().unwrap()).collect();
+    let mut numbers: Vec<i64> = ticks.iter().map(|tick| tick.trade_id.parse().expect("a number")).collect();
     numbers.sort_unstable();
     assert!(numbers.into_iter().eq(0..count));
 }
 
 async fn all(client: &Client, query: Query) -> Vec<Tick> {
-    let batches: Vec<_> = within("all ticks", READING, client.read_ticks(query).try_collect()).await.unwrap();
+    let batches: Vec<_> = within("all ticks", READING, client.read_ticks(query).try_collect()).await.expect("read");
     batches.into_iter().flat_map(|batch| batch.ticks).collect()
 }
 
@@ -168,7 +168,7 @@ async fn server_with_awkward() -> Server {
 async fn told(server: &Server, symbol: &str) -> Vec<Value> {
     let mut ticks = Cli::new(server, ["history", symbol, "--all", "--json"]).ok().await.json();
     for tick in &mut ticks {
-        let tick = tick.as_object_mut().unwrap();
+        let tick = tick.as_object_mut().expect("each line is an object");
         for own in ["log_seq", "instrument_id", "origin", "cursor"] {
             tick.remove(own);
         }
