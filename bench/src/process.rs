@@ -66,9 +66,18 @@ impl Server {
 
     /// The most memory that it has had resident, in MiB.
     pub fn peak_memory_mib(&self) -> f64 {
+        self.memory_mib("VmHWM:")
+    }
+
+    /// The memory that it has resident now, in MiB.
+    pub fn resident_memory_mib(&self) -> f64 {
+        self.memory_mib("VmRSS:")
+    }
+
+    fn memory_mib(&self, name: &str) -> f64 {
         let status = self.child.id().and_then(|id| std::fs::read_to_string(format!("/proc/{id}/status")).ok());
         let status = status.unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         let kib = line.and_then(|line| line.split_whitespace().next()?.parse::<f64>().ok());
         kib.map_or(0.0, |kib| kib / 1_024.0)
     }

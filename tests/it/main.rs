@@ -7,6 +7,7 @@ mod failpoints;
 mod first_minute;
 mod floors;
 mod import;
+mod import_cuts;
 mod import_formats;
 mod import_kills;
 mod kills;

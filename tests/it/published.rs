@@ -9,8 +9,8 @@ use tapefeed_server::domain::{
 };
 use tapefeed_server::store::faults::Faults;
 use tapefeed_server::store::{
-    Group, Ignored, Lease, Mark, NewRun, RunId, RunOwner, RunProgress, RunRequest, RunState, SqliteOptions,
-    SqliteStore, Store,
+    Group, Ignored, Lease, Mark, NewRun, RunEnd, RunId, RunOwner, RunProgress, RunRequest, SqliteOptions, SqliteStore,
+    Store,
 };
 use tapefeed_tests::{Cli, Options, Server};
 
@@ -140,7 +140,7 @@ async fn fill(path: &Path) {
         marks: vec![mark],
     };
     store.append(group).await.expect("the store works");
-    let finished = store.finish_run(&id, &owner, RunState::Succeeded, None).await;
+    let finished = store.finish_run(&id, &owner, RunEnd::Succeeded).await;
     assert!(finished.expect("the store works"));
     store.close().await;
 }

@@ -15,6 +15,7 @@ use tapefeed_proto::v1::publish_batch::Content;
 use tapefeed_proto::v1::publish_ticks_request::Message as Said;
 use tapefeed_tests::collector::{Collector, attribute, hex};
 use tapefeed_tests::refusal::Refusal;
+use tapefeed_tests::scrape::Scrape;
 use tapefeed_tests::{Options, Publisher, Server, eventually, import, process, values, within};
 use tokio::net::TcpListener;
 use tonic::{Code, Request};
@@ -212,6 +213,20 @@ async fn a_query_a_refusal_and_a_file_carry_the_callers_trace() {
     assert_eq!((&line["trace_id"], &line["run"], &line["level"]), (&TRACE.into(), &"run-1".into(), &"INFO".into()));
 }
 
+#[tokio::test]
+async fn a_compaction_is_a_trace_with_its_statements() {
+    let collector = Collector::start().await;
+    let server = Server::start(traced(&collector.url()).argument("--compact-age=100ms")).await;
+    let mut publisher = Publisher::claim(&server.stubs().await, "feed").await.expect("a claim");
+    publisher.rows(ticks(7)).await.expect("stored");
+    let compaction = collector.span("the compaction", |span| span.name == "compact").await;
+    assert!(compaction.parent_span_id.is_empty());
+    assert_eq!(attribute(&compaction, "tapefeed.compaction.ticks").as_deref(), Some("7"));
+    assert_eq!(attribute(&compaction, "tapefeed.compaction.instruments").as_deref(), Some("1"));
+    let statement = collector.span("its commit", named("commit manifest", &compaction.trace_id)).await;
+    assert_eq!((statement.kind(), &statement.parent_span_id), (SpanKind::Client, &compaction.span_id));
+}
+
 /// Keeps the spans of this process.
 #[derive(Clone, Debug, Default)]
 struct Memory(Arc<Mutex<Vec<SpanData>>>);
@@ -277,6 +292,14 @@ async fn a_dead_or_silent_collector_changes_nothing() {
         }
         publisher.close().await.expect("no error");
         drop(stubs);
+        if endpoint != "nonsense" {
+            // A queue of eight spans holds what three batches leave.
+            eventually("what was dropped", PATIENCE, async || {
+                let scrape = Scrape::of(server.address()).await;
+                (scrape.series["tapefeed_spans_dropped_total"] > 0.0).then_some(())
+            })
+            .await;
+        }
         let begin = Instant::now();
         let status = server.terminate().await;
         assert!(status.success(), "{endpoint}: {status}");

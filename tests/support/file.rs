@@ -80,6 +80,12 @@ impl StoreFile {
         Ok(Compaction { head, hot_floor, live, late, dropped })
     }
 
+    /// The last batch of lines that the newest run has stored; `None` without a run.
+    pub async fn newest_run_batch(&mut self) -> Result<Option<u64>, sqlx::Error> {
+        let found = self.numbers("SELECT last_batch FROM runs ORDER BY number DESC LIMIT 1").await?;
+        Ok(found.map(|[last_batch]| last_batch))
+    }
+
     /// How many ticks the newest run has stored; `None` without a run.
     pub async fn newest_run_ticks(&mut self) -> Result<Option<u64>, sqlx::Error> {
         let found = self.numbers("SELECT ticks FROM runs ORDER BY number DESC LIMIT 1").await?;

@@ -254,7 +254,7 @@ class Run:
     tick_count: int
     """How many ticks are stored. They stay, however the run ends."""
     reject_count: int
-    """How many lines were rejected."""
+    """How many lines were rejected. If the run failed on them, those of the batch in which it failed are counted."""
     ignored_count: int
     """How many lines were passed over because they hold no trade."""
     failure: ImportFailure | None

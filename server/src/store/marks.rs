@@ -171,6 +171,7 @@ pub(super) fn begin_run(
         run.state = RunState::Running;
         run.owner = lease.owner;
         run.lease_until = lease.until;
+        run.unstored_rejected = 0;
         run.error = None;
         run.finish_time = None;
         return Begin::Continue(run);
@@ -194,6 +195,7 @@ pub(super) fn begin_run(
         lease_until: lease.until,
         last_batch: 0,
         progress: RunProgress::default(),
+        unstored_rejected: 0,
         last_seq: 0,
         error: None,
         create_time: lease.now,

@@ -17,8 +17,8 @@ use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId,
-    RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
+    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunFailure,
+    RunId, RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{
     Clock, Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol,
@@ -192,6 +192,7 @@ impl Store for MemoryStore {
             Begin::Answer(claim) => Ok(claim),
             Begin::Continue(run) => {
                 state.put_run(run.clone());
+                state.forget_unstored_rejects(&run);
                 Ok(RunClaim::Yours(run))
             }
             Begin::Insert(run) => {
@@ -211,25 +212,20 @@ impl Store for MemoryStore {
         Ok(true)
     }
 
-    async fn finish_run(
-        &self,
-        run: &RunId,
-        owner: &RunOwner,
-        end: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError> {
+    async fn finish_run(&self, run: &RunId, owner: &RunOwner, end: RunEnd) -> Result<bool, StoreError> {
         let _writing = self.data.writing.lock().await;
         let now = self.clock.now();
         let mut state = self.state()?;
-        if end == RunState::Running {
-            return Ok(false);
-        }
-        let Some(run) = state.run_of(run, owner) else {
+        let Some(known) = state.run_of(run, owner) else {
             return Ok(false);
         };
-        run.state = end;
-        run.error = error;
-        run.finish_time = Some(now);
+        known.state = end.state();
+        known.finish_time = Some(now);
+        if let RunEnd::Failed(RunFailure { error, rejected, rejects }) = end {
+            known.error = Some(error);
+            known.unstored_rejected = rejected;
+            state.keep_rejects(run, &rejects);
+        }
         Ok(true)
     }
 

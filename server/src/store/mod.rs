@@ -22,8 +22,8 @@ pub use manifest::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDe
 pub use memory::{MemoryStore, Standby};
 pub use postgres::{PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{
-    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunIdInvalid, RunOwner, RunProgress, RunRequest,
-    RunState,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunIdInvalid, RunOwner,
+    RunProgress, RunRequest, RunState,
 };
 pub use sqlite::{OpenError, SqliteOptions, SqliteStore};
 
@@ -359,21 +359,15 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Forgets what the retention allows.
     async fn sweep(&self, retention: Retention) -> Result<Swept, StoreError>;
 
-    /// Begins an ingestion run, continues one, or says why not.
+    /// Begins an ingestion run, continues one, or says why not. A run that is continued forgets the rejects of the batch
+    /// in which it failed.
     async fn begin_run(&self, request: RunRequest) -> Result<RunClaim, StoreError>;
 
     /// Prolongs a lease; false when the run is no longer the owner's or no longer running.
     async fn renew_lease(&self, run: &RunId, lease: Lease) -> Result<bool, StoreError>;
 
-    /// Ends a run of the owner's; false when it is no longer the owner's or no longer running, and for
-    /// [`RunState::Running`], which is no end.
-    async fn finish_run(
-        &self,
-        run: &RunId,
-        owner: &RunOwner,
-        state: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError>;
+    /// Ends a run of the owner's; false when it is no longer the owner's or no longer running.
+    async fn finish_run(&self, run: &RunId, owner: &RunOwner, end: RunEnd) -> Result<bool, StoreError>;
 
     /// Cancels a run if it is running; its owner learns at its next append. Returns the run, `None` if unknown.
     async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError>;
@@ -384,7 +378,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// Runs from the newest, older than the run `before` if given, at most `limit`.
     async fn runs(&self, before: Option<&RunId>, limit: usize) -> Result<Vec<Run>, StoreError>;
 
-    /// The rejects of a run behind a line (0: from the first), by line, at most `limit`.
+    /// The rejects of a run behind a line (0: from the first), by line, at most `limit`: those of its stored batches,
+    /// then those of the batch in which it failed.
     async fn rejects(&self, run: &RunId, after_line: u64, limit: usize) -> Result<Vec<Reject>, StoreError>;
 
     /// The published bars of an instrument on days of a half-open range, in days since 1970, ordered by key; only those

@@ -60,6 +60,36 @@ pub struct RunError {
     pub message: String,
 }
 
+/// How its owner ends a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// All lines are in.
+    Succeeded,
+    /// An error; the same file continues it.
+    Failed(RunFailure),
+}
+
+impl RunEnd {
+    /// The state that the run gets.
+    pub fn state(&self) -> RunState {
+        match self {
+            RunEnd::Succeeded => RunState::Succeeded,
+            RunEnd::Failed(_) => RunState::Failed,
+        }
+    }
+}
+
+/// Why a run failed, and the rejects of the batch in which it did: that batch is not stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunFailure {
+    /// Why.
+    pub error: RunError,
+    /// Lines rejected in that batch, all of them.
+    pub rejected: u64,
+    /// Those of them that are kept, as long as nobody continues the run: who does reads the lines again.
+    pub rejects: Vec<Reject>,
+}
+
 /// What makes two uploads the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRun {
@@ -193,8 +223,10 @@ pub struct Run {
     pub lease_until: UnixNanos,
     /// The last committed batch; 0 before the first.
     pub last_batch: u64,
-    /// Counts so far; its `rejects` are empty, see [`super::Store::rejects`].
+    /// Counts of the stored batches; its `rejects` are empty, see [`super::Store::rejects`].
     pub progress: RunProgress,
+    /// Lines rejected in the batch in which it failed, which is not stored.
+    pub unstored_rejected: u64,
     /// The last position of its last tick; 0 before the first.
     pub last_seq: u64,
     /// Why it failed.
@@ -203,4 +235,11 @@ pub struct Run {
     pub create_time: UnixNanos,
     /// When it ended.
     pub finish_time: Option<UnixNanos>,
+}
+
+impl Run {
+    /// All lines that it has rejected.
+    pub fn rejected(&self) -> u64 {
+        self.progress.rejected + self.unstored_rejected
+    }
 }

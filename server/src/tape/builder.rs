@@ -18,7 +18,7 @@ use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 /// Steps that one view takes at most, so that a flood of commits cannot keep a view from being published.
 const STEPS_PER_VIEW: usize = 64;
 
-/// Where a position is looked for that the log no longer reaches back to.
+/// Where something is looked for that is gone, so that a view can never go on.
 const BEHIND: &str = "segments before the oldest";
 
 /// How often the manifest is looked at for commits of other replicas that the bus did not tell.
@@ -89,7 +89,7 @@ impl Builder {
     }
 
     /// Publishes views until `stop` is cancelled. Ends by itself when it can never go on: the log no longer reaches
-    /// back to where the view stands.
+    /// back to where the view stands, or the store has lost chunks that the view has.
     pub async fn run(self, stop: CancellationToken) {
         // A view under construction is worth nothing to anybody else, so it may be dropped at any point.
         let _: Option<()> = stop.run_until_cancelled(self.build()).await;
@@ -171,6 +171,9 @@ impl Builder {
         if delta.epoch != self.view.epoch() {
             return Err(StoreError::EpochChanged(delta.epoch));
         }
+        if delta.version < known {
+            return Err(self.manifest_lost().await?);
+        }
         if delta.since == known && delta.version == known {
             return Ok(());
         }
@@ -182,6 +185,25 @@ impl Builder {
             self.publish();
         }
         self.adopt(delta)
+    }
+
+    /// The store has lost changes of the manifest, and no epoch says so yet: a standby without the newest commits took
+    /// over. Its chunks without those that are lost, beside the hot ticks that are left, would be a view with holes, so
+    /// this one stays as it is. If the log is shorter, too, the feeder finds out and the epoch ends; if not, the view is
+    /// made anew.
+    async fn manifest_lost(&mut self) -> Result<StoreError, StoreError> {
+        let reached = self.follower.head().position;
+        let stored = self.store.head().await?;
+        if stored.epoch != self.view.epoch() || stored.position < reached {
+            return Ok(StoreError::EpochChanged(stored.epoch));
+        }
+        // The feeder gets there only if the log is still the one that it was.
+        while self.view.position() < stored.position {
+            let step = self.follower.next().await.map_err(not_followed)?;
+            self.apply(&step.blocks);
+            self.publish();
+        }
+        Ok(StoreError::Corrupt { table: BEHIND, row: stored.position.to_string(), problem: "chunks are lost".into() })
     }
 
     /// Replaces chunks and evicts what they hold from the hot set, in one step of the view.

@@ -287,3 +287,52 @@ async fn a_bus_that_loses_repeats_and_reorders_changes_nothing() {
     assert_eq!(contents(&stack.store, &view).await.len(), 40_000);
     assert!(view.holding(InstrumentId(1)).is_some());
 }
+
+/// A store whose ticks are all in chunks, of which a standby has none, and lacks `lost` batches of the log. The standby
+/// takes over, and nobody says so.
+async fn without_manifest(lost: u64) -> (Stack, usize) {
+    let clock = Arc::new(ManualClock(AtomicI64::new(1_000 * DAY)));
+    let store = Arc::new(MemoryStore::new(clock.clone(), Epoch(7)));
+    let mut stack = Stack::start(store, clock, Arc::new(LocalBus::new()), 1 << 20).await;
+    let (mut random, mut now) = (SmallRng::seed_from_u64(4), 990 * DAY);
+    let producer = ProducerId::new("p").unwrap();
+    let claim = stack.ingest.claim(&producer).await.unwrap();
+    let (mut standby, mut sent) = (None, 0);
+    for batch_seq in 1..=9 {
+        if batch_seq == 10 - lost {
+            standby = Some(stack.store.standby());
+        }
+        let batch = batch(&mut random, &mut now, 500);
+        let sender = Sender::Producer { producer: producer.clone(), fence: claim.fence, batch_seq };
+        let submission = Submission { batch, sender, backfill: false };
+        sent = stack.ingest.submit(submission).await.unwrap().await.unwrap().unwrap().cursor.position;
+    }
+    let standby = standby.unwrap_or_else(|| stack.store.standby());
+    stack.view_at(sent).await;
+    stack.compact().await;
+    stack.clock.0.fetch_add(2 * 3_600_000_000_000, Ordering::SeqCst);
+    stack.compact().await;
+    assert_eq!(stack.views.borrow().hot_ticks(), 0);
+    stack.store.promote(standby, None).await;
+    // Longer than the manifest goes unread.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    (stack, sent as usize)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_keeps_what_it_has_when_a_standby_without_the_newest_commits_takes_over() {
+    let (stack, sent) = without_manifest(3).await;
+    let view = stack.views.borrow().clone();
+    let held = |holding: &super::Holding| {
+        holding.chunks.iter().chain(holding.late.iter()).map(|chunk| chunk.tick_count()).sum::<usize>()
+            + holding.hot_count()
+    };
+    assert_eq!(view.holdings().map(|(_, holding)| held(holding)).sum::<usize>(), sent, "no answer has a hole");
+    assert!(stack.views.has_changed().is_ok(), "the feeder ends the epoch, not the builder");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_view_is_made_anew_when_only_chunks_are_lost() {
+    let (stack, _) = without_manifest(0).await;
+    assert!(stack.views.has_changed().is_err(), "the builder has ended, and its replica begins again");
+}

@@ -18,8 +18,8 @@ use tapefeed_server::domain::{
 use tapefeed_server::store::faults::FaultAction;
 use tapefeed_server::store::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner,
-    RunRequest, RunState, Store, StoreError, Swept,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunId, RunOwner,
+    RunRequest, Store, StoreError, Swept,
 };
 
 use super::replica::Plan;
@@ -117,14 +117,8 @@ impl Store for Stumbling {
         self.inner.renew_lease(run, lease).await
     }
 
-    async fn finish_run(
-        &self,
-        run: &RunId,
-        owner: &RunOwner,
-        state: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError> {
-        self.inner.finish_run(run, owner, state, error).await
+    async fn finish_run(&self, run: &RunId, owner: &RunOwner, end: RunEnd) -> Result<bool, StoreError> {
+        self.inner.finish_run(run, owner, end).await
     }
 
     async fn cancel_run(&self, run: &RunId) -> Result<Option<Run>, StoreError> {

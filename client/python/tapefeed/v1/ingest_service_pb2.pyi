@@ -446,7 +446,7 @@ class ListRejectedLinesResponse(google.protobuf.message.Message):
     next_page_token: builtins.str
     """The token of the next page. Empty at the end. The next page may be empty."""
     reject_count: builtins.int
-    """How many lines the run has rejected so far, in batches that are stored."""
+    """How many lines the run has rejected so far: `reject_count` of the run."""
     kept_count: builtins.int
     """How many of them are kept, and so are returned by all pages together: the first 1,000."""
     @property

@@ -125,9 +125,9 @@ class IngestServiceServicer(object):
         """Returns the rejected lines of a run, a page at a time, in the order of the file. NOT_FOUND `RUN_UNKNOWN`
         if there is no run.
 
-        A run keeps its first 1,000 rejected lines, batch by batch as they are stored: of a run that failed because
-        too many lines were rejected, those of the batch in which it failed are named by its error alone, the
-        first three of them. While a run works more may follow behind the last page.
+        A run keeps its first 1,000 rejected lines, batch by batch as they are stored; one that failed because too
+        many were rejected has those of the batch in which it failed, too, until it is continued and reads that
+        batch again. While a run works more may follow behind the last page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

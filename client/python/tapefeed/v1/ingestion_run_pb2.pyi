@@ -69,7 +69,10 @@ class _ImportFormatEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Trades in columns, with a header; columns are found by name."""
     IMPORT_FORMAT_BINANCE_CAPTURE: _ImportFormat.ValueType  # 2
     """A capture of Binance's WebSocket: one message a line as it came, mostly behind the time of its receipt.
-    Trades and aggregate trades are ticks, other messages are ignored. Default venue `BINANCE`.
+    Trades are ticks, and aggregate trades are where the file does not have their trades; other messages are
+    ignored. So are trades of the futures market that are none of its book: those whose `X` is
+    `INSURANCE_FUND` or `ADL`, and the ids without a trade (`NA`, price and quantity 0). Default venue
+    `BINANCE`.
     """
     IMPORT_FORMAT_JSON_LINES: _ImportFormat.ValueType  # 3
     """One tick a line, as a JSON object with `event_time`, `price`, and `venue` and `symbol` unless they are
@@ -95,7 +98,10 @@ IMPORT_FORMAT_CSV: ImportFormat.ValueType  # 1
 """Trades in columns, with a header; columns are found by name."""
 IMPORT_FORMAT_BINANCE_CAPTURE: ImportFormat.ValueType  # 2
 """A capture of Binance's WebSocket: one message a line as it came, mostly behind the time of its receipt.
-Trades and aggregate trades are ticks, other messages are ignored. Default venue `BINANCE`.
+Trades are ticks, and aggregate trades are where the file does not have their trades; other messages are
+ignored. So are trades of the futures market that are none of its book: those whose `X` is
+`INSURANCE_FUND` or `ADL`, and the ids without a trade (`NA`, price and quantity 0). Default venue
+`BINANCE`.
 """
 IMPORT_FORMAT_JSON_LINES: ImportFormat.ValueType  # 3
 """One tick a line, as a JSON object with `event_time`, `price`, and `venue` and `symbol` unless they are
@@ -196,13 +202,17 @@ class IngestionRun(google.protobuf.message.Message):
     uploaded_bytes: builtins.int
     """How many bytes were uploaded so far."""
     line_count: builtins.int
-    """How many lines were read so far, the header not: ticks, published, rejected and ignored ones together."""
+    """How many lines of stored batches were read so far, the header not: ticks, published, rejected and ignored
+    ones together.
+    """
     total_line_count: builtins.int
     """How many lines the file has. Absent until it is known."""
     tick_count: builtins.int
     """How many ticks are stored. They stay, however the run ends."""
     reject_count: builtins.int
-    """How many lines were rejected."""
+    """How many lines were rejected. If the run has failed because they were too many, those of the batch in
+    which it failed are counted, though nothing of that batch is stored.
+    """
     ignored_count: builtins.int
     """How many lines were passed over because they hold no trade, such as quotes in a capture. `ignored_lines`
     tells which.

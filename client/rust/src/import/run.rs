@@ -37,7 +37,7 @@ pub struct Run {
     pub total_line_count: Option<u64>,
     /// How many ticks are stored. They stay, however the run ends.
     pub tick_count: u64,
-    /// How many lines were rejected.
+    /// How many lines were rejected. If the run failed on them, those of the batch in which it failed are counted.
     pub reject_count: u64,
     /// How many lines were passed over because they hold no trade.
     pub ignored_count: u64,

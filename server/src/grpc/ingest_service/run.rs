@@ -302,7 +302,7 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
         ImportError::Limit { limit, max, actual, problem } => {
             Refusal::limit_exceeded(limit, max, actual).saying(problem).with("run_id", run.as_str())
         }
-        ImportError::TooManyRejects { max, rejected, ref first } => {
+        ImportError::TooManyRejects { max, rejected, ref first, .. } => {
             let mut refusal = Refusal::limit_exceeded("max_rejects", max, Some(rejected))
                 .saying(error.to_string())
                 .with("run_id", run.as_str());

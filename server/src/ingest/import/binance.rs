@@ -2,14 +2,18 @@
 //!
 //! `<time> {"stream":"btcusdt@trade","data":{...}}`, or the data alone, or either without the time. Trades become
 //! ticks; whatever else the socket sends is counted by its type.
+//!
+//! A capture of both trades and aggregate trades has every trade twice, so an aggregate becomes a tick only where its
+//! trades are not in the file. Which are, is collected while the file arrives.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::error::ImportError;
-use super::format::{BatchBuilder, Frame, Line, Reader};
+use super::error::{FileDefect, ImportError};
+use super::format::{BatchBuilder, Frame, Line, Place, Reader};
 use super::json::{self, Scalar};
 use super::options::{FileFormat, Fits, ImportOptions, TimeUnit};
 use super::value;
@@ -24,10 +28,21 @@ pub(super) struct BinanceCapture {
     time_unit: TimeUnit,
     /// The unit of the times before the messages.
     receive_time_unit: TimeUnit,
+    /// The first and the last id of the trades in the file, by symbol.
+    trades: HashMap<Box<str>, (u64, u64)>,
 }
 
 /// The venue, unless another is given.
 const VENUE: &str = "BINANCE";
+
+/// Symbols whose trades are remembered: several times as many as the exchange has. Of further ones aggregates are
+/// ticks.
+const TRADED_SYMBOLS: usize = 10_000;
+
+/// Trades of the futures market that happened outside its book, by their `X`: the insurance fund takes over positions
+/// at prices of its own, and positions are closed against each other. The exchange leaves them out of its aggregates
+/// and candles.
+const OFF_BOOK: [(&str, &str); 2] = [("INSURANCE_FUND", "trade:INSURANCE_FUND"), ("ADL", "trade:ADL")];
 
 /// The types of messages that hold no trade, as the exchange names them.
 const NO_TRADES: [&str; 15] = [
@@ -69,6 +84,14 @@ struct Message<'a> {
     price: Option<&'a RawValue>,
     #[serde(rename = "q", borrow)]
     quantity: Option<&'a RawValue>,
+    /// The first and the last trade of an aggregate.
+    #[serde(rename = "f", borrow)]
+    first_trade_id: Option<&'a RawValue>,
+    #[serde(rename = "l", borrow)]
+    last_trade_id: Option<&'a RawValue>,
+    /// How a trade of the futures market came about.
+    #[serde(rename = "X", borrow)]
+    execution: Option<&'a RawValue>,
     #[serde(rename = "T", borrow)]
     trade_time: Option<&'a RawValue>,
     #[serde(rename = "m", borrow)]
@@ -119,7 +142,7 @@ impl BinanceCapture {
             receive_time_unit: Some(receive_time_unit),
             ..ImportOptions::default()
         };
-        Ok(BinanceCapture { options, venue, time_unit, receive_time_unit })
+        Ok(BinanceCapture { options, venue, time_unit, receive_time_unit, trades: HashMap::new() })
     }
 
     fn read(&self, line: &[u8], batch: &mut BatchBuilder) -> Result<Line, String> {
@@ -146,9 +169,45 @@ impl BinanceCapture {
     ) -> Result<Line, String> {
         let name = event.event.and_then(json::text).unwrap_or_default();
         match &*name {
-            "trade" => self.trade(event, event.trade_id, received, batch),
+            "trade" => match no_market_trade(event) {
+                Some(kind) => Ok(Line::Ignored(kind)),
+                None => self.trade(event, event.trade_id, received, batch),
+            },
+            "aggTrade" if self.has_trades_of(event) => Ok(Line::Ignored("aggTrade")),
             "aggTrade" => self.trade(event, event.aggregate_id, received, batch),
             _ => Ok(Line::Ignored(kind(event, &name, stream))),
+        }
+    }
+
+    /// Whether the file has the trades of an aggregate: it has its last one. Those before the capture of trades began
+    /// are not missed.
+    fn has_trades_of(&self, aggregate: &Message<'_>) -> bool {
+        let known = aggregate.symbol.and_then(json::text).and_then(|symbol| self.trades.get(&*symbol));
+        let (Some((first, last)), Some(id)) = (known, aggregate.last_trade_id.and_then(number)) else {
+            return false;
+        };
+        (*first..=*last).contains(&id)
+    }
+
+    /// Remembers the id of a trade. What cannot be read is told when the line is.
+    fn note_trade(&mut self, line: &[u8]) {
+        let (_, json) = split_time(line);
+        let Ok(message) = json::object::<Message>(json) else { return };
+        let event = match message.data {
+            Some(data) => json::object::<Message>(data.get().as_bytes()),
+            None => Ok(message),
+        };
+        let Ok(event) = event else { return };
+        if event.event.and_then(json::text).as_deref() != Some("trade") {
+            return;
+        }
+        let (Some(symbol), Some(id)) = (event.symbol.and_then(json::text), event.trade_id.and_then(number)) else {
+            return;
+        };
+        if let Some((first, last)) = self.trades.get_mut(&*symbol) {
+            (*first, *last) = ((*first).min(id), (*last).max(id));
+        } else if self.trades.len() < TRADED_SYMBOLS {
+            self.trades.insert((&*symbol).into(), (id, id));
         }
     }
 
@@ -207,7 +266,7 @@ impl Reader for BinanceCapture {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn frame(&self) -> Frame {
@@ -220,6 +279,35 @@ impl Reader for BinanceCapture {
         }
         self.read(json::without_mark(line), batch).unwrap_or_else(Line::invalid)
     }
+
+    fn judges(&self) -> bool {
+        true
+    }
+
+    fn judge(&mut self, line: &[u8], _place: Place) -> Result<(), FileDefect> {
+        // Most lines are of other types, and need not be parsed twice.
+        if std::str::from_utf8(line).is_ok_and(|line| line.contains(r#""trade""#)) {
+            self.note_trade(json::without_mark(line));
+        }
+        Ok(())
+    }
+}
+
+/// What an event of a trade is instead, if it is none of the market.
+fn no_market_trade(event: &Message<'_>) -> Option<&'static str> {
+    let execution = event.execution.and_then(json::text)?;
+    // Among the trades of the futures market there are ids without a trade: no price, no quantity, and this.
+    let is_zero =
+        |raw: Option<&RawValue>| raw.is_some_and(|raw| json::decimal(raw).is_ok_and(|value| value.mantissa() == 0));
+    if execution == "NA" && is_zero(event.price) && is_zero(event.quantity) {
+        return Some("trade:NA");
+    }
+    OFF_BOOK.into_iter().find(|(known, _)| *known == execution).map(|(_, kind)| kind)
+}
+
+/// A whole number.
+fn number(raw: &RawValue) -> Option<u64> {
+    json::identifier(raw)?.parse().ok()
 }
 
 /// Whether a first line is certain to be of a capture.
@@ -273,130 +361,4 @@ fn not_json(error: String) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::UnixNanos;
-
-    const DATA: &str = r#"{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000","T":1723161255342,"m":true,"M":true}"#;
-
-    fn read(line: &str) -> (Line, Option<NewTick>) {
-        let mut parser = BinanceCapture::open(&ImportOptions::default()).unwrap();
-        let mut builder = BatchBuilder::default();
-        let outcome = parser.line(line.as_bytes(), &mut builder);
-        (outcome, builder.take().0.ticks.pop())
-    }
-
-    #[test]
-    fn a_trade_becomes_a_tick_in_every_form_of_line() {
-        let received = UnixNanos::new(1_723_161_254_087_896_568).unwrap();
-        let expected = NewTick {
-            instrument: 0,
-            event_time: UnixNanos::new(1_723_161_255_342_000_000).unwrap(),
-            receive_time: Some(received),
-            price: "61837.63".parse().unwrap(),
-            quantity: Some("0.02".parse().unwrap()),
-            side: Side::Sell,
-            trade_id: TradeId::Number(3_735_683_259),
-        };
-        let bare = NewTick { receive_time: None, ..expected.clone() };
-        let combined = format!(r#"{{"stream":"btcusdt@trade","data":{DATA}}}"#);
-        let aggregate = DATA.replace(r#""trade""#, r#""aggTrade""#).replace(r#""t":"#, r#""l":5,"a":"#);
-        let numbers = DATA.replace(r#""61837.63000000""#, "61837.63").replace(r#""0.02000000""#, "2e-2");
-        for (line, expected) in [
-            (format!("1723161254087896568 {combined}"), &expected),
-            (format!("1723161254087896568\t{DATA}"), &expected),
-            (format!("1723161254087896568 {aggregate}"), &expected),
-            (format!("1723161254087896568 {numbers}"), &expected),
-            (combined.clone(), &bare),
-            (DATA.to_owned(), &bare),
-            (format!("\u{feff}{DATA}"), &bare),
-        ] {
-            assert_eq!(read(&line), (Line::Tick, Some(expected.clone())), "{line}");
-        }
-        let bought = read(&DATA.replace(r#""m":true"#, r#""m":false"#)).1.unwrap();
-        assert_eq!(bought.side, Side::Buy);
-    }
-
-    #[test]
-    fn venue_and_units_may_be_given() {
-        let given = ImportOptions {
-            venue: Some(Venue::new("BINANCE-US").unwrap()),
-            time_unit: Some(TimeUnit::Microseconds),
-            receive_time_unit: Some(TimeUnit::Seconds),
-            ..ImportOptions::default()
-        };
-        let mut parser = BinanceCapture::open(&given).unwrap();
-        let mut builder = BatchBuilder::default();
-        let line = format!("1723161254 {}", DATA.replace("1723161255342", "1723161255342001"));
-        assert_eq!(parser.line(line.as_bytes(), &mut builder), Line::Tick);
-        let (batch, _) = builder.take();
-        assert_eq!(batch.instruments[0].0.as_str(), "BINANCE-US");
-        assert_eq!(batch.ticks[0].event_time.nanos(), 1_723_161_255_342_001_000);
-        assert_eq!(batch.ticks[0].receive_time.map(UnixNanos::nanos), Some(1_723_161_254_000_000_000));
-        assert_eq!(parser.options().venue, given.venue);
-        let text = ImportOptions { time_unit: Some(TimeUnit::Text), ..ImportOptions::default() };
-        assert!(BinanceCapture::open(&text).unwrap_err().to_string().contains("options.time_unit"));
-        let symbol =
-            ImportOptions { symbol: Some(crate::domain::Symbol::new("S").unwrap()), ..ImportOptions::default() };
-        assert!(BinanceCapture::open(&symbol).unwrap_err().to_string().contains("options.symbol"));
-    }
-
-    #[test]
-    fn what_is_no_trade_is_counted_by_its_type() {
-        for (line, kind) in [
-            (
-                r#"1 {"stream":"btcusdt@bookTicker","data":{"u":5,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}}"#,
-                "bookTicker",
-            ),
-            (r#"{"u":5,"s":"BTCUSDT","b":"1","B":"1","a":"2","A":"1"}"#, "bookTicker"),
-            (r#"{"e":"bookTicker","u":5,"s":"BTCUSDT"}"#, "bookTicker"),
-            (r#"1 {"stream":"b@depth@100ms","data":{"e":"depthUpdate","b":[["1","2"]],"a":[]}}"#, "depthUpdate"),
-            (r#"{"stream":"b@depth5","data":{"lastUpdateId":1,"bids":[],"asks":[]}}"#, "depthSnapshot"),
-            (r#"1 {"lastUpdateId":1,"bids":[],"asks":[]}"#, "depthSnapshot"),
-            (r#"{"e":"kline","k":{"t":1}}"#, "kline"),
-            (r#"{"e":"24hrTicker","p":"1"}"#, "24hrTicker"),
-            (r#"{"e":"somethingNew","p":"1"}"#, "other"),
-            (r#"{"stream":"!ticker@arr","data":[{"e":"24hrTicker"}]}"#, "other"),
-            (r#"{"stream":"b@x","data":null}"#, "other"),
-            (r#"{"result":null,"id":1}"#, "other"),
-            ("{}", "other"),
-            (" ", "blank"),
-        ] {
-            assert_eq!(read(line).0, Line::Ignored(kind), "{line}");
-        }
-    }
-
-    #[test]
-    fn bad_trades_are_rejected_with_the_field_and_the_reason() {
-        for (from, to, expected) in [
-            (r#""p":"61837.63000000","#, "", "price is missing"),
-            (r#""61837.63000000""#, r#""NaN""#, "price: not a decimal"),
-            (r#""61837.63000000""#, "[1]", "price: not a decimal"),
-            (r#""61837.63000000""#, "1e15", "price: absolute value"),
-            (r#""q":"0.02000000","#, "", "quantity is missing"),
-            (r#""0.02000000""#, r#""-1""#, "quantity: must not be negative"),
-            (r#","T":1723161255342"#, "", "event_time: T is no number"),
-            (r#""T":1723161255342"#, r#""T":"1723161255342""#, "event_time: T is no number"),
-            (r#""T":1723161255342"#, r#""T":-1"#, "event_time: T is before 1970"),
-            (r#""T":1723161255342"#, r#""T":1e12"#, "event_time: T is not a number of milliseconds"),
-            (r#""T":1723161255342"#, r#""T":1723161255342000000"#, "event_time: T is after 2262"),
-            (r#""m":true"#, r#""m":"true""#, "side: m must be"),
-            (r#""t":3735683259"#, r#""t":1.5"#, "trade_id: must be"),
-            (r#""s":"BTCUSDT""#, r#""s":7"#, "symbol: s is missing, or no text"),
-            (r#""s":"BTCUSDT""#, r#""s":"BTC USDT""#, "symbol: byte 3"),
-            (r#""s":"BTCUSDT""#, r#""s":"""#, "symbol: must not be empty"),
-            (r#""s":"BTCUSDT","#, r#""s":"A","s":"B","#, "duplicate field"),
-            (r#","M":true}"#, "", "not a message in JSON"),
-            (r#"{"e""#, r#"17231612540878965680000 {"e""#, "receive_time: after 2262"),
-            (r#"{"e""#, r#"[{"e""#, "not a message in JSON"),
-            (r#"{"e""#, r#"soon {"e""#, "not a message in JSON"),
-        ] {
-            assert!(DATA.contains(from), "{from}");
-            let line = DATA.replace(from, to);
-            let (outcome, tick) = read(&line);
-            let Line::Rejected { reason, .. } = outcome else { panic!("{line}: {outcome:?}") };
-            assert!(reason.contains(expected), "{line}: {reason}");
-            assert_eq!(tick, None);
-        }
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 
 use crate::ingest::IngestError;
-use crate::store::{Reject, RunError, RunId, StoreError};
+use crate::store::{Reject, RunError, RunFailure, RunId, StoreError};
 
 /// A defect of a file as a whole: nothing of it is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +81,10 @@ pub enum ImportError {
         rejected: u64,
         /// The first of them.
         first: Vec<Reject>,
+        /// How many of them are of the batch that this ended, which is not stored.
+        unstored: u64,
+        /// Those of that batch that are kept.
+        rejects: Vec<Reject>,
     },
     /// Another run stands in the way.
     #[error("{problem}")]
@@ -146,6 +150,15 @@ impl ImportError {
             ImportError::Ingest(_) => "STORE_UNAVAILABLE",
             ImportError::Defect(_) => "INTERNAL",
         }
+    }
+
+    /// What the store keeps of a run that it ended.
+    pub(super) fn failure(&self) -> RunFailure {
+        let (rejected, rejects) = match self {
+            ImportError::TooManyRejects { unstored, rejects, .. } => (*unstored, rejects.clone()),
+            _ => (0, Vec::new()),
+        };
+        RunFailure { error: self.stored(), rejected, rejects }
     }
 
     /// What a run's row keeps of it.

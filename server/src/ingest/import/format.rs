@@ -12,7 +12,7 @@ use crate::domain::{Batch, NameInvalid, Published, Symbol, Venue};
 ///
 /// While the bytes arrive, `judge` sees every line of a format that asks for it, so that a defect is found before
 /// anything is stored. `line` sees the lines that hold data, in their order, perhaps several times, perhaps not from
-/// the beginning: what it makes of one may depend on nothing but that line.
+/// the beginning: what it makes of one may depend on nothing but that line and what `judge` has found in the file.
 pub(super) trait Reader: fmt::Debug + Send {
     /// The options with everything that the first line told.
     fn options(&self) -> &ImportOptions;

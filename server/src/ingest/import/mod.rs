@@ -204,7 +204,7 @@ impl Inner {
             return Ok(status);
         }
         if let Some(stored) = self.store.run(&self.stored_name(run)).await? {
-            let rejects = match stored.progress.rejected {
+            let rejects = match stored.rejected() {
                 0 => Vec::new(),
                 _ => self.store.rejects(&stored.run.id, 0, SHOWN_REJECTS).await?,
             };

@@ -95,6 +95,7 @@ pub struct RunStatus {
 impl RunStatus {
     /// A run of the store.
     pub(super) fn stored(run: Run, rejects: Vec<Reject>, epoch: Epoch, max_rejects: Option<u32>) -> RunStatus {
+        let rejected = run.rejected();
         let Run {
             run,
             state,
@@ -102,6 +103,7 @@ impl RunStatus {
             lease_until: _,
             last_batch,
             progress,
+            unstored_rejected: _,
             last_seq,
             error,
             create_time,
@@ -117,7 +119,7 @@ impl RunStatus {
             lines: progress.lines,
             total_lines: Some(run.total_lines),
             ticks: progress.ticks,
-            rejected: progress.rejected,
+            rejected,
             published: progress.published,
             ignored: progress.ignored,
             error,

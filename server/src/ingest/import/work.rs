@@ -17,7 +17,7 @@ use super::format::{BatchBuilder, Line};
 use super::limits::{BATCH_LINES, KEPT_REJECTS, LEASE, LEASE_RENEWAL, OUTSTANDING, REJECT_TEXT_BYTES, STORE_PATIENCE};
 use crate::domain::{Batch, Published};
 use crate::ingest::{IngestError, Receipt, Sender, Submission};
-use crate::store::{Lease, Reject, Run, RunId, RunOwner, RunProgress, RunState};
+use crate::store::{Lease, Reject, Run, RunEnd, RunId, RunOwner, RunProgress, RunState};
 
 /// The first wait after the store did not answer; it doubles up to [`LAST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -80,12 +80,17 @@ impl Source {
                         if first_rejects.len() < 3 {
                             first_rejects.push(reject.clone());
                         }
-                        if rejected > from.max_rejects {
-                            let max = from.max_rejects;
-                            return Err(ImportError::TooManyRejects { max, rejected, first: first_rejects });
-                        }
                         if rejected <= KEPT_REJECTS {
                             progress.rejects.push(reject);
+                        }
+                        if rejected > from.max_rejects {
+                            return Err(ImportError::TooManyRejects {
+                                max: from.max_rejects,
+                                rejected,
+                                first: first_rejects,
+                                unstored: progress.rejected,
+                                rejects: progress.rejects,
+                            });
                         }
                     }
                 }
@@ -151,13 +156,13 @@ impl Work<'_> {
             }
         };
         match stored {
-            Ok(()) => self.finish(RunState::Succeeded, None).await,
+            Ok(()) => self.finish(RunEnd::Succeeded).await,
             Err(ImportError::Ingest(IngestError::Fenced | IngestError::Unknown)) => Err(self.lost().await),
             // The store may not know what it has, or we are stopping: the lease ends by itself, and the next upload
             // goes on from there.
             Err(error @ ImportError::Ingest(_)) => Err(error),
             Err(error) => {
-                self.finish(RunState::Failed, Some(&error)).await?;
+                self.finish(RunEnd::Failed(error.failure())).await?;
                 Err(error)
             }
         }
@@ -264,11 +269,10 @@ impl Work<'_> {
     }
 
     /// Ends the run, with patience: everything is stored already.
-    async fn finish(&self, state: RunState, error: Option<&ImportError>) -> Result<(), ImportError> {
+    async fn finish(&self, end: RunEnd) -> Result<(), ImportError> {
         let give_up = Instant::now() + STORE_PATIENCE;
         loop {
-            let error = error.map(ImportError::stored);
-            match self.inner.store.finish_run(&self.run, &self.owner, state, error).await {
+            match self.inner.store.finish_run(&self.run, &self.owner, end.clone()).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => return Err(self.lost().await),
                 Err(error) if Instant::now() >= give_up => return Err(error.into()),

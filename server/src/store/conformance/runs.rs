@@ -3,8 +3,8 @@
 use super::*;
 use crate::domain::Published;
 use crate::store::{
-    Appended, Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest,
-    RunState, Verdict,
+    Appended, Ignored, Lease, NewRun, Reject, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunOwner,
+    RunProgress, RunRequest, RunState, Verdict,
 };
 
 pub(super) fn cases() -> Vec<Case> {
@@ -16,6 +16,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("leases are renewed and runs finished by their owner only", owners_only),
         case("a cancelled run keeps what is committed and fences its owner", cancelled_run),
         case("progress and rejects are stored with their batch", progress),
+        case("a failed run has the rejects of its unstored batch until it is continued", unstored_rejects),
         case("a batch without ticks moves the run and not the log", batch_without_ticks),
         case("runs are listed from the newest", listed_runs),
     ]
@@ -56,13 +57,22 @@ pub(super) fn yours(claim: RunClaim) -> Run {
     }
 }
 
-fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> Mark {
-    let reject = |line: &u64| Reject {
+fn reject(line: &u64) -> Reject {
+    Reject {
         line: *line,
         code: "ACTION_NOT_SUPPORTED".into(),
         reason: "price: not a number".to_owned(),
         text: format!("line {line}\0"),
-    };
+    }
+}
+
+/// An end by an error, in a batch with so many rejects, of which these are kept.
+fn failed(rejected: u64, kept: &[u64]) -> RunEnd {
+    let error = RunError { reason: "LIMIT_EXCEEDED".to_owned(), message: "too many\0".to_owned() };
+    RunEnd::Failed(RunFailure { error, rejected, rejects: kept.iter().map(reject).collect() })
+}
+
+fn run_mark(name: &str, owner: u64, batch: u64, ticks: u64, rejects: &[u64]) -> Mark {
     let progress = RunProgress {
         lines: ticks + rejects.len() as u64 + 1,
         ticks,
@@ -99,6 +109,7 @@ async fn new_run(fixture: Fixture) {
         lease_until: at(START + 15 * SECOND),
         last_batch: 0,
         progress: RunProgress::default(),
+        unstored_rejected: 0,
         last_seq: 0,
         error: None,
         create_time: at(START),
@@ -129,7 +140,13 @@ async fn claim_table(fixture: Fixture) {
     let error = RunError { reason: "FILE_MALFORMED".to_owned(), message: "cut short".to_owned() };
     for (state, error, owner) in [(RunState::Failed, Some(error), 2), (RunState::Cancelled, None, 3)] {
         fixture.clock.advance(std::time::Duration::from_secs(1));
-        assert!(store.finish_run(&run_id("r"), &RunOwner(owner - 1), state, error.clone()).await.unwrap());
+        match error.clone() {
+            Some(error) => {
+                let end = RunEnd::Failed(RunFailure { error, rejected: 0, rejects: Vec::new() });
+                assert!(store.finish_run(&run_id("r"), &RunOwner(owner - 1), end).await.unwrap());
+            }
+            None => assert!(store.cancel_run(&run_id("r")).await.unwrap().is_some()),
+        }
         let ended = store.run(&run_id("r")).await.unwrap().unwrap();
         assert_eq!((ended.state, &ended.error, ended.finish_time), (state, &error, Some(fixture.clock.now())));
         let continued = yours(store.begin_run(request("other", 1, 1, 1, owner, START + 20)).await.unwrap());
@@ -139,7 +156,7 @@ async fn claim_table(fixture: Fixture) {
         assert_eq!(store.run(&run_id("other")).await.unwrap(), None);
     }
     // Succeeded: done for good.
-    assert!(store.finish_run(&run_id("r"), &RunOwner(3), RunState::Succeeded, None).await.unwrap());
+    assert!(store.finish_run(&run_id("r"), &RunOwner(3), RunEnd::Succeeded).await.unwrap());
     let done = store.run(&run_id("r")).await.unwrap().unwrap();
     assert_eq!(done.state, RunState::Succeeded);
     let claim = store.begin_run(request("other", 1, 1, 1, 9, START + 1_000 * SECOND)).await.unwrap();
@@ -162,7 +179,7 @@ async fn refused_claims(fixture: Fixture) {
     // The same bytes, other options: refused in every state, unless asked for again.
     let other = request("second", 1, 4, 1, 1, START);
     assert_eq!(store.begin_run(other.clone()).await.unwrap(), RunClaim::OtherOptions(first.clone()));
-    assert!(store.finish_run(&run_id("first"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
+    assert!(store.finish_run(&run_id("first"), &RunOwner(1), RunEnd::Succeeded).await.unwrap());
     let first = store.run(&run_id("first")).await.unwrap().unwrap();
     assert_eq!(store.begin_run(other.clone()).await.unwrap(), RunClaim::OtherOptions(first.clone()));
     let other_parser = request("second", 1, 3, 2, 1, START);
@@ -200,11 +217,13 @@ async fn owners_only(fixture: Fixture) {
     assert!(matches!(claim, RunClaim::Leased(_)));
     assert!(!store.renew_lease(&run_id("r"), lease(2, later)).await.unwrap());
     assert!(!store.renew_lease(&run_id("s"), lease(1, later)).await.unwrap());
-    for (name, owner, state) in [("r", 2, RunState::Failed), ("s", 1, RunState::Failed), ("r", 1, RunState::Running)] {
-        assert!(!store.finish_run(&run_id(name), &RunOwner(owner), state, None).await.unwrap());
+    for (name, owner) in [("r", 2), ("s", 1)] {
+        assert!(!store.finish_run(&run_id(name), &RunOwner(owner), failed(1, &[9])).await.unwrap());
+        assert_eq!(store.rejects(&run_id(name), 0, 9).await.unwrap(), []);
     }
-    assert!(store.finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
-    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunState::Failed, None).await.unwrap());
+    assert!(store.finish_run(&run_id("r"), &RunOwner(1), RunEnd::Succeeded).await.unwrap());
+    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), failed(1, &[9])).await.unwrap());
+    assert_eq!(store.rejects(&run_id("r"), 0, 9).await.unwrap(), []);
     assert!(!store.renew_lease(&run_id("r"), lease(1, later)).await.unwrap());
     assert_eq!(verdict(&*store, run_mark("r", 1, 1, 1, &[])).await, Verdict::Fenced);
     assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().state, RunState::Succeeded);
@@ -219,7 +238,7 @@ async fn cancelled_run(fixture: Fixture) {
     let cancelled = store.cancel_run(&run_id("r")).await.unwrap().unwrap();
     assert_eq!((cancelled.state, cancelled.finish_time), (RunState::Cancelled, Some(at(START + 5))));
     assert_eq!(verdict(&*store, run_mark("r", 1, 2, 3, &[])).await, Verdict::Fenced);
-    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunState::Succeeded, None).await.unwrap());
+    assert!(!store.finish_run(&run_id("r"), &RunOwner(1), RunEnd::Succeeded).await.unwrap());
     fixture.clock.set(START + 6);
     assert_eq!(store.cancel_run(&run_id("r")).await.unwrap(), Some(cancelled));
     assert_eq!((store.head().await.unwrap().position, store.rejects(&run_id("r"), 0, 9).await.unwrap().len()), (3, 1));
@@ -269,6 +288,57 @@ async fn progress(fixture: Fixture) {
     assert_eq!(store.run(&run_id("r")).await.unwrap().unwrap().progress.lines, 13);
     let (_, segments) = whole_log(&*store).await;
     assert_eq!(segments.iter().map(|segment| segment.run_id.clone()).collect::<Vec<_>>(), [None, Some(run_id("r"))]);
+}
+
+async fn unstored_rejects(fixture: Fixture) {
+    let mut store = fixture.open().await;
+    let r = run_id("r");
+    yours(store.begin_run(request("other", 2, 2, 1, 1, START)).await.unwrap());
+    store.append(marked(vec![run_mark("other", 1, 1, 0, &[1, 50])])).await.unwrap();
+    yours(store.begin_run(request("r", 1, 1, 1, 1, START)).await.unwrap());
+    store.append(marked(vec![run_mark("r", 1, 1, 3, &[2, 40])])).await.unwrap();
+
+    // It fails twice in its second batch: the same lines are rejected both times, and listed once.
+    for owner in [1, 2] {
+        assert!(store.finish_run(&r, &RunOwner(owner), failed(5, &[7_000, 7_001, 7_005])).await.unwrap());
+        let fresh = fixture.reopen(store).await;
+        let run = fresh.run(&r).await.unwrap().unwrap();
+        assert_eq!((run.state, run.progress.rejected, run.unstored_rejected), (RunState::Failed, 2, 5));
+        assert_eq!((run.rejected(), run.error.unwrap().message), (7, "too many\0".to_owned()));
+        assert_eq!(
+            (run.last_batch, run.progress.lines, run.progress.ticks),
+            (1, 6, 3),
+            "the batch itself is not stored"
+        );
+        let rejects = fresh.rejects(&r, 0, 100).await.unwrap();
+        assert_eq!(rejects, [2, 40, 7_000, 7_001, 7_005].map(|line| reject(&line)));
+        assert_eq!(fresh.rejects(&r, 40, 2).await.unwrap(), rejects[2..4]);
+        let continued = yours(fresh.begin_run(request("r", 1, 1, 1, owner + 1, START + 100 * SECOND)).await.unwrap());
+        assert_eq!((continued.rejected(), continued.unstored_rejected, continued.error), (2, 0, None));
+        assert_eq!(fresh.run(&r).await.unwrap().unwrap().rejected(), 2);
+        assert_eq!(fresh.rejects(&r, 0, 100).await.unwrap(), rejects[..2]);
+        store = fresh;
+    }
+    // The batch is stored at last, with the rejects that its lines have.
+    assert_eq!(verdict(&*store, run_mark("r", 3, 2, 3, &[7_000, 7_001, 7_005, 7_006])).await, Verdict::New);
+    assert!(store.finish_run(&r, &RunOwner(3), RunEnd::Succeeded).await.unwrap());
+    let run = store.run(&r).await.unwrap().unwrap();
+    assert_eq!((run.state, run.rejected(), run.unstored_rejected), (RunState::Succeeded, 6, 0));
+    let rejects = store.rejects(&r, 0, 100).await.unwrap();
+    assert_eq!(rejects, [2, 40, 7_000, 7_001, 7_005, 7_006].map(|line| reject(&line)));
+    assert_eq!(store.rejects(&run_id("other"), 0, 100).await.unwrap(), [1, 50].map(|line| reject(&line)));
+
+    // Where fewer are kept than counted, none is of an unstored batch, and all stay.
+    let mut many = run_mark("other", 1, 2, 1, &[60]);
+    if let Mark::Run { progress, .. } = &mut many {
+        progress.rejected = 2_000;
+    }
+    assert_eq!(verdict(&*store, many).await, Verdict::New);
+    assert!(store.finish_run(&run_id("other"), &RunOwner(1), failed(9, &[])).await.unwrap());
+    assert_eq!(store.run(&run_id("other")).await.unwrap().unwrap().rejected(), 2_011);
+    yours(store.begin_run(request("other", 2, 2, 1, 2, START)).await.unwrap());
+    assert_eq!(store.rejects(&run_id("other"), 0, 100).await.unwrap(), [1, 50, 60].map(|line| reject(&line)));
+    assert_eq!(store.run(&run_id("other")).await.unwrap().unwrap().rejected(), 2_002);
 }
 
 async fn batch_without_ticks(fixture: Fixture) {

@@ -111,10 +111,7 @@ impl State {
         for mark in &group.marks {
             if let Mark::Run { run, progress, published, .. } = mark {
                 self.published.store(published);
-                let kept = self.rejects.entry(run.clone()).or_default();
-                for reject in &progress.rejects {
-                    kept.entry(reject.line).or_insert_with(|| reject.clone());
-                }
+                self.keep_rejects(run, &progress.rejects);
             }
         }
         let first_seq = self.head.position + 1;
@@ -289,6 +286,23 @@ impl State {
     pub(super) fn put_run(&mut self, run: Run) {
         if let Some(known) = self.runs.iter_mut().find(|known| known.run.id == run.run.id) {
             *known = run;
+        }
+    }
+
+    pub(super) fn keep_rejects(&mut self, run: &RunId, rejects: &[Reject]) {
+        let kept = self.rejects.entry(run.clone()).or_default();
+        for reject in rejects {
+            kept.entry(reject.line).or_insert_with(|| reject.clone());
+        }
+    }
+
+    /// Forgets the rejects of a batch that is not stored: they are not among the first ones.
+    pub(super) fn forget_unstored_rejects(&mut self, run: &Run) {
+        let stored = usize::try_from(run.progress.rejected).unwrap_or(usize::MAX);
+        if let Some(kept) = self.rejects.get_mut(&run.run.id)
+            && let Some(line) = kept.keys().nth(stored).copied()
+        {
+            kept.split_off(&line);
         }
     }
 

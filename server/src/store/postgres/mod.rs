@@ -41,8 +41,8 @@ pub use url::{PostgresUrl, PostgresUrlInvalid};
 use super::faults::Faults;
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunError, RunId, RunOwner,
-    RunRequest, RunState, Store, StoreError, Swept,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunId, RunOwner,
+    RunRequest, Store, StoreError, Swept,
 };
 use crate::domain::{
     Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
@@ -245,19 +245,10 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn finish_run(
-        &self,
-        run: &RunId,
-        owner: &RunOwner,
-        state: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError> {
-        if state == RunState::Running {
-            return Ok(false);
-        }
+    async fn finish_run(&self, run: &RunId, owner: &RunOwner, end: RunEnd) -> Result<bool, StoreError> {
         let (run, owner, now) = (run.clone(), *owner, self.terms.now());
         self.writes
-            .run(move |connection| Box::pin(runs::finish(connection, run, owner, state, error, now)))
+            .run(move |connection| Box::pin(runs::finish(connection, run, owner, end, now)))
             .instrument(statement("finish", "finish run"))
             .await
     }

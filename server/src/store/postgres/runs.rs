@@ -9,8 +9,8 @@ use super::rows::{self, from_sql, text_from_sql, text_to_sql, to_sql, to_sql_at_
 use super::terms::Terms;
 use crate::domain::UnixNanos;
 use crate::store::{
-    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState,
-    StoreError,
+    Ignored, Lease, NewRun, Reject, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunOwner, RunProgress,
+    RunRequest, RunState, StoreError,
 };
 
 #[derive(sqlx::FromRow)]
@@ -35,6 +35,7 @@ struct RunRow {
     published: i64,
     kinds: String,
     rejected: i64,
+    unstored_rejected: i64,
     last_seq: i64,
     error_reason: Option<String>,
     error_message: Option<String>,
@@ -78,6 +79,7 @@ impl RunRow {
                 rejected: from_sql(self.rejected),
                 rejects: Vec::new(),
             },
+            unstored_rejected: from_sql(self.unstored_rejected),
             last_seq: from_sql(self.last_seq),
             error,
             create_time: time(self.create_time)?,
@@ -162,29 +164,52 @@ pub(super) async fn renew_lease(connection: &mut PgConnection, run: RunId, lease
 }
 
 const FINISH: &str = "
-    UPDATE runs
-    SET state = $3, error_reason = $4, error_message = $5, finish_time = coalesce($6, unix_nanos())
-    WHERE id = $1 AND owner = $2 AND state = 1";
+    WITH finished AS (
+        UPDATE runs
+        SET state = $3, unstored_rejected = $4, error_reason = $5, error_message = $6,
+            finish_time = coalesce($7, unix_nanos())
+        WHERE id = $1 AND owner = $2 AND state = 1
+        RETURNING number
+    ), kept AS (
+        INSERT INTO run_rejects (run, line, code, reason, text)
+            SELECT number, line, code, reason, text
+            FROM finished, unnest($8::BIGINT[], $9::TEXT[], $10::TEXT[], $11::TEXT[])
+                AS rejected (line, code, reason, text)
+            ON CONFLICT DO NOTHING
+    )
+    SELECT number
+    FROM finished";
 
 pub(super) async fn finish(
     connection: &mut PgConnection,
     run: RunId,
     owner: RunOwner,
-    state: RunState,
-    error: Option<RunError>,
+    end: RunEnd,
     now: Option<i64>,
 ) -> Result<bool, Failure> {
+    let state = end.state();
+    let (error, rejected, rejects) = match end {
+        RunEnd::Succeeded => (None, 0, Vec::new()),
+        RunEnd::Failed(RunFailure { error, rejected, rejects }) => (Some(error), rejected, rejects),
+    };
     let (reason, message) = error.map(|error| (text_to_sql(&error.reason), text_to_sql(&error.message))).unzip();
+    let texts =
+        |text: fn(&Reject) -> &str| -> Vec<String> { rejects.iter().map(|reject| text_to_sql(text(reject))).collect() };
     let finished = sqlx::query(FINISH)
         .bind(run.as_str()) // $1 id
         .bind(to_sql(owner.0)) // $2 owner
         .bind(state_to_sql(state)) // $3 state
-        .bind(reason) // $4 error_reason
-        .bind(message) // $5 error_message
-        .bind(now) // $6 finish_time, or NULL
-        .execute(connection)
+        .bind(to_sql(rejected)) // $4 unstored_rejected
+        .bind(reason) // $5 error_reason
+        .bind(message) // $6 error_message
+        .bind(now) // $7 finish_time, or NULL
+        .bind(rejects.iter().map(|reject| to_sql(reject.line)).collect::<Vec<i64>>()) // $8 rejected lines
+        .bind(texts(|reject| &reject.code)) // $9 why, for programs
+        .bind(texts(|reject| &reject.reason)) // $10 why, in words
+        .bind(texts(|reject| &reject.text)) // $11 their text
+        .fetch_optional(connection)
         .await?;
-    Ok(finished.rows_affected() > 0)
+    Ok(finished.is_some())
 }
 
 const CANCEL: &str = "

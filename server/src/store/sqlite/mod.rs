@@ -38,8 +38,8 @@ pub use open::{OpenError, SqliteOptions};
 
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunError, RunId, RunOwner, RunRequest,
-    RunState, Store, StoreError, Swept,
+    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunEnd, RunId, RunOwner, RunRequest,
+    Store, StoreError, Swept,
 };
 use crate::domain::{
     Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
@@ -220,15 +220,9 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn finish_run(
-        &self,
-        run: &RunId,
-        owner: &RunOwner,
-        state: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError> {
+    async fn finish_run(&self, run: &RunId, owner: &RunOwner, end: RunEnd) -> Result<bool, StoreError> {
         let (run, owner) = (run.clone(), *owner);
-        self.write(move |writer| Box::pin(writer.finish_run(run, owner, state, error)))
+        self.write(move |writer| Box::pin(writer.finish_run(run, owner, end)))
             .instrument(statement("finish", "finish run"))
             .await
     }

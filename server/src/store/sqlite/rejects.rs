@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::failure::Failure;
 use super::rows::{from_sql, to_sql};
-use crate::store::{Reject, RunId};
+use crate::store::{Reject, Run, RunId};
 
 const STORE: &str = "
     INSERT INTO run_rejects (run, line, code, reason, text)
@@ -24,6 +24,27 @@ pub(super) async fn store(connection: &mut SqliteConnection, run: &RunId, reject
             .execute(&mut *connection)
             .await?;
     }
+    Ok(())
+}
+
+/// The rejects of stored batches are the first ones, and as many as were counted with them unless fewer are kept.
+const FORGET_UNSTORED: &str = "
+    DELETE FROM run_rejects
+    WHERE (run, line) IN (
+        SELECT run, line
+        FROM run_rejects
+        WHERE run = (SELECT number FROM runs WHERE id = $1)
+        ORDER BY line
+        LIMIT -1 OFFSET $2
+    )";
+
+/// Forgets the rejects of a batch that is not stored.
+pub(super) async fn forget_unstored(connection: &mut SqliteConnection, run: &Run) -> Result<(), Failure> {
+    sqlx::query(FORGET_UNSTORED)
+        .bind(run.run.id.as_str().to_owned()) // $1 id
+        .bind(to_sql(run.progress.rejected)) // $2 lines rejected in stored batches
+        .execute(connection)
+        .await?;
     Ok(())
 }
 

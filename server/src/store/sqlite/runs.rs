@@ -6,12 +6,14 @@ use sqlx::SqliteConnection;
 
 use super::failure::Failure;
 use super::log::written_by_another;
+use super::rejects;
 use super::rows::{self, from_sql, to_sql};
 use super::writer::Writer;
 use crate::domain::UnixNanos;
 use crate::store::marks::{self, Begin};
 use crate::store::{
-    Ignored, Lease, NewRun, Run, RunClaim, RunError, RunId, RunOwner, RunProgress, RunRequest, RunState, StoreError,
+    Ignored, Lease, NewRun, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunOwner, RunProgress, RunRequest,
+    RunState, StoreError,
 };
 
 impl Writer {
@@ -30,6 +32,7 @@ impl Writer {
             Begin::Answer(claim) => Ok(claim),
             Begin::Continue(run) => {
                 continue_run(connection, &run).await?;
+                rejects::forget_unstored(connection, &run).await?;
                 Ok(RunClaim::Yours(run))
             }
             Begin::Insert(run) => {
@@ -48,20 +51,11 @@ impl Writer {
         self.end(renewed).await
     }
 
-    pub(super) async fn finish_run(
-        &mut self,
-        run: RunId,
-        owner: RunOwner,
-        state: RunState,
-        error: Option<RunError>,
-    ) -> Result<bool, StoreError> {
-        if state == RunState::Running {
-            return Ok(false);
-        }
+    pub(super) async fn finish_run(&mut self, run: RunId, owner: RunOwner, end: RunEnd) -> Result<bool, StoreError> {
         let now = self.clock.now();
         self.begin().await?;
         let finished = match self.connection().await {
-            Ok(connection) => finish(connection, &run, owner, state, error, now).await,
+            Ok(connection) => finish(connection, &run, owner, end, now).await,
             Err(failure) => Err(failure),
         };
         self.end(finished).await
@@ -100,6 +94,7 @@ struct RunRow {
     published: i64,
     ignored_kinds: String,
     rejected: i64,
+    unstored_rejected: i64,
     last_seq: i64,
     error_reason: Option<String>,
     error_message: Option<String>,
@@ -139,6 +134,7 @@ impl RunRow {
                 rejected: from_sql(self.rejected),
                 rejects: Vec::new(),
             },
+            unstored_rejected: from_sql(self.unstored_rejected),
             last_seq: from_sql(self.last_seq),
             error: self.error_reason.zip(self.error_message).map(|(reason, message)| RunError { reason, message }),
             create_time: time(self.create_time)?,
@@ -253,7 +249,8 @@ async fn insert(connection: &mut SqliteConnection, run: &Run) -> Result<(), Fail
 
 const CONTINUE: &str = "
     UPDATE runs
-    SET state = $2, owner = $3, lease_until = $4, error_reason = NULL, error_message = NULL, finish_time = NULL
+    SET state = $2, owner = $3, lease_until = $4, unstored_rejected = 0,
+        error_reason = NULL, error_message = NULL, finish_time = NULL
     WHERE id = $1";
 
 async fn continue_run(connection: &mut SqliteConnection, run: &Run) -> Result<(), Failure> {
@@ -285,7 +282,7 @@ async fn renew(connection: &mut SqliteConnection, run: &RunId, lease: Lease) -> 
 
 const FINISH: &str = "
     UPDATE runs
-    SET state = $3, error_reason = $4, error_message = $5, finish_time = $6
+    SET state = $3, unstored_rejected = $4, error_reason = $5, error_message = $6, finish_time = $7
     WHERE id = $1 AND owner = $2 AND state = 1
     RETURNING 1";
 
@@ -293,21 +290,30 @@ async fn finish(
     connection: &mut SqliteConnection,
     run: &RunId,
     owner: RunOwner,
-    state: RunState,
-    error: Option<RunError>,
+    end: RunEnd,
     now: UnixNanos,
 ) -> Result<bool, Failure> {
+    let state = end.state();
+    let (error, rejected, rejects) = match end {
+        RunEnd::Succeeded => (None, 0, Vec::new()),
+        RunEnd::Failed(RunFailure { error, rejected, rejects }) => (Some(error), rejected, rejects),
+    };
     let (reason, message) = error.map(|error| (error.reason, error.message)).unzip();
     let finished = sqlx::query(FINISH)
         .bind(run.as_str().to_owned()) // $1 id
         .bind(to_sql(owner.0)) // $2 owner
         .bind(state_to_sql(state)) // $3 state
-        .bind(reason) // $4 error_reason
-        .bind(message) // $5 error_message
-        .bind(now.nanos()) // $6 finish_time
-        .fetch_all(connection)
+        .bind(to_sql(rejected)) // $4 unstored_rejected
+        .bind(reason) // $5 error_reason
+        .bind(message) // $6 error_message
+        .bind(now.nanos()) // $7 finish_time
+        .fetch_all(&mut *connection)
         .await?;
-    Ok(!finished.is_empty())
+    if finished.is_empty() {
+        return Ok(false);
+    }
+    rejects::store(connection, run, &rejects).await?;
+    Ok(true)
 }
 
 const CANCEL: &str = "

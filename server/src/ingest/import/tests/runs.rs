@@ -55,6 +55,51 @@ async fn an_id_names_one_file() {
     assert_eq!((run.state, run.total_lines), (State::Succeeded, Some(500)), "the stored run stands");
 }
 
+/// A file of trades in which the lines of these numbers have no price.
+fn spoiled(lines: usize, bad: std::ops::Range<usize>) -> Vec<u8> {
+    let file = String::from_utf8(trades(lines)).unwrap();
+    let spoil = |(number, line): (usize, &str)| match bad.contains(&number) {
+        true => format!("{}\n", line.replace(".63000000", "?")),
+        false => format!("{line}\n"),
+    };
+    file.lines().enumerate().map(|(index, line)| spoil((index + 1, line))).collect::<String>().into_bytes()
+}
+
+#[tokio::test]
+async fn a_run_that_fails_on_its_rejects_lists_all_of_them_and_continues_to_the_same() {
+    // The second batch holds lines 10,002 to 20,001: ten rejects in the first, then more than are allowed or kept.
+    let file = spoiled(25_000, 9_992..12_500);
+    let bench = Bench::new(Limits::default()).await;
+    let strict = ImportStart { max_rejects: 1_200, ..start("run-1") };
+    for _ in 0..2 {
+        let error = bench.import(strict.clone(), &file).await.unwrap_err();
+        assert_eq!(error.reason(), "LIMIT_EXCEEDED");
+        let run = bench.imports.status(&strict.run).await.unwrap();
+        assert_eq!((run.state, run.last_batch, run.lines, run.ticks), (State::Failed, 1, 10_000, 9_990));
+        assert_eq!((run.rejected, run.first_rejects.len()), (1_201, 20));
+        let page = bench.imports.rejects(&strict.run, 0, 4_000).await.unwrap();
+        assert_eq!((page.rejected, page.kept, page.next_after), (1_201, 1_000, None));
+        assert!(page.rejects.iter().map(|reject| reject.line).eq(9_992..10_992));
+        assert!(page.rejects[999].reason.starts_with("price"), "{}", page.rejects[999].reason);
+        assert_eq!(bench.ticks().await.len(), 9_990);
+    }
+    let patient = ImportStart { max_rejects: 5_000, ..start("run-2") };
+    let (run, duplicate) = status_of(bench.import(patient, &file).await);
+    assert!(!duplicate);
+    assert_eq!((run.id.as_str(), run.state, run.lines), ("run-1", State::Succeeded, 25_000));
+    assert_eq!((run.rejected, run.ticks), (2_508, 22_492));
+    let page = bench.imports.rejects(&run.id, 0, 4_000).await.unwrap();
+    assert_eq!((page.rejected, page.kept, page.next_after), (2_508, 1_000, None));
+    assert!(page.rejects.iter().map(|reject| reject.line).eq(9_992..10_992));
+
+    // Of a run that fails in its first batch nothing is stored but why.
+    let hopeless = ImportStart { max_rejects: 0, ..start("run-3") };
+    bench.import(hopeless.clone(), &spoiled(30, 4..6)).await.unwrap_err();
+    let run = bench.imports.status(&hopeless.run).await.unwrap();
+    assert_eq!((run.rejected, run.ticks, run.lines), (1, 0, 0));
+    assert_eq!(run.first_rejects.iter().map(|reject| reject.line).collect::<Vec<_>>(), [4]);
+}
+
 /// A store whose appends take a while, so that a test can act between two of them.
 #[derive(Debug)]
 struct Slow;

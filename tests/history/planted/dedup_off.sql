@@ -1,0 +1,2 @@
+-- A batch that is known is stored again.
+SELECT rewrite('append_group', 'ELSIF batch < expected THEN', 'ELSIF false THEN');
