@@ -137,7 +137,7 @@ mod tests {
     use super::*;
 
     fn tick(log_seq: u64) -> Tick {
-        let bare = log_seq % 3 == 0;
+        let bare = log_seq.is_multiple_of(3);
         Tick {
             venue: "X".into(),
             symbol: "A/B".into(),

@@ -9,13 +9,16 @@ use tonic::{Request, Response, Status};
 
 use super::Answers;
 
+/// The messages of one ReadTicks, and how it ends.
+type Reading = Vec<Result<proto::ReadTicksResponse, Status>>;
+
 /// Answers ListTicks, ReadTicks and ListPublishedBars from lists; everything else is not served.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHistory {
     pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
     pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
     /// For each ReadTicks its messages and how it ends.
-    pub(crate) read_answers: Arc<Mutex<VecDeque<Vec<Result<proto::ReadTicksResponse, Status>>>>>,
+    pub(crate) read_answers: Arc<Mutex<VecDeque<Reading>>>,
     pub(crate) read_requests: Arc<Mutex<Vec<proto::ReadTicksRequest>>>,
     pub(crate) published_answers: Arc<Mutex<VecDeque<proto::ListPublishedBarsResponse>>>,
     pub(crate) published_requests: Arc<Mutex<Vec<proto::ListPublishedBarsRequest>>>,
