@@ -74,6 +74,8 @@ class Replica:
     def __init__(self, number: int, binary: Path, options: list[str], log: Path) -> None:
         self.number = number
         self.port = 0
+        # Held by whoever disturbs it: one fault at a time.
+        self.outage = asyncio.Lock()
         self._binary = binary
         self._options = options
         self._log = log

@@ -201,7 +201,7 @@ def main() -> int:
         print(spell(report(history, check(history), 0.0)))
         return 0
     seed = random.SystemRandom().randrange(1 << 32) if given.seed is None else given.seed
-    binary = Path(os.environ.get("TAPEFEED_SERVER_BINARY", REPOSITORY / "target/release/tapefeed-server"))
+    binary = Path(os.environ["TAPEFEED_SERVER_BINARY"])
     print(f"{given.form} form, seed {seed}", flush=True)
     judged = judge(FORMS[given.form], seed, binary, [])
     print(spell(judged.figures))

@@ -79,16 +79,18 @@ class Nemesis:
 
     async def _kill_replica(self, choose: random.Random, _: float) -> str:
         replica = self._world.cluster.replicas[choose.randrange(REPLICAS)]
-        await replica.kill()
-        await asyncio.sleep(choose.uniform(0.0, 3.0))
-        await replica.start()
+        async with replica.outage:
+            await replica.kill()
+            await asyncio.sleep(choose.uniform(0.0, 3.0))
+            await replica.start()
         return f"replica {replica.number}"
 
     async def _freeze_replica(self, choose: random.Random, span: float) -> str:
         replica = self._world.cluster.replicas[choose.randrange(REPLICAS)]
-        replica.signal(signal.SIGSTOP)
-        await asyncio.sleep(span)
-        replica.signal(signal.SIGCONT)
+        async with replica.outage:
+            replica.signal(signal.SIGSTOP)
+            await asyncio.sleep(span)
+            replica.signal(signal.SIGCONT)
         return f"replica {replica.number} for {span:g} s"
 
     async def _kill_postgres(self, choose: random.Random, _: float) -> str:
@@ -98,16 +100,20 @@ class Nemesis:
         return "primary"
 
     async def _promote_standby(self, choose: random.Random, _: float) -> str:
-        """Cut the standby off, let the log grow without it, and put it in the primary's place."""
+        """Cut the standby off, let the log grow without it, and put it in the primary's place.
+
+        Meanwhile a replica is started again: it knows nothing of the part that both have.
+        """
         world, cluster = self._world, self._world.cluster
         assert cluster.standby is not None
         kept = await cluster.log_position(cluster.standby)
         world.history.promotions.append(kept)
         await cluster.stop_standby()
+        restarted = await self._kill_replica(choose, 0.0)
         await self._load_goes_on(LOST_TAIL)
         await cluster.promote()
         world.lost()
-        return f"standby at {kept}"
+        return f"standby at {kept}, {restarted} started again meanwhile"
 
     async def _kill_redis(self, choose: random.Random, _: float) -> str:
         await self._world.cluster.kill_redis()

@@ -70,7 +70,7 @@ def main() -> int:
     chosen = given.defects or [NONE, *DEFECTS]
     if unknown := set(chosen) - {NONE, *DEFECTS}:
         arguments.error(f"no such defect: {', '.join(sorted(unknown))}")
-    real = Path(os.environ.get("TAPEFEED_SERVER_BINARY", REPOSITORY / "target/release/tapefeed-server"))
+    real = Path(os.environ["TAPEFEED_SERVER_BINARY"])
     summary, right = [], True
     for defect in chosen:
         judged = judge(BRIEF, given.seed, built(defect, real), sql(defect))

@@ -125,9 +125,10 @@ async def probe_what_is_missing(world: World) -> None:
     try:
         for name, batch in sorted(past.batches.items()):
             producer = name >> 32
-            if name in had or batch.outcome is not Outcome.ACKNOWLEDGED:
+            if name in had:
                 # What a producer sent after a loss is stored again.
                 disowned.discard(producer)
+            if name in had or batch.outcome is not Outcome.ACKNOWLEDGED:
                 continue
             if batch.cursor and await _is_disowned(world, channel, batch.cursor):
                 batch.disowned = True
