@@ -195,7 +195,8 @@ impl Ground {
         let mut feeder = tokio::spawn(feeder.run(stop.clone()));
         let unfinished = stop.clone().drop_guard();
         let manifest_changed = Arc::new(Notify::new());
-        let builder = Builder::open(store.clone(), hub.clone(), manifest_changed.clone(), metrics.clone());
+        let (changed, counts) = (manifest_changed.clone(), metrics.clone());
+        let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), changed, counts);
         let builder = tokio::select! {
             opened = builder => opened?.hearing(manifests),
             end = &mut feeder => {
@@ -220,6 +221,7 @@ impl Ground {
             registry: tape.registry.clone(),
             views: tape.views.clone(),
             newest: query.clone(),
+            bars: query.clone(),
             clock,
             draining: self.draining.clone(),
             most_instruments: MOST_INSTRUMENTS,

@@ -76,8 +76,11 @@ async fn published_bars_and_details_are_shown_and_survive_a_restart() {
     assert_eq!((none.stdout.as_str(), none.stderr.trim()), ("", "no published bars in this range"));
     let unknown = Cli::new(&server, ["bars", "PETR3", "--venue", "B3", "--published"]).refused().await;
     assert!(unknown.stderr.contains("PETR3"), "{unknown:?}");
-    let computed = Cli::new(&server, ["bars", "PETR4", "--venue", "B3"]).refused().await;
-    assert!(computed.stderr.contains("add --published"), "{computed:?}");
+    let computed = Cli::new(&server, ["bars", "PETR4", "--venue", "B3"]).ok().await;
+    assert_eq!((computed.stdout.as_str(), computed.stderr.trim()), ("", "no bars in this range"));
+    let noon = ["bars", "PETR4", "--venue", "B3", "--published", "--start", "2024-08-09T12:00:00Z"];
+    let refused = Cli::new(&server, noon).refused().await;
+    assert!(refused.stderr.contains("write a date as 2024-08-09"), "{refused:?}");
 }
 
 /// A clock that stands.

@@ -107,7 +107,7 @@ async fn run(server: &Server, line: &str) {
     let begin = std::time::Instant::now();
     let line = line.replace(ADDRESS, &server.address().to_string());
     // A line that streams for ever is run until it has printed something.
-    let endless = line.contains("/Subscribe") || line.starts_with("tapefeed watch");
+    let endless = line.contains("/Subscribe") || line.starts_with("tapefeed watch") || line.contains(" --follow");
     let shell = if endless { format!("exec {line}") } else { line.clone() };
     let mut command = process::command(Path::new("/bin/bash"), server.folder());
     let mut child = command

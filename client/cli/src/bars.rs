@@ -1,168 +1,250 @@
-//! `tapefeed bars`: daily bars as venues publish them.
+//! `tapefeed bars`: bars computed from ticks, or published by venues.
 
-use clap::Args as ClapArgs;
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
-use tapefeed_client::{Client, Decimal, PublishedBar, PublishedBarQuery};
+use tapefeed_client::{Bar, BarFill, BarQuery, BarSubscription, Client, Cursor};
 use tokio_stream::StreamExt as _;
 
 use crate::failure::Failure;
+use crate::follow::Follow;
 use crate::output::{Output, notice};
+use crate::published;
+use crate::range::RangeArgs;
 use crate::table::{Align, Table};
-use crate::time::parse_date;
+use crate::time::{parse_period, short};
 
 /// How many bars a page holds: the server's most, for the fewest calls.
-const PAGE_SIZE: u32 = 10_000;
+const PAGE_SIZE: u32 = 8_000;
 
-/// Show the daily bars of an instrument that its venue published, the oldest first
+/// Show bars of open, high, low, close and volume, the oldest first: the last 100 of the range, unless told otherwise
 ///
-/// They are the venue's own: imported, not adjusted, and not computed from ticks.
+/// They are computed from ticks, and begin at whole multiples of the interval since 1970 in UTC. With --published they
+/// are daily bars as the venue published them: imported, not adjusted, and not computed.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
-    /// The symbol, exactly
-    symbol: String,
+    #[command(flatten)]
+    range: RangeArgs,
 
-    /// The venue
-    #[arg(long)]
-    venue: String,
+    /// The length of a bar: whole seconds up to a day, or days, such as 1s, 5m, 1h or 1d
+    #[arg(long, value_parser = parse_period, default_value = "1m", value_name = "LENGTH")]
+    interval: Duration,
 
-    /// The bars that the venue published: the only ones served so far
+    /// The last N bars of the range
+    #[arg(long, default_value_t = 100, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    last: u32,
+
+    /// All bars of the range
+    #[arg(long, conflicts_with = "last")]
+    all: bool,
+
+    /// Also bars that still grow
     #[arg(long)]
+    forming: bool,
+
+    /// Go on with bars as they end, and with --forming as they grow, until Ctrl-C
+    #[arg(long, conflicts_with_all = ["end", "period"])]
+    follow: bool,
+
+    /// What stands for an interval without ticks; not for those that come later
+    #[arg(long, value_enum, default_value_t = FillArg::Skip)]
+    fill: FillArg,
+
+    /// To how many decimals volume-weighted means are rounded, half-even
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u32).range(0..=36))]
+    decimals: u32,
+
+    /// The daily bars that the venue published; --start and --end are days
+    #[arg(long, requires = "venue",
+        conflicts_with_all = ["interval", "last", "all", "forming", "follow", "fill", "decimals", "period"])]
     published: bool,
+}
 
-    /// From this day on, inclusive
-    #[arg(long, value_parser = parse_date, value_name = "DATE")]
-    start: Option<String>,
-
-    /// Up to this day, exclusive
-    #[arg(long, value_parser = parse_date, value_name = "DATE")]
-    end: Option<String>,
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum FillArg {
+    /// Nothing
+    Skip,
+    /// A bar without prices
+    Null,
+    /// A bar with the close before it
+    Previous,
 }
 
 pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Result<(), Failure> {
-    if !args.published {
-        let message = "bars computed from ticks are not served yet: add --published for those that the venue published";
-        return Err(Failure::message(message));
+    if args.published {
+        return published::run(client, &args.range, output).await;
     }
-    let mut query = PublishedBarQuery::of(args.venue, args.symbol).page_size(PAGE_SIZE);
-    if let Some(start) = args.start {
-        query = query.start_date(start);
+    let fill = match args.fill {
+        FillArg::Skip => BarFill::Skip,
+        FillArg::Null => BarFill::Null,
+        FillArg::Previous => BarFill::Previous,
+    };
+    let mut list = BarQuery::new(args.range.query(), args.interval).fill(fill).decimals(args.decimals);
+    if args.forming {
+        list = list.include_forming();
     }
-    if let Some(end) = args.end {
-        query = query.end_date(end);
+    if !args.all {
+        list = list.last(args.last);
     }
-    let mut table = table();
-    let mut found = false;
-    let mut pages = std::pin::pin!(client.published_bar_pages(query));
+    let mut printer = Printer { output, table: bar_table(), headed: false };
+    let mut pages = std::pin::pin!(client.bar_pages(list.page_size(PAGE_SIZE)));
+    let mut as_of = None;
     while let Some(page) = pages.next().await {
-        for bar in &page?.items {
-            if output.is_json() {
-                output.object(&Line::new(bar))?;
-            } else {
-                table.row(row(bar));
-            }
-        }
-        if !found && !table.is_empty() {
-            found = true;
-            output.line(&table.header())?;
-        }
-        output.rows(&mut table)?;
+        let page = page?;
+        let last = page.next_page_token.is_empty();
+        printer.print(&page.items, page.as_of.as_ref().filter(|_| last))?;
+        as_of = page.as_of;
     }
-    if !output.is_json() && !found {
-        notice("no published bars in this range")?;
+    let Printer { output, table, headed } = printer;
+    if !args.follow {
+        if !output.is_json() && !headed {
+            notice("no bars in this range")?;
+        }
+        return Ok(());
     }
-    Ok(())
+    output.flush()?;
+    let mut live = BarSubscription::new(args.interval).decimals(args.decimals);
+    live = live.venue(args.range.venue()).symbol(args.range.symbol());
+    if let Some(cursor) = as_of {
+        live = live.after(cursor);
+    }
+    if args.forming {
+        live = live.include_forming();
+    }
+    Follow::new(client.subscribe_bars(live), output, table).headed(headed).run().await
 }
 
-fn table() -> Table {
+/// Prints bars under one header.
+struct Printer<'a> {
+    output: &'a mut Output,
+    table: Table,
+    headed: bool,
+}
+
+impl Printer<'_> {
+    /// Prints bars; `cursor` goes with the last of them.
+    fn print(&mut self, bars: &[Bar], cursor: Option<&Cursor>) -> Result<(), Failure> {
+        if self.output.is_json() {
+            for (index, bar) in bars.iter().enumerate() {
+                let cursor = cursor.filter(|_| index + 1 == bars.len());
+                self.output.object(&BarLine::new(bar, cursor))?;
+            }
+            return Ok(());
+        }
+        for bar in bars {
+            self.table.row(bar_row(bar));
+        }
+        if !self.headed && !self.table.is_empty() {
+            self.headed = true;
+            self.output.line(&self.table.header())?;
+        }
+        self.output.rows(&mut self.table)?;
+        Ok(())
+    }
+}
+
+fn bar_table() -> Table {
     Table::new(&[
-        ("DATE", Align::Left),
-        ("MARKET", Align::Left),
+        ("START", Align::Left),
         ("OPEN", Align::Right),
         ("HIGH", Align::Right),
         ("LOW", Align::Right),
         ("CLOSE", Align::Right),
-        ("TRADES", Align::Right),
-        ("QUANTITY", Align::Right),
-        ("VALUE", Align::Right),
+        ("VOLUME", Align::Right),
+        ("VWAP", Align::Right),
+        ("TICKS", Align::Right),
+        ("STATE", Align::Left),
     ])
 }
 
-fn row(bar: &PublishedBar) -> Vec<String> {
-    let market = match bar.term_days {
-        Some(days) => format!("{} ({days}d)", bar.market),
-        None => bar.market.to_string(),
+pub(crate) fn bar_row(bar: &Bar) -> Vec<String> {
+    let [open, high, low, close] = match bar.prices {
+        Some(prices) => [prices.open, prices.high, prices.low, prices.close].map(|price| price.to_string()),
+        None => Default::default(),
     };
+    let state = if bar.is_final { "final" } else { "forming" };
+    let gap = if bar.has_source_gap { " gap" } else { "" };
     vec![
-        bar.date.clone(),
-        market,
-        bar.open.to_string(),
-        bar.high.to_string(),
-        bar.low.to_string(),
-        bar.close.to_string(),
-        bar.trade_count.to_string(),
-        bar.quantity.to_string(),
-        bar.value.to_string(),
+        short(bar.start),
+        open,
+        high,
+        low,
+        close,
+        bar.volume.to_string(),
+        bar.vwap.as_ref().map(ToString::to_string).unwrap_or_default(),
+        bar.tick_count.to_string(),
+        format!("{state}{gap}"),
     ]
 }
 
 /// A bar as a line of JSON.
 #[derive(Serialize)]
-struct Line<'a> {
-    date: &'a str,
-    market: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    term_days: Option<u32>,
+pub(crate) struct BarLine<'a> {
+    symbol: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
-    board: &'a str,
+    venue: &'a str,
+    start_time: String,
+    end_time: String,
+    #[serde(flatten)]
+    prices: Option<PricesLine>,
+    #[serde(flatten)]
+    times: Option<TimesLine>,
+    volume: &'a str,
+    notional: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vwap: Option<&'a str>,
+    tick_count: u64,
+    state: &'static str,
+    revision: u64,
+    has_source_gap: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PricesLine {
     open_price: String,
     high_price: String,
     low_price: String,
-    average_price: String,
     close_price: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bid_price: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ask_price: Option<String>,
-    trade_count: u64,
-    quantity: String,
-    value: String,
-    quote_factor: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    strike_price: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    strike_points: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expiry_date: Option<&'a str>,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    strike_correction: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    distribution: &'a str,
 }
 
-impl<'a> Line<'a> {
-    fn new(bar: &'a PublishedBar) -> Line<'a> {
-        let optional = |number: Option<Decimal>| number.map(|number| number.to_string());
-        Line {
-            date: &bar.date,
-            market: bar.market,
-            term_days: bar.term_days,
-            board: &bar.board,
-            open_price: bar.open.to_string(),
-            high_price: bar.high.to_string(),
-            low_price: bar.low.to_string(),
-            average_price: bar.average.to_string(),
-            close_price: bar.close.to_string(),
-            bid_price: optional(bar.bid),
-            ask_price: optional(bar.ask),
-            trade_count: bar.trade_count,
-            quantity: bar.quantity.to_string(),
-            value: bar.value.to_string(),
-            quote_factor: bar.quote_factor,
-            strike_price: optional(bar.strike),
-            strike_points: optional(bar.strike_points),
-            expiry_date: bar.expiry_date.as_deref(),
-            strike_correction: &bar.strike_correction,
-            distribution: &bar.distribution,
+#[derive(Serialize)]
+struct TimesLine {
+    open_time: String,
+    high_time: String,
+    low_time: String,
+    close_time: String,
+}
+
+impl<'a> BarLine<'a> {
+    pub(crate) fn new(bar: &'a Bar, cursor: Option<&Cursor>) -> BarLine<'a> {
+        BarLine {
+            symbol: &bar.symbol,
+            venue: &bar.venue,
+            start_time: bar.start.to_string(),
+            end_time: bar.end.to_string(),
+            prices: bar.prices.map(|prices| PricesLine {
+                open_price: prices.open.to_string(),
+                high_price: prices.high.to_string(),
+                low_price: prices.low.to_string(),
+                close_price: prices.close.to_string(),
+            }),
+            times: bar.times.map(|times| TimesLine {
+                open_time: times.open.to_string(),
+                high_time: times.high.to_string(),
+                low_time: times.low.to_string(),
+                close_time: times.close.to_string(),
+            }),
+            volume: bar.volume.as_str(),
+            notional: bar.notional.as_str(),
+            vwap: bar.vwap.as_ref().map(|vwap| vwap.as_str()),
+            tick_count: bar.tick_count,
+            state: if bar.is_final { "final" } else { "forming" },
+            revision: bar.revision,
+            has_source_gap: bar.has_source_gap,
+            cursor: cursor.map(ToString::to_string),
         }
     }
 }

@@ -9,7 +9,8 @@ use tapefeed_client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{
-    average, bars, export, health, history, import, instruments, latest, publish, replay, runs, statistics, watch,
+    average, bars, export, health, history, import, instruments, latest, moving_average, publish, replay, runs,
+    statistics, watch,
 };
 
 /// Read, watch, publish and import market data of a Tapefeed server.
@@ -42,6 +43,7 @@ enum Command {
     Average(average::Args),
     Statistics(statistics::Args),
     Bars(bars::Args),
+    MovingAverage(moving_average::Args),
     Export(export::Args),
     Watch(watch::Args),
     Import(import::Args),
@@ -87,6 +89,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Average(args) => average::run(&client, args, &mut output).await?,
         Command::Statistics(args) => statistics::run(&client, args, &mut output).await?,
         Command::Bars(args) => bars::run(&client, args, &mut output).await?,
+        Command::MovingAverage(args) => moving_average::run(&client, args, &mut output).await?,
         Command::Export(args) => export::run(&client, args, &mut output).await?,
         Command::Watch(args) => watch::run(&client, args, &mut output).await?,
         Command::Import(args) => import::run(&client, args, &mut output).await?,
@@ -127,7 +130,11 @@ mod tests {
             "tapefeed import a.csv b.csv.gz --map time=ts,price=px --time-unit ms --venue X --symbol Y",
             "tapefeed runs",
             "tapefeed bars PETR4 --venue B3 --published --start 2024-08-08 --end 2024-08-10",
-            "tapefeed bars PETR4 --venue B3",
+            "tapefeed bars BTCUSDT --interval 5m --last 3 --fill previous --forming",
+            "tapefeed bars BTCUSDT --interval 1s --follow --forming --venue BINANCE",
+            "tapefeed bars BTCUSDT --interval 1d --all --start 2024-08-09 --end 1723161255342ms",
+            "tapefeed moving-average BTCUSDT --window 20 --interval 1m --exponential --period 1h",
+            "tapefeed moving-average BTCUSDT --window 5 --decimals 2 --venue BINANCE",
             "tapefeed runs show run-1",
             "tapefeed runs rejects run-1 --json",
             "tapefeed runs cancel run-1",
@@ -152,8 +159,13 @@ mod tests {
             "tapefeed average AAPL --decimals 37",
             "tapefeed average AAPL --period 2mo",
             "tapefeed bars PETR4 --published",
-            "tapefeed bars PETR4 --venue B3 --published --start 1723161255s",
-            "tapefeed bars PETR4 --venue B3 --published --end 2024-08-09T00:00:00Z",
+            "tapefeed bars PETR4 --venue B3 --published --interval 1m",
+            "tapefeed bars PETR4 --last 0",
+            "tapefeed bars PETR4 --follow --period 5m",
+            "tapefeed bars PETR4 --last 5 --all",
+            "tapefeed bars PETR4 --fill zero",
+            "tapefeed moving-average BTCUSDT",
+            "tapefeed moving-average BTCUSDT --window 0",
             "tapefeed runs rejects",
             "tapefeed export AAPL --format xml",
             "tapefeed watch --from-cursor ?",

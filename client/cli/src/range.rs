@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use tapefeed_client::{Query, UnixNanos};
 
-use crate::time::{parse_period, parse_time};
+use crate::time::{date_of, parse_period, parse_time};
 
 #[derive(Debug, Args)]
 pub(crate) struct RangeArgs {
@@ -49,6 +49,14 @@ impl RangeArgs {
 
     pub(crate) fn symbol(&self) -> &str {
         &self.symbol
+    }
+
+    /// The range as days of the calendar, `YYYY-MM-DD`. Times of a day, and a period, are no days.
+    pub(crate) fn dates(&self) -> Result<(Option<String>, Option<String>), String> {
+        if self.period.is_some() {
+            return Err("published bars are of days: give --start and --end instead of --period".to_owned());
+        }
+        Ok((self.start.map(date_of).transpose()?, self.end.map(date_of).transpose()?))
     }
 
     /// The venue, or the empty text for all.

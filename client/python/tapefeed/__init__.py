@@ -31,6 +31,7 @@ from .answers import (
     RunState,
     Statistics,
 )
+from .bars import Bar, BarFill, MovingAverage
 from .client import Client, Listing
 from .errors import (
     Aborted,
@@ -76,8 +77,10 @@ from .errors import (
     Violation,
 )
 from .events import (
+    Bars,
     Disconnected,
     Event,
+    IntervalComplete,
     Progress,
     Reconnected,
     ReplayCompleted,
@@ -94,7 +97,7 @@ from .events import (
 )
 from .publisher import Publisher
 from .reading import TickBatches
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 from .ticks import Action, NewTick, Origin, Selector, SelectorLike, Side, Tick
 from .values import Cursor, CursorLike, DecimalLike, PeriodLike, TimeLike, UnixNanos
 
@@ -104,6 +107,10 @@ __all__ = [
     "ActionNotSupported",
     "AlreadyExists",
     "Average",
+    "Bar",
+    "BarFill",
+    "BarSubscription",
+    "Bars",
     "BatchConflict",
     "BatchInvalid",
     "BatchOutOfOrder",
@@ -130,12 +137,14 @@ __all__ = [
     "Instrument",
     "InstrumentUnknown",
     "InternalError",
+    "IntervalComplete",
     "InvalidArgument",
     "Latest",
     "LatestTick",
     "LimitExceeded",
     "Listing",
     "Method",
+    "MovingAverage",
     "NewTick",
     "NoData",
     "NotFound",

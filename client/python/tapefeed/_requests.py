@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, Union
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from .answers import Method, RunState
+from .bars import BarFill
 from .ticks import SelectorLike, selectors_to_wire
 from .v1 import (
+    bar_pb2,
     history_service_pb2,
     ingest_service_pb2,
     ingestion_run_pb2,
@@ -26,6 +28,12 @@ _METHODS: Final = {
     Method.MEAN: price_pb2.AVERAGE_METHOD_MEAN,
     Method.VWAP: price_pb2.AVERAGE_METHOD_VWAP,
     Method.TWAP: price_pb2.AVERAGE_METHOD_TWAP,
+}
+
+_FILLS: Final = {
+    BarFill.SKIP: bar_pb2.BAR_FILL_SKIP,
+    BarFill.NULL: bar_pb2.BAR_FILL_NULL,
+    BarFill.PREVIOUS: bar_pb2.BAR_FILL_PREVIOUS,
 }
 
 _RUN_STATES: Final = {
@@ -174,6 +182,68 @@ def statistics(
     )
 
 
+def list_bars(
+    symbol: str,
+    interval: PeriodLike,
+    venue: str,
+    start: TimeLike | None,
+    end: TimeLike | None,
+    period: PeriodLike | None,
+    last: int | None,
+    include_forming: bool,
+    fill: BarFill | str,
+    decimals: int | None,
+    page_size: int,
+    min_cursor: CursorLike | None,
+) -> history_service_pb2.ListBarsRequest:
+    """Ask for bars."""
+    if last is not None and last < 1:
+        raise ValueError(f"last={last}: give at least 1, or None for all")
+    return history_service_pb2.ListBarsRequest(
+        symbol=symbol,
+        venue=venue,
+        start_time=_time(start),
+        end_time=_time(end),
+        period=_period(period, "period"),
+        interval=period_to_wire(interval, "interval"),
+        last_count=last or 0,
+        include_forming=include_forming,
+        fill=_FILLS[BarFill(fill)],
+        decimals=decimals,
+        page_size=page_size,
+        min_cursor=cursor_to_wire(min_cursor),
+    )
+
+
+def list_moving_averages(
+    symbol: str,
+    window: int,
+    interval: PeriodLike | None,
+    exponential: bool,
+    venue: str,
+    start: TimeLike | None,
+    end: TimeLike | None,
+    period: PeriodLike | None,
+    decimals: int | None,
+    page_size: int,
+    min_cursor: CursorLike | None,
+) -> history_service_pb2.ListMovingAveragesRequest:
+    """Ask for moving averages."""
+    return history_service_pb2.ListMovingAveragesRequest(
+        symbol=symbol,
+        venue=venue,
+        start_time=_time(start),
+        end_time=_time(end),
+        period=_period(period, "period"),
+        method=price_pb2.MOVING_AVERAGE_METHOD_EXPONENTIAL if exponential else price_pb2.MOVING_AVERAGE_METHOD_SIMPLE,
+        window_count=window,
+        bar_interval=_period(interval, "interval"),
+        decimals=decimals,
+        page_size=page_size,
+        min_cursor=cursor_to_wire(min_cursor),
+    )
+
+
 def get_instrument(
     symbol: str, venue: str, min_cursor: CursorLike | None
 ) -> instrument_service_pb2.GetInstrumentRequest:
@@ -237,11 +307,54 @@ def subscribe(
     return request
 
 
-def resume_after(request: live_service_pb2.SubscribeTicksRequest, cursor: CursorLike) -> None:
+def subscribe_bars(
+    selectors: Iterable[SelectorLike],
+    interval: PeriodLike,
+    venue: str,
+    cursor: CursorLike | None,
+    snapshot: bool,
+    include_forming: bool,
+    min_interval: PeriodLike | None,
+    decimals: int | None,
+    heartbeat: PeriodLike | None,
+    if_unavailable: str,
+) -> live_service_pb2.SubscribeBarsRequest:
+    """Ask for a stream of bars."""
+    if cursor is not None and snapshot:
+        raise ValueError("cursor and snapshot exclude each other: a stream has one beginning")
+    if if_unavailable not in _UNAVAILABLE_POLICIES:
+        raise ValueError(f"if_unavailable={if_unavailable!r}: give one of {', '.join(_UNAVAILABLE_POLICIES)}")
+    request = live_service_pb2.SubscribeBarsRequest(
+        selectors=selectors_to_wire(list(selectors) or ["*"], venue),
+        interval=period_to_wire(interval, "interval"),
+        include_forming=include_forming,
+        min_interval=_period(min_interval, "min_interval"),
+        heartbeat_interval=_period(heartbeat, "heartbeat"),
+        if_unavailable=_UNAVAILABLE_POLICIES[if_unavailable],
+        decimals=decimals,
+    )
+    if cursor is not None:
+        resume_after(request, cursor)
+    elif snapshot:
+        request.snapshot.SetInParent()
+    else:
+        request.live.SetInParent()
+    return request
+
+
+Subscribe = Union[live_service_pb2.SubscribeTicksRequest, live_service_pb2.SubscribeBarsRequest]
+"""What a stream is asked for with."""
+
+
+def resume_after(request: Subscribe, cursor: CursorLike) -> None:
     """Make a subscription begin after a cursor, or after the tick in a message that the cursor names."""
     after = to_cursor(cursor)
     if after.position is None:
         request.cursor = bytes(after)
+    elif isinstance(request, live_service_pb2.SubscribeBarsRequest):
+        raise ValueError(
+            "cursor: it names a tick inside a message, after which no bar begins; give one between messages"
+        )
     else:
         epoch, log_seq = after.position
         request.position.CopyFrom(position_pb2.StartPosition(epoch=epoch, log_seq=log_seq))

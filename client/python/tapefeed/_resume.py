@@ -6,14 +6,16 @@ The same for sync and asyncio, which open calls, read messages and sleep. They c
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections import deque
 from typing import Final
 
 from . import _requests
 from ._backoff import Backoff
+from .bars import Bar
 from .errors import TapefeedError, unavailable
-from .events import Disconnected, Event, Reconnected, StreamGap, Subscribed, Ticks, event_from_wire
+from .events import Bars, Disconnected, Event, Message, Reconnected, StreamGap, Subscribed, Ticks, event_from_wire
 from .ticks import Tick
 from .v1 import live_service_pb2, stream_event_pb2
 from .values import Cursor, cursor_from_wire, nanos_from_wire
@@ -30,7 +32,7 @@ _MISSED_HEARTBEATS: Final = 3
 class Resume:
     """The state of one subscription."""
 
-    def __init__(self, request: live_service_pb2.SubscribeTicksRequest, backoff: Backoff) -> None:
+    def __init__(self, request: _requests.Subscribe, backoff: Backoff) -> None:
         self._request = request
         self._backoff = backoff
         # Where the next connection goes on: the last cursor that arrived and was not empty.
@@ -44,7 +46,11 @@ class Resume:
         self._epoch = 0
         # Ticks in the order of the log are resumable one by one; those of conflation rounds are not. Those of snapshots
         # come without a cursor, and so do not move it.
-        self._in_log_order = request.delivery != stream_event_pb2.DELIVERY_CONFLATED
+        self._in_log_order = (
+            isinstance(request, live_service_pb2.SubscribeTicksRequest)
+            and request.delivery != stream_event_pb2.DELIVERY_CONFLATED
+        )
+        self.bars: deque[Bar] = deque()
         asked = nanos_from_wire(request.heartbeat_interval) / 1e9 if request.HasField("heartbeat_interval") else 0.0
         self._heartbeat = _granted(asked)
 
@@ -57,15 +63,14 @@ class Resume:
         """Return the error of a server that was silent for too long."""
         return unavailable(f"no message for {self.silence:g} s, {_MISSED_HEARTBEATS} heartbeats")
 
-    def request(self) -> live_service_pb2.SubscribeTicksRequest:
+    def request(self) -> _requests.Subscribe:
         """Return what the next connection asks for."""
-        request = live_service_pb2.SubscribeTicksRequest()
-        request.CopyFrom(self._request)
+        request = copy.deepcopy(self._request)
         if self._resume is not None:
             _requests.resume_after(request, self._resume)
         return request
 
-    def take(self, message: live_service_pb2.SubscribeTicksResponse) -> None:
+    def take(self, message: Message) -> None:
         """Take one message of the server."""
         cursor = cursor_from_wire(message.cursor)
         event = event_from_wire(message, cursor)
@@ -110,6 +115,9 @@ class Resume:
             # Those that were handed out one by one are behind the caller.
             event = Ticks(tuple(self.ticks), event.cursor)
             self.ticks.clear()
+        if isinstance(event, Bars) and self.bars:
+            event = Bars(tuple(self.bars), event.cursor)
+            self.bars.clear()
         if cursor is not None:
             self.cursor = cursor
         return event
@@ -131,6 +139,21 @@ class Resume:
         elif self._in_log_order and self._ticks_cursor is not None:
             self.cursor = Cursor(bytes(self._ticks_cursor), (self._epoch, tick.log_seq))
         return tick
+
+    def hand_out_bar(self) -> Bar | None:
+        """Return the next bar that waits; behind the last of a message the cursor moves. None if none waits."""
+        while not self.bars:
+            if not self.events:
+                return None
+            event, _ = self.events[0]
+            if isinstance(event, Bars):
+                self.bars.extend(event.bars)
+            else:
+                self.hand_out()
+        bar = self.bars.popleft()
+        if not self.bars:
+            self.hand_out()
+        return bar
 
 
 def _granted(heartbeat: float) -> float:

@@ -33,10 +33,11 @@ from .answers import (
     run_from_wire,
     statistics_from_wire,
 )
+from .bars import Bar, BarFill, MovingAverage, bar_from_wire, moving_average_from_wire
 from .errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
 from .publisher import Publisher
 from .reading import TickBatches
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 from .ticks import SelectorLike, Tick, ticks_from_wire
 from .v1 import (
     history_service_pb2_grpc,
@@ -316,6 +317,102 @@ class Client:
         request = _requests.statistics(symbol, venue, start, end, period, decimals, min_cursor)
         return statistics_from_wire(self._call(self._history.GetPriceStatistics, request))
 
+    def bars(
+        self,
+        symbol: str,
+        interval: PeriodLike,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        last: int | None = None,
+        include_forming: bool = False,
+        fill: BarFill | str = BarFill.SKIP,
+        decimals: int | None = None,
+        page_size: int = 0,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[Bar]:
+        """List the bars of a symbol, the oldest first: final ones unless told otherwise.
+
+        Args:
+            symbol: the symbol, exactly.
+            interval: the length of a bar: whole seconds up to a day, or days up to 366, such as `1m`. Bars begin at
+                whole multiples of it since 1970 in UTC.
+            venue: the venue, exactly. Default: all venues together.
+            start: bars begin at or after it. Default: the first tick.
+            end: bars begin before it. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            last: only so many, the last ones, at most 100,000. Default None: all.
+            include_forming: also bars that still grow.
+            fill: what stands for an interval without ticks. Default: nothing.
+            decimals: digits of volume-weighted means, 0 to 36, rounded half-even. Default None: 9.
+            page_size: bars in a page, at most 8,000. Default 0: 1,000.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first page is asked for. A range without ticks is an empty list.
+        """
+        request = _requests.list_bars(
+            symbol, interval, venue, start, end, period, last, include_forming, fill, decimals, page_size, min_cursor
+        )
+
+        def fetch(token: str) -> Page[Bar]:
+            request.page_token = token
+            answer = self._call(self._history.ListBars, request)
+            now = time_from_wire(answer.now) if answer.HasField("now") else None
+            bars = [bar_from_wire(bar) for bar in answer.bars]
+            return Page(bars, answer.next_page_token, cursor_from_wire(answer.as_of), now)
+
+        return Listing(fetch)
+
+    def moving_averages(
+        self,
+        symbol: str,
+        window: int,
+        *,
+        interval: PeriodLike | None = None,
+        exponential: bool = False,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        decimals: int | None = None,
+        page_size: int = 0,
+        min_cursor: CursorLike | None = None,
+    ) -> Listing[MovingAverage]:
+        """List a mean of the last `window` prices for each tick, or each final bar, of a range, the oldest first.
+
+        Args:
+            symbol: the symbol, exactly.
+            window: over how many prices, 1 to 10,000. Those before the range count; there is no point before so many.
+            interval: over the closes of final bars of this length. Default: over the prices of ticks.
+            exponential: the newest price weighs 2 / (window + 1), what was before the rest; it begins as the simple
+                mean of the window up to the first point. Default: all weigh the same.
+            venue: the venue, exactly. Default: all venues together.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            decimals: digits of the averages, 0 to 36, rounded half-even. Default None: 9.
+            page_size: points in a page, at most 10,000. Default 0: 1,000.
+            min_cursor: waits until the answer includes this cursor, up to the timeout.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first page is asked for. A range without ticks is an empty list.
+        """
+        request = _requests.list_moving_averages(
+            symbol, window, interval, exponential, venue, start, end, period, decimals, page_size, min_cursor
+        )
+
+        def fetch(token: str) -> Page[MovingAverage]:
+            request.page_token = token
+            answer = self._call(self._history.ListMovingAverages, request)
+            now = time_from_wire(answer.now) if answer.HasField("now") else None
+            points = [moving_average_from_wire(point) for point in answer.points]
+            return Page(points, answer.next_page_token, cursor_from_wire(answer.as_of), now)
+
+        return Listing(fetch)
+
     def instrument(self, symbol: str, *, venue: str, min_cursor: CursorLike | None = None) -> Instrument:
         """Return one instrument: its id, first and last tick, and the decimals seen.
 
@@ -398,6 +495,49 @@ class Client:
             if_unavailable,
         )
         return Subscription(self._settings, request)
+
+    def subscribe_bars(
+        self,
+        *selectors: SelectorLike,
+        interval: PeriodLike,
+        venue: str = "",
+        cursor: CursorLike | None = None,
+        snapshot: bool = False,
+        include_forming: bool = False,
+        min_interval: PeriodLike | None = None,
+        decimals: int | None = None,
+        heartbeat: PeriodLike | None = None,
+        if_unavailable: str = "fail",
+    ) -> BarSubscription:
+        """Subscribe to bars: final ones, and their revisions by late ticks. It reconnects and resumes by itself.
+
+        Args:
+            selectors: symbols, `*` for all, or (symbol, venue): up to 10,000. Default: everything. Those without a
+                venue pool all venues of each symbol.
+            interval: the length of a bar, as in `bars`.
+            venue: the venue of selectors without one. Default: all venues, pooled.
+            cursor: starts after it, exclusive: the `as_of` of `bars`, or the cursor of a subscription to bars.
+            snapshot: starts with the bars that are growing now.
+            include_forming: also bars while they grow.
+            min_interval: the shortest time between two messages about the same growing bar. Default: 1 s.
+            decimals: digits of volume-weighted means, 0 to 36, rounded half-even. Default None: 9.
+            heartbeat: the longest silence before a Progress, 1 to 60 s. Default: 5 s.
+            if_unavailable: what happens if the start is older than what the server can replay: `fail`, `from_oldest`
+                (after a StreamGap), or `snapshot`.
+        """
+        request = _requests.subscribe_bars(
+            selectors,
+            interval,
+            venue,
+            cursor,
+            snapshot,
+            include_forming,
+            min_interval,
+            decimals,
+            heartbeat,
+            if_unavailable,
+        )
+        return BarSubscription(self._settings, request)
 
     # Publishing.
 

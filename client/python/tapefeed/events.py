@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Union
 
+from .bars import Bar, bar_from_wire
 from .errors import TapefeedError
 from .ticks import Selector, Tick, batch_from_wire, selector_from_wire
 from .v1 import live_service_pb2, selector_pb2, source_event_pb2, stream_event_pb2
 from .values import Cursor, UnixNanos, nanos_from_wire, time_from_wire
 
 __all__ = [
+    "Bars",
     "Disconnected",
     "Event",
+    "IntervalComplete",
     "Progress",
     "Reconnected",
     "ReplayCompleted",
@@ -69,6 +72,28 @@ class Ticks:
     """The ticks."""
     cursor: Cursor | None
     """The cursor after the last of them. None before the end of a snapshot."""
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Bars that changed, by start, then by venue and symbol. Never empty. In streams of bars only."""
+
+    bars: tuple[Bar, ...]
+    """The bars. Each takes the place of the one with its start, venue and symbol."""
+    cursor: Cursor | None
+    """The cursor after them. None before the end of a snapshot."""
+
+
+@dataclass(frozen=True)
+class IntervalComplete:
+    """Every bar of an interval that has ticks is final and has been delivered. In streams of bars only."""
+
+    start: UnixNanos
+    """The start of the interval, inclusive."""
+    end: UnixNanos
+    """The end of the interval, exclusive."""
+    cursor: Cursor | None
+    """The cursor after the mark."""
 
 
 @dataclass(frozen=True)
@@ -232,6 +257,8 @@ class Reconnected:
 Event = Union[
     Subscribed,
     Ticks,
+    Bars,
+    IntervalComplete,
     Progress,
     SnapshotBegin,
     SnapshotEnd,
@@ -247,10 +274,21 @@ Event = Union[
 """One event of a subscription. Later versions add kinds: pass over those that you do not know."""
 
 
-def event_from_wire(message: live_service_pb2.SubscribeTicksResponse, cursor: Cursor | None) -> Event | None:
+Message = Union[live_service_pb2.SubscribeTicksResponse, live_service_pb2.SubscribeBarsResponse]
+"""One message of a stream."""
+
+
+def event_from_wire(message: Message, cursor: Cursor | None) -> Event | None:
     """Read one message of a subscription. None if it has an event that this version does not know."""
     kind = message.WhichOneof("event")
-    if kind == "rows":
+    if isinstance(message, live_service_pb2.SubscribeBarsResponse):
+        if kind == "bars":
+            bars = tuple(map(bar_from_wire, message.bars.bars))
+            return Bars(bars, cursor) if bars else None
+        if kind == "interval_complete":
+            mark = message.interval_complete
+            return IntervalComplete(time_from_wire(mark.start_time), time_from_wire(mark.end_time), cursor)
+    elif kind == "rows":
         ticks = batch_from_wire(message.rows)
         return Ticks(ticks, cursor) if ticks else None
     if kind == "progress":

@@ -11,14 +11,16 @@ from typing import Protocol
 import grpc
 
 from ._channel import Settings
+from ._requests import Subscribe
 from ._resume import Resume
+from .bars import Bar
 from .errors import TapefeedError, error_of, unavailable
-from .events import Event
+from .events import Event, Message
 from .ticks import Tick
 from .v1 import live_service_pb2, live_service_pb2_grpc
 from .values import Cursor
 
-__all__ = ["Subscription"]
+__all__ = ["BarSubscription", "Subscription"]
 
 
 class Subscription:
@@ -32,7 +34,7 @@ class Subscription:
     goes on from its log. Use it from one thread; `close` may come from any.
     """
 
-    def __init__(self, settings: Settings, request: live_service_pb2.SubscribeTicksRequest) -> None:
+    def __init__(self, settings: Settings, request: Subscribe) -> None:
         self._settings = settings
         self._state = Resume(request, settings.backoff())
         self._channel: grpc.Channel | None = None
@@ -129,7 +131,11 @@ class Subscription:
         options = self._settings.channel_options(own_connection=True)
         self._channel = grpc.insecure_channel(self._settings.address, options)
         stub = live_service_pb2_grpc.LiveServiceStub(self._channel)
-        self._call = stub.SubscribeTicks(self._state.request())
+        request = self._state.request()
+        if isinstance(request, live_service_pb2.SubscribeBarsRequest):
+            self._call = stub.SubscribeBars(request)
+        else:
+            self._call = stub.SubscribeTicks(request)
         if self._watchdog is None:
             self._watchdog = _Watchdog()
         if self._closed.is_set():
@@ -146,10 +152,53 @@ class Subscription:
             channel.close()
 
 
+class BarSubscription:
+    """A running subscription to bars: iterate it for bars, or `events()` for everything it says.
+
+    It connects, reconnects and resumes as a Subscription does. A final bar may come again after a cut, and comes again
+    with a greater revision when a late tick changes it: keep the last one of its start, venue and symbol.
+    """
+
+    def __init__(self, settings: Settings, request: Subscribe) -> None:
+        self._stream = Subscription(settings, request)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The cursor after the last message of which all bars were handed out. None until the server has told one."""
+        return self._stream.cursor
+
+    def __iter__(self) -> Iterator[Bar]:
+        return self
+
+    def __next__(self) -> Bar:
+        while True:
+            bar = self._stream._state.hand_out_bar()
+            if bar is not None:
+                return bar
+            if not self._stream._advance():
+                raise StopIteration
+
+    def events(self) -> Iterator[Event]:
+        """Iterate over all events: bars, complete intervals, heartbeats, gaps, states of sources, cuts."""
+        return self._stream.events()
+
+    def close(self) -> None:
+        """End the subscription: iterating ends. May be called from any thread, and more than once."""
+        self._stream.close()
+
+    def __enter__(self) -> BarSubscription:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
 class _Call(Protocol):
     """A call whose messages are read one by one."""
 
-    def __next__(self) -> live_service_pb2.SubscribeTicksResponse: ...
+    def __next__(self) -> Message: ...
 
     def cancel(self) -> bool: ...
 

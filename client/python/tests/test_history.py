@@ -104,6 +104,41 @@ def test_answers_are_exact_and_name_their_position(client: tapefeed.Client, publ
     assert (empty.tick_count, empty.first, empty.mean, empty.vwap) == (0, None, None, None)
 
 
+def test_bars_of_a_range_and_the_last_ones(client: tapefeed.Client, published: Cursor) -> None:
+    bars = client.bars("HIST", "1m", venue="H1", include_forming=True, decimals=3, min_cursor=published)
+    (bar,) = list(bars)
+    prices = list(map(Decimal, PRICES))
+    assert (bar.open, bar.high, bar.low, bar.close) == (prices[0], prices[5], prices[3], prices[5])
+    assert (bar.open_time, bar.high_time, bar.low_time, bar.close_time) == (NANOS, NANOS + 5, NANOS + 3, NANOS + 5)
+    assert bar.start.isoformat() == "2024-08-08T23:54:00.000000000Z" and bar.end - bar.start == 60 * 10**9
+    assert (bar.tick_count, bar.volume, bar.is_final, bar.has_source_gap) == (6, Decimal(150), False, False)
+    assert bar.notional == exact_sum([price * 10 * index for index, price in enumerate(prices)])
+    assert bar.vwap is not None and abs(bar.vwap * 150 - bar.notional) <= Decimal("0.075")
+    assert bars.as_of is not None and bar.revision > 0 and bar.instrument_id is not None
+    assert list(client.bars("HIST", "1m")) == []
+    (pooled,) = client.bars("HIST", timedelta(days=1), last=3, include_forming=True)
+    assert (pooled.venue, pooled.instrument_id, pooled.tick_count) == ("", None, 7)
+    filled = client.bars("HIST", "1s", venue="H1", start=NANOS - 10**9, end=NANOS + 10**9, fill="null", page_size=1)
+    assert [(each.tick_count, each.open, each.vwap) for each in filled] == []
+    with pytest.raises(ValueError):
+        client.bars("HIST", "1m", last=0)
+    with pytest.raises(tapefeed.InvalidArgument):
+        list(client.bars("HIST", "90001s"))
+
+
+def test_moving_averages_over_ticks_and_bars(client: tapefeed.Client, published: Cursor) -> None:
+    prices = list(map(Decimal, PRICES))
+    simple = list(client.moving_averages("HIST", 3, venue="H1", decimals=18, page_size=2, min_cursor=published))
+    assert [point.end_time for point in simple] == [NANOS + index for index in range(2, 6)]
+    assert [point.price for point in simple] == prices[2:]
+    assert abs(simple[0].average - exact_sum(prices[:3]) / 3) < Decimal("1e-17")
+    exponential = list(client.moving_averages("HIST", 3, venue="H1", exponential=True, decimals=36, start=NANOS + 3))
+    assert exponential[1].average == (exponential[0].average + prices[4]) / 2
+    assert list(client.moving_averages("HIST", 1, interval="1m")) == []
+    with pytest.raises(tapefeed.InvalidArgument):
+        list(client.moving_averages("HIST", 0))
+
+
 def test_instruments(client: tapefeed.Client, published: Cursor) -> None:
     found = list(client.instruments("HIST", page_size=1, min_cursor=published))
     assert [(each.venue, each.tick_count) for each in found] == [("H1", 6), ("H2", 1)]
@@ -135,6 +170,8 @@ def test_the_same_from_asyncio(shared_server: Server, client: tapefeed.Client, p
             assert statistics.tick_count == 7
             assert one.instrument_id == everything[0].instrument_id
             assert [each.venue async for each in asking.instruments("HIST")] == ["H1", "H2"]
+            bars = [bar async for bar in asking.bars("HIST", "1m", include_forming=True)]
+            assert bars == list(client.bars("HIST", "1m", include_forming=True)) and len(bars) == 1
             with pytest.raises(tapefeed.InstrumentUnknown):
                 await asking.average("NOBODY")
         with pytest.raises(tapefeed.Closed):

@@ -6,7 +6,8 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 
 import pytest
 from conftest import PATIENCE, Proxy, Server, until
@@ -381,3 +382,50 @@ def test_asyncio_notices_a_mute_connection_and_closing(server: Server, proxy: Pr
                 await client.subscribe("AMUTE", cursor=b"broken").__anext__()
 
     asyncio.run(follow())
+
+
+def test_live_bars_are_those_of_the_list_and_resume(server: Server, proxy: Proxy) -> None:
+    start = tapefeed.UnixNanos("2024-08-09T12:00:00Z")
+
+    def tick(second: float, price: str) -> NewTick:
+        return NewTick("B1", "BAR", start + int(second * 10**9), price, "2")
+
+    with tapefeed.Client(proxy.address) as client, client.publisher("bars") as publisher:
+        publisher.send_all([tick(0.1, "10"), tick(0.9, "12")])
+        cursor = publisher.flush().cursor
+        with client.subscribe_bars("BAR", venue="B1", interval="1s", cursor=cursor, heartbeat="1s") as bars:
+            publisher.send_all([tick(1.5, "11"), tick(3.0, "13")])
+            publisher.flush()
+            first = next(bars)
+            assert (first.start, first.open, first.close, first.is_final) == (start, Decimal(10), Decimal(12), True)
+            proxy.cut()
+            publisher.send(tick(0.5, "9"))
+            publisher.flush()
+            # What the cut swallowed may come again before the revision.
+            revised = next(bar for bar in bars if bar.tick_count == 3)
+            assert (revised.start, revised.low, revised.is_final) == (start, Decimal(9), True)
+            assert revised.revision > first.revision and bars.cursor is not None
+            publisher.send(tick(6, "14"))
+            last = publisher.flush().cursor
+            later = [next(bars), next(bars)]
+            listed = client.bars("BAR", "1s", venue="B1", min_cursor=last)
+            assert list(listed) == [revised, *later]
+            mark = next(event for event in bars.events() if isinstance(event, tapefeed.IntervalComplete))
+            assert (mark.start, mark.end) == (start + 10**9, start + 2 * 10**9)
+
+    async def follow() -> None:
+        async with (
+            tapefeed.aio.Client(server.address) as asking,
+            asking.subscribe_bars("BAR", interval="1s", venue="B1", snapshot=True) as growing,
+        ):
+            assert [bar.start async for bar in _first(growing, 1)] == [start + 6 * 10**9]
+
+    asyncio.run(follow())
+
+
+async def _first(bars: tapefeed.aio.BarSubscription, count: int) -> AsyncIterator[tapefeed.Bar]:
+    async for bar in bars:
+        yield bar
+        count -= 1
+        if not count:
+            return

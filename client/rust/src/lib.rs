@@ -3,8 +3,8 @@
 //! A [`Client`] speaks to one server. Its methods are the calls:
 //!
 //! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::read_ticks`], [`Client::latest`], [`Client::average`],
-//!   [`Client::statistics`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
-//! - **live**: [`Client::subscribe`] gives a [`SubscriptionStream`], which reconnects and resumes by itself;
+//!   [`Client::statistics`], [`Client::bar_pages`], [`Client::moving_average_pages`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
+//! - **live**: [`Client::subscribe`], and [`Client::subscribe_bars`] for bars, gives a [`SubscriptionStream`], which reconnects and resumes by itself;
 //! - **publishing**: [`Client::publisher`] gives a [`Publisher`] with batches, credit and idempotent resend;
 //! - **importing**: [`Client::import_file`], [`Client::watch_run`], [`Client::run_pages`], [`Client::reject_pages`],
 //!   [`Client::cancel_run`].
@@ -71,8 +71,9 @@ pub use decimal::{Decimal, DecimalInvalid, MAX_DECIMALS, WideDecimal};
 pub use error::{Error, Refusal, Violation};
 pub use health::Health;
 pub use history::{
-    Average, Averaging, Latest, LatestTick, Method, PricePoint, PublishedBar, PublishedBarQuery, Query, ReadBatch,
-    ReadQuery, Statistics, TickQuery,
+    Average, Averaging, Bar, BarFill, BarPrices, BarQuery, BarTimes, Latest, LatestTick, Method, MovingAverage,
+    MovingAverageQuery, MovingMethod, PricePoint, PublishedBar, PublishedBarQuery, Query, ReadBatch, ReadQuery,
+    Statistics, TickQuery,
 };
 pub use import::{
     IgnoredLines, Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectPage, RejectQuery,
@@ -80,11 +81,11 @@ pub use import::{
 };
 pub use instrument::{Instrument, InstrumentDetails, InstrumentQuery, Selector};
 pub use live::{
-    Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus, StreamGapCause,
-    Subscription, SubscriptionAck, SubscriptionStream,
+    BarSubscription, Delivery, Event, IfUnavailable, ReplayEdge, ReplayWindow, SelectorResult, SelectorStatus,
+    StreamGapCause, Subscription, SubscriptionAck, SubscriptionStream,
 };
 pub use page::Page;
 pub use publish::{Publisher, PublisherBuilder, PublisherStatus, Receipt, RefusedBatch, RefusedBatches, TickViolation};
-pub use source_event::{SourceEvent, SourceGap, SourceGapCause, SourceGapFilled, SourceStatus};
+pub use source_event::{SourceEvent, SourceGap, SourceGapCause, SourceGapFilled, SourceStatus, Watermark};
 pub use tick::{Action, NameUnknown, NewTick, Origin, Side, Tick};
 pub use time::{TimeOutOfRange, UnixNanos};

@@ -91,7 +91,16 @@ pub enum SourceGapCause {
     Upstream,
 }
 
-/// One of the three, to publish it.
+/// A venue is complete up to a time: it ends bars where no tick does, because the venue is quiet or closed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// The venue.
+    pub venue: String,
+    /// No tick with an earlier event time is expected any more.
+    pub complete_time: UnixNanos,
+}
+
+/// What a source says beside ticks, to publish it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SourceEvent {
     /// The source lost data.
@@ -100,6 +109,8 @@ pub enum SourceEvent {
     GapFilled(SourceGapFilled),
     /// The source went down or up.
     Status(SourceStatus),
+    /// A venue is complete up to a time.
+    Watermark(Watermark),
 }
 
 impl SourceGap {
@@ -218,6 +229,12 @@ impl SourceStatus {
             detail: self.detail.clone(),
             log_seq: 0,
         }
+    }
+}
+
+impl Watermark {
+    pub(crate) fn to_wire(&self) -> proto::Watermark {
+        proto::Watermark { venue: self.venue.clone(), complete_time: Some(self.complete_time.to_wire()) }
     }
 }
 

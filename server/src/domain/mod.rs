@@ -4,6 +4,7 @@
 //! and past the door nothing checks again. Start with [`Tick`], then [`segment`] (the log's codec) and [`chunk`]
 //! (the history's codec).
 
+pub mod bar;
 pub mod block;
 pub mod chunk;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod date;
 pub mod decimal;
 pub mod instrument;
 pub mod name;
+pub mod outage;
 pub mod published;
 pub mod ratio;
 #[cfg(test)]

@@ -31,6 +31,42 @@ pub fn twap(integral: I256, total_ns: u64, decimals: u8) -> Option<String> {
     quotient(integral, I256::product(i128::from(total_ns), UNITS), decimals)
 }
 
+/// The mean of `count` prices from their sum in units of 10^-18, rounded half-even to units of 10^-36. Zero without
+/// prices.
+pub fn fine_mean(price_sum: I256, count: u64) -> I256 {
+    let fine = price_sum.checked_mul_pow10(UNIT_DECIMALS).expect("sums of prices stay below 2^195");
+    divide(fine, count.max(1))
+}
+
+/// The exponential average after a price in units of 10^-18, from the one before it in units of 10^-36, over a window of
+/// `count`: `(2 * price + (count - 1) * before) / (count + 1)`, rounded half-even to units of 10^-36.
+pub fn exponential(before: I256, price: i128, count: u64) -> I256 {
+    const FITS: &str = "averages stay below 10^51 units, and windows are short";
+    let price = I256::product(price, 2 * UNITS);
+    let kept = before.checked_mul_u64(count.saturating_sub(1)).expect(FITS);
+    divide(kept.checked_add(price).expect(FITS), count + 1)
+}
+
+/// A value in units of 10^-36 as text, rounded half-even.
+pub fn fine(value: I256, decimals: u8) -> Option<String> {
+    quotient(value, I256::product(UNITS, UNITS), decimals)
+}
+
+/// `numerator / divisor`, rounded half-even. The divisor is not zero.
+fn divide(numerator: I256, divisor: u64) -> I256 {
+    let (mut quotient, rest) = div_rem_small(&numerator.magnitude(), divisor);
+    if rounds_up(quotient[0] % 2 == 1, rest.cmp(&(divisor - rest))) {
+        for limb in &mut quotient {
+            let (sum, carry) = limb.overflowing_add(1);
+            *limb = sum;
+            if !carry {
+                break;
+            }
+        }
+    }
+    I256::from_magnitude(numerator.is_negative(), quotient).expect("a quotient is not longer than its numerator")
+}
+
 /// Decimals of the unit of prices and quantities.
 const UNIT_DECIMALS: u8 = 18;
 

@@ -4,6 +4,7 @@
 //! it lags the store; it never holds more than one step of blocks. `start` finds the position, `snapshot` reads what
 //! comes before it, `round` merges what a conflated stream leaves out. Start reading at [`Live::subscribe`].
 
+pub mod bars;
 mod delivery;
 mod event;
 mod matcher;
@@ -14,6 +15,7 @@ mod start;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub use bars::{BarEvent, BarMessage, BarSession, BarSubscription, NamedBar};
 pub use delivery::{SLOW_LAG_BYTES, SlowReader};
 pub use event::{Ack, Event, Message, Picks, Run, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};
@@ -30,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
-use crate::tape::{Follower, Hub, Lineage, NewestTicks, Registry, View};
+use crate::tape::{BarReader, Follower, Hub, Lineage, NewestTicks, Registry, View};
 use delivery::Delivery;
 use snapshot::Snapshot;
 
@@ -181,6 +183,8 @@ pub struct Live {
     pub views: watch::Receiver<Arc<View>>,
     /// Who reads them.
     pub newest: Arc<dyn NewestTicks>,
+    /// Who reads bars.
+    pub bars: Arc<dyn BarReader>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
     /// Cancelled when the server begins to stop: every session then ends.
@@ -255,6 +259,7 @@ impl Live {
             clock: self.clock.clone(),
             draining: self.draining.clone(),
             include_backfill: subscription.include_backfill,
+            feeds_bars: false,
             heartbeat: subscription.heartbeat,
             flush_window: subscription.flush_window,
             message_ticks: subscription.message_ticks,

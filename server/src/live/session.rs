@@ -17,7 +17,7 @@ use super::round::Round;
 use super::snapshot::Snapshot;
 use super::start::mid_stream;
 use super::{LiveError, Matcher};
-use crate::domain::{Block, Clock, Cursor, InstrumentId, UnixNanos};
+use crate::domain::{Block, Clock, Control, Cursor, InstrumentId, UnixNanos};
 use crate::metrics::{Metrics, ReaderMark};
 use crate::tape::follower::Step;
 use crate::tape::{FollowError, Follower};
@@ -46,6 +46,8 @@ pub struct Session {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) draining: CancellationToken,
     pub(super) include_backfill: bool,
+    /// Whether it feeds a stream of bars: it hears of watermarks too, and counts no ticks, which nobody is sent.
+    pub(super) feeds_bars: bool,
     pub(super) heartbeat: Duration,
     pub(super) flush_window: Duration,
     /// Ticks of one event of a snapshot or a round at most.
@@ -74,6 +76,21 @@ impl Session {
     /// Where to go on if the stream ends now; `None` before the end of a snapshot.
     pub fn cursor(&self) -> Option<Cursor> {
         self.snapshot.is_none().then_some(self.done)
+    }
+
+    /// The same session as the source of a stream of bars.
+    pub(super) fn feeding_bars(self) -> Session {
+        Session { feeds_bars: true, ..self }
+    }
+
+    /// Everything up to here has been returned, or is not for this stream.
+    pub(super) fn position(&self) -> Cursor {
+        self.done
+    }
+
+    /// What comes before everything else, a message at a time.
+    pub(super) fn ready_opening(&mut self) -> Option<Message> {
+        self.opening.pop_front()
     }
 
     /// The next message. After an error there is none. A call that is dropped loses nothing.
@@ -128,6 +145,9 @@ impl Session {
 
     /// Notes what is handed over.
     fn count(&mut self, message: &Message) {
+        if self.feeds_bars {
+            return self.mark.reached(self.done.position);
+        }
         let live = &self.metrics.live;
         live.messages.inc();
         match &message.event {
@@ -264,7 +284,9 @@ impl Session {
                 && *log_seq == done + 1
             {
                 self.done.position = *log_seq;
-                if in_time && control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope)) {
+                let watermark = self.feeds_bars && matches!(control, Control::Watermark { .. });
+                let news = control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope));
+                if in_time && (news || watermark) {
                     event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
                 }
             } else {

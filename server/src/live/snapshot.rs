@@ -61,7 +61,7 @@ fn has_data(view: &View, instrument: InstrumentId) -> bool {
 }
 
 /// Whether a selector has an exact symbol for which there is no tick.
-fn lacks_data(view: &View, selector: &Selector, registry: &Registry) -> bool {
+pub(super) fn lacks_data(view: &View, selector: &Selector, registry: &Registry) -> bool {
     let Some(symbol) = &selector.symbol else { return false };
     let instruments = match &selector.venue {
         Some(venue) => registry.find(venue, symbol).into_iter().collect(),

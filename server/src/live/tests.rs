@@ -1,5 +1,6 @@
 //! Streams over a whole replica in memory. Time stands still unless every task waits, so nothing here sleeps to be sure.
 
+mod bars;
 mod conflation;
 mod delivery;
 mod matching;

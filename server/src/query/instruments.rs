@@ -153,6 +153,7 @@ impl Query {
             digest,
             now: token.map_or(issued, |token| token.now),
             issued,
+            carried: None,
         });
         Ok(InstrumentPage { instruments: facts, next_page_token: next.map(|token| token.encode()), as_of: pinned })
     }

@@ -9,9 +9,11 @@
 //! time-weighted sum. One file for each operation stands above them.
 
 pub mod average;
+pub mod bars;
 pub mod cache;
 pub mod instruments;
 pub mod latest;
+pub mod moving;
 pub mod page;
 pub mod published;
 pub mod read;
@@ -41,10 +43,12 @@ use crate::store::{Store, StoreError};
 use crate::tape::{Lineage, Registry, View};
 
 pub use average::{Average, AverageError, AverageMethod, AverageRequest};
+pub use bars::{BarPage, BarsError, BarsRequest};
 pub use cache::{ChunkCache, ChunkError, Held};
 pub use instruments::{InstrumentError, InstrumentFacts, InstrumentPage, InstrumentsError, InstrumentsRequest};
 pub use keys::Key;
 pub use latest::{Latest, LatestAnswer, LatestError};
+pub use moving::{MovingError, MovingMethod, MovingPage, MovingPoint, MovingRequest};
 pub use page::PageTokenInvalid;
 pub use published::{PublishedBarPage, PublishedBarsError, PublishedBarsRequest};
 pub use read::{Bookmark, ReadRequest, Reading};

@@ -1,7 +1,8 @@
 //! Page tokens: where the next page begins, at which position, and for which arguments.
 //!
 //! A token is text for its bearer and carries everything: any replica can go on with it. Layout, little-endian: version,
-//! kind, epoch, position, key (two numbers), digest of the arguments, the first page's now, time of issue, CRC32C.
+//! kind, epoch, position, key (two numbers), digest of the arguments, the first page's now, time of issue, 32 bytes that
+//! the next page goes on from if there are any, CRC32C.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::domain::{Cursor, Epoch, UnixNanos};
+use crate::domain::{Cursor, Epoch, I256, UnixNanos};
 
 use super::subject::{Selector, Span, Subject};
 use super::{Key, Order, Query, View, ViewError};
@@ -24,7 +25,7 @@ pub const MOST_PAGE_SIZE: usize = 10_000;
 /// How long a token can be used after it was given.
 pub const TOKEN_LIFE: Duration = Duration::from_secs(600);
 
-/// Length of a token before it becomes text.
+/// Length of a token before it becomes text, without what it carries.
 const TOKEN_BYTES: usize = 62;
 
 const VERSION: u8 = 1;
@@ -56,6 +57,10 @@ pub(super) enum Kind {
     Instruments = 2,
     /// ListPublishedBars.
     PublishedBars = 3,
+    /// ListBars.
+    Bars = 4,
+    /// ListMovingAverages.
+    MovingAverages = 5,
     /// ReadTicks.
     Reading = 6,
 }
@@ -74,6 +79,8 @@ pub(super) struct PageToken {
     pub(super) now: UnixNanos,
     /// When the token was given.
     pub(super) issued: UnixNanos,
+    /// A number that the next page goes on from, where the kind has one.
+    pub(super) carried: Option<I256>,
 }
 
 impl PageToken {
@@ -92,6 +99,9 @@ impl PageToken {
         ] {
             bytes.extend_from_slice(&number.to_le_bytes());
         }
+        if let Some(carried) = self.carried {
+            bytes.extend_from_slice(&carried.to_le_bytes());
+        }
         bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
         URL_SAFE_NO_PAD.encode(bytes)
     }
@@ -109,24 +119,35 @@ impl PageToken {
         Ok(token)
     }
 
-    /// The key of the last tick before, in the tokens of ticks.
-    pub(super) fn last_key(&self) -> Result<Key, PageTokenInvalid> {
-        let (time, log_seq) = self.last;
-        let time = i64::try_from(time).ok().and_then(|nanos| UnixNanos::new(nanos).ok());
-        Ok((time.ok_or(PageTokenInvalid::Malformed)?, log_seq))
+    /// The last item of the page before, where that is a tick.
+    pub(super) fn key(&self) -> Result<Key, PageTokenInvalid> {
+        let time = i64::try_from(self.last.0).ok().and_then(|nanos| UnixNanos::new(nanos).ok());
+        Ok((time.ok_or(PageTokenInvalid::Malformed)?, self.last.1))
+    }
+
+    /// The last item of the page before, where the kind keeps two instants there.
+    pub(super) fn instants(&self) -> Result<(UnixNanos, UnixNanos), PageTokenInvalid> {
+        let instant = |number: u64| i64::try_from(number).ok().and_then(|nanos| UnixNanos::new(nanos).ok());
+        instant(self.last.0).zip(instant(self.last.1)).ok_or(PageTokenInvalid::Malformed)
     }
 
     fn decode(text: &str) -> Option<PageToken> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
-        let bytes: [u8; TOKEN_BYTES] = bytes.try_into().ok()?;
-        let (body, checksum) = bytes.split_at(TOKEN_BYTES - 4);
-        if crc32c::crc32c(body).to_le_bytes() != checksum || body[0] != VERSION {
+        let (body, checksum) = bytes.split_last_chunk::<4>()?;
+        if crc32c::crc32c(body).to_le_bytes() != *checksum || body.first() != Some(&VERSION) {
             return None;
         }
+        let (body, rest) = body.split_at_checked(TOKEN_BYTES - 4)?;
+        let carried = match rest.len() {
+            0 => None,
+            _ => Some(I256::from_le_bytes(rest.try_into().ok()?)),
+        };
         let kind = match body[1] {
             1 => Kind::Ticks,
             2 => Kind::Instruments,
             3 => Kind::PublishedBars,
+            4 => Kind::Bars,
+            5 => Kind::MovingAverages,
             6 => Kind::Reading,
             _ => return None,
         };
@@ -142,6 +163,7 @@ impl PageToken {
             digest: number(4)?,
             now: time(5)?,
             issued: time(6)?,
+            carried,
         })
     }
 }
@@ -196,6 +218,11 @@ impl Arguments {
         self
     }
 
+    pub(super) fn number(mut self, number: u64) -> Arguments {
+        self.0.update(&number.to_le_bytes());
+        self
+    }
+
     pub(super) fn digest(self) -> u64 {
         self.0.digest()
     }
@@ -235,6 +262,7 @@ mod tests {
             digest: 56,
             now: UnixNanos::new(1_000).unwrap(),
             issued: UnixNanos::new(2_000).unwrap(),
+            carried: None,
         }
     }
 

@@ -75,6 +75,7 @@ impl Query {
             digest,
             now: token.map_or(now, |token| token.now),
             issued: now,
+            carried: None,
         });
         Ok(PublishedBarPage { bars, next_page_token: next.map(|token| token.encode()) })
     }

@@ -85,7 +85,7 @@ impl Query {
         }
         let instruments = self.instruments::<TicksError>(subject).await?;
         let (pinned, now) = token.map_or((view.cursor(), self.clock.now()), |token| (token.pinned, token.now));
-        let after = token.map(|token| token.last_key()).transpose()?;
+        let after = token.map(|token| token.key()).transpose()?;
         let extent = Extent { range: span.at(now), position: pinned.position, order: Order::Ascending, after };
         Ok(Reading { query: self.clone(), instruments, extent, open: None, pinned, digest, now })
     }

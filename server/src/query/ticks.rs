@@ -78,7 +78,7 @@ impl Query {
             range: request.span.at(now),
             position: pinned.position,
             order: request.order,
-            after: token.map(|token| token.last_key()).transpose()?,
+            after: token.map(|token| token.key()).transpose()?,
         };
         // One more than asked tells whether another page exists.
         let most = request.page_size + 1;
@@ -98,6 +98,7 @@ impl Query {
             digest,
             now,
             issued,
+            carried: None,
         });
         Ok(TickPage { ticks, next_page_token: next.map(|token| token.encode()), as_of: pinned, now })
     }

@@ -60,6 +60,9 @@ pub struct ManifestChange {
     pub compacted: Vec<(InstrumentId, u64)>,
     /// The new smallest position that is not in chunks.
     pub hot_floor: u64,
+    /// What is known of venues at a position at or above the hot floor, by [`crate::tape::Venues`]; empty leaves what
+    /// was stored before.
+    pub venues: Bytes,
 }
 
 /// The outcome of a manifest commit.
@@ -95,4 +98,6 @@ pub struct ManifestDelta {
     pub dropped: Vec<ChunkId>,
     /// Compaction positions that changed since, by instrument.
     pub compacted: Vec<(InstrumentId, u64)>,
+    /// What is known of venues, as it was stored last; empty in a delta that is not from 0, and if it never was.
+    pub venues: Bytes,
 }

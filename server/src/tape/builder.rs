@@ -8,10 +8,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::hub::Hub;
-use super::{ChunkHeader, Chunks, FollowError, Follower, View};
+use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, Venues, VenuesCorrupt, View};
 use crate::bus::ManifestNews;
 use crate::domain::statistics::Statistics;
-use crate::domain::{Block, Cursor, InstrumentId, Tick};
+use crate::domain::{Block, Cursor, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, ChunkRow, ManifestDelta, Store, StoreError};
 
@@ -35,6 +35,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(250);
 pub struct Builder {
     store: Arc<dyn Store>,
     follower: Follower,
+    registry: Arc<Registry>,
     view: View,
     /// Where each live chunk stands in the view.
     places: HashMap<ChunkId, (InstrumentId, bool)>,
@@ -51,6 +52,7 @@ impl Builder {
     pub async fn open(
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
+        registry: Arc<Registry>,
         manifest_changed: Arc<Notify>,
         metrics: Metrics,
     ) -> Result<Builder, StoreError> {
@@ -59,6 +61,7 @@ impl Builder {
         let mut builder = Builder {
             follower: Follower::new(hub, store.clone(), after, STEP_BYTES),
             store,
+            registry,
             view: View::empty(delta.epoch),
             places: HashMap::new(),
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
@@ -67,8 +70,20 @@ impl Builder {
             manifests: watch::channel(None).1,
             metrics,
         };
-        builder.view.advance(after.position, crate::domain::UnixNanos::MIN);
+        builder.view.advance(after.position, UnixNanos::MIN);
         let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        if !delta.venues.is_empty() {
+            let corrupt = |error: VenuesCorrupt| StoreError::Corrupt {
+                table: "venues",
+                row: "0".into(),
+                problem: error.to_string(),
+            };
+            builder.view.begin_venues(Venues::decode(&delta.venues).map_err(corrupt)?);
+        }
+        if delta.added.iter().any(|row| builder.registry.get(row.instrument).is_none()) {
+            // Another replica has registered and compacted since the registry was read.
+            builder.registry.refresh().await?;
+        }
         builder.adopt(delta)?;
         while builder.follower.position().position < builder.follower.head().position.max(reach) {
             let step = builder.follower.next().await.map_err(not_followed)?;
@@ -156,12 +171,26 @@ impl Builder {
                 fresh.entry(tick.instrument).or_default().push(tick.clone());
             }
             for (instrument, mut ticks) in fresh {
+                self.saw(instrument, ticks.iter().map(|tick| tick.event_time).max());
                 self.view.update(instrument, |holding| {
                     ticks.retain(|tick| tick.log_seq > holding.compacted);
                     holding.push_hot(ticks);
                 });
             }
+            for (log_seq, control) in block.entries.controls.iter().filter(|(log_seq, _)| *log_seq > position) {
+                self.view.venues_mut().told(*log_seq, block.append_time, control);
+            }
             self.view.advance(block.last_seq(), block.append_time);
+        }
+    }
+
+    /// Tells the view how far the venue of an instrument has come.
+    fn saw(&mut self, instrument: InstrumentId, newest: Option<UnixNanos>) {
+        // The hub knows every instrument before it shows a tick of it.
+        if let (Some(instrument), Some(newest)) = (self.registry.get(instrument), newest)
+            && self.view.venues().is_news(&instrument.venue, newest)
+        {
+            self.view.venues_mut().saw(&instrument.venue, newest);
         }
     }
 
@@ -223,6 +252,7 @@ impl Builder {
         for (row, header) in headers {
             let place = (row.instrument, row.late);
             self.places.insert(row.id, place);
+            self.saw(row.instrument, Some(row.last_time));
             changes.entry(place).or_default().added.push(header);
         }
         for ((instrument, late), change) in changes {

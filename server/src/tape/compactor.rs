@@ -288,6 +288,7 @@ impl Compactor {
         let mut change = ManifestChange {
             epoch: Some(view.epoch()),
             expected_version: view.manifest_version(),
+            venues: view.venues().encode(),
             ..ManifestChange::default()
         };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
@@ -377,6 +378,7 @@ impl Compactor {
                     dropped,
                     compacted: Vec::new(),
                     hot_floor: hot_floor(view, &BTreeMap::new()),
+                    venues: view.venues().encode(),
                 };
                 return self.commit(change).instrument(span).await;
             }

@@ -6,6 +6,7 @@
 //! manifest; the [`compactor`] turns hot ticks into chunks. All of it belongs to one epoch, as a [`Tape`]: when the log
 //! goes on as another one, a replica makes another tape and drops this one as a whole.
 
+pub mod bars;
 pub mod builder;
 pub mod chunks;
 pub mod compactor;
@@ -19,6 +20,7 @@ pub mod lineage;
 mod merge;
 pub mod registry;
 mod trail;
+pub mod venues;
 pub mod view;
 
 use std::sync::Arc;
@@ -27,12 +29,14 @@ use tokio::sync::watch;
 
 use crate::domain::Epoch;
 
+pub use bars::{BarReader, Finish};
 pub use chunks::Chunks;
 pub use current::Current;
 pub use follower::{FollowError, Follower};
 pub use hub::Hub;
 pub use lineage::Lineage;
 pub use registry::Registry;
+pub use venues::{VenueFacts, Venues, VenuesCorrupt};
 pub use view::{ChunkHeader, Holding, HotBlock, NewestTicks, View};
 
 /// What a replica knows of one epoch of the log.

@@ -102,8 +102,9 @@ impl Stack {
         };
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(Notify::new());
-        let builder =
-            Builder::open(dynamic.clone(), hub.clone(), changed.clone(), crate::metrics::Metrics::new()).await.unwrap();
+        let counts = crate::metrics::Metrics::new();
+        let builder = Builder::open(dynamic.clone(), hub.clone(), registry.clone(), changed.clone(), counts);
+        let builder = builder.await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
         let policy = Policy::default();

@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
-use super::Chunks;
+use super::{Chunks, Venues};
 use crate::domain::statistics::{Statistics, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
@@ -186,6 +186,7 @@ pub struct View {
     append_time: UnixNanos,
     manifest_version: u64,
     pages: Vec<Arc<Vec<Arc<Holding>>>>,
+    venues: Arc<Venues>,
     hot_ticks: usize,
     chunks: usize,
 }
@@ -199,6 +200,7 @@ impl View {
             append_time: UnixNanos::MIN,
             manifest_version: 0,
             pages: Vec::new(),
+            venues: Arc::default(),
             hot_ticks: 0,
             chunks: 0,
         }
@@ -227,6 +229,11 @@ impl View {
     /// The manifest version whose chunks it has.
     pub fn manifest_version(&self) -> u64 {
         self.manifest_version
+    }
+
+    /// What is known of venues beside their ticks.
+    pub fn venues(&self) -> &Arc<Venues> {
+        &self.venues
     }
 
     /// How many ticks are in no chunk yet.
@@ -281,6 +288,22 @@ impl View {
         change(holding);
         self.hot_ticks = self.hot_ticks + holding.hot_count() - hot;
         self.chunks = self.chunks + holding.chunk_count() - chunks;
+    }
+
+    /// What is known of venues, as a commit of the manifest stores it.
+    #[cfg(test)]
+    pub(crate) fn venues_as_stored(&self) -> bytes::Bytes {
+        self.venues.encode()
+    }
+
+    /// Begins with what is known of venues, of a view under construction.
+    pub(super) fn begin_venues(&mut self, venues: Venues) {
+        self.venues = Arc::new(venues);
+    }
+
+    /// What is known of venues, of a view under construction.
+    pub(super) fn venues_mut(&mut self) -> &mut Venues {
+        Arc::make_mut(&mut self.venues)
     }
 
     /// Moves a view under construction on.

@@ -15,6 +15,6 @@ It runs in the event loop of the caller, and starts no thread of its own.
 from .client import Client, Listing
 from .publisher import Publisher
 from .reading import TickBatches
-from .subscription import Subscription
+from .subscription import BarSubscription, Subscription
 
-__all__ = ["Client", "Listing", "Publisher", "Subscription", "TickBatches"]
+__all__ = ["BarSubscription", "Client", "Listing", "Publisher", "Subscription", "TickBatches"]

@@ -10,14 +10,16 @@ import grpc
 import grpc.aio
 
 from .._channel import Settings
+from .._requests import Subscribe
 from .._resume import Resume
+from ..bars import Bar
 from ..errors import TapefeedError, error_of, unavailable
-from ..events import Event
+from ..events import Event, Message
 from ..ticks import Tick
 from ..v1 import live_service_pb2, live_service_pb2_grpc
 from ..values import Cursor
 
-__all__ = ["Subscription"]
+__all__ = ["BarSubscription", "Subscription"]
 
 
 class Subscription:
@@ -34,14 +36,11 @@ class Subscription:
     either, because iterating again resumes. Let one task at a time iterate.
     """
 
-    def __init__(self, settings: Settings, request: live_service_pb2.SubscribeTicksRequest) -> None:
+    def __init__(self, settings: Settings, request: Subscribe) -> None:
         self._settings = settings
         self._state = Resume(request, settings.backoff())
         self._channel: grpc.aio.Channel | None = None
-        self._call: (
-            grpc.aio.UnaryStreamCall[live_service_pb2.SubscribeTicksRequest, live_service_pb2.SubscribeTicksResponse]
-            | None
-        ) = None
+        self._call: grpc.aio.UnaryStreamCall[Subscribe, Message] | None = None
         self._closed = False
         self._retry_in = 0.0
 
@@ -118,8 +117,8 @@ class Subscription:
                 error = error_of(failure)
             else:
                 if message is not grpc.aio.EOF:
-                    assert isinstance(message, live_service_pb2.SubscribeTicksResponse), "the stub reads nothing else"
-                    self._state.take(message)
+                    # The stubs read nothing else, which their types do not tell.
+                    self._state.take(message)  # type: ignore[arg-type]
                     return True
                 # The status of a call that ended with an error is raised by reading; this one ended without.
                 error = unavailable("the server ended the stream without a status")
@@ -133,15 +132,17 @@ class Subscription:
             raise
         return True
 
-    def _open(
-        self,
-    ) -> grpc.aio.UnaryStreamCall[live_service_pb2.SubscribeTicksRequest, live_service_pb2.SubscribeTicksResponse]:
+    def _open(self) -> grpc.aio.UnaryStreamCall[Subscribe, Message]:
         # A connection of its own for each attempt: one that went mute must not be used again.
         options = self._settings.channel_options(own_connection=True)
         self._channel = grpc.aio.insecure_channel(self._settings.address, options)
         stub = live_service_pb2_grpc.LiveServiceStub(self._channel)
+        request = self._state.request()
         # The stub takes the kind of its channel, which its type does not tell.
-        self._call = stub.SubscribeTicks(self._state.request())  # type: ignore[assignment]
+        if isinstance(request, live_service_pb2.SubscribeBarsRequest):
+            self._call = stub.SubscribeBars(request)  # type: ignore[assignment]
+        else:
+            self._call = stub.SubscribeTicks(request)  # type: ignore[assignment]
         assert self._call is not None, "the stub has just made it"
         return self._call
 
@@ -152,6 +153,49 @@ class Subscription:
             call.cancel()
         if channel is not None:
             await channel.close()
+
+
+class BarSubscription:
+    """A running subscription to bars: iterate it for bars, or `events()` for everything it says.
+
+    It connects, reconnects and resumes as a Subscription does. A final bar may come again after a cut, and comes again
+    with a greater revision when a late tick changes it: keep the last one of its start, venue and symbol.
+    """
+
+    def __init__(self, settings: Settings, request: Subscribe) -> None:
+        self._stream = Subscription(settings, request)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """The cursor after the last message of which all bars were handed out. None until the server has told one."""
+        return self._stream.cursor
+
+    def __aiter__(self) -> AsyncIterator[Bar]:
+        return self
+
+    async def __anext__(self) -> Bar:
+        while True:
+            bar = self._stream._state.hand_out_bar()
+            if bar is not None:
+                return bar
+            if not await self._stream._advance():
+                raise StopAsyncIteration
+
+    def events(self) -> AsyncIterator[Event]:
+        """Iterate over all events: bars, complete intervals, heartbeats, gaps, states of sources, cuts."""
+        return self._stream.events()
+
+    async def close(self) -> None:
+        """End the subscription: iterating ends. May be called more than once."""
+        await self._stream.close()
+
+    async def __aenter__(self) -> BarSubscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 class _Events(AsyncIterator[Event]):

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from tapefeed.v1 import decimal_pb2 as tapefeed_dot_v1_dot_decimal__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tapefeed/v1/bar.proto\x12\x0btapefeed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tapefeed/v1/decimal.proto\"\xef\x03\n\x03\x42\x61r\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x15\n\rinstrument_id\x18\x03 \x01(\r\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nopen_price\x18\x06 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12(\n\nhigh_price\x18\x07 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12\'\n\tlow_price\x18\x08 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12)\n\x0b\x63lose_price\x18\t \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12\x0e\n\x06volume\x18\n \x01(\t\x12\x10\n\x08notional\x18\x0b \x01(\t\x12\x12\n\ntick_count\x18\x0c \x01(\x04\x12$\n\x05state\x18\r \x01(\x0e\x32\x15.tapefeed.v1.BarState\x12\x10\n\x08revision\x18\x0e \x01(\x04\x12&\n\x06origin\x18\x0f \x01(\x0e\x32\x16.tapefeed.v1.BarOrigin\x12\x16\n\x0ehas_source_gap\x18\x10 \x01(\x08*Q\n\x08\x42\x61rState\x12\x19\n\x15\x42\x41R_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41R_STATE_FORMING\x10\x01\x12\x13\n\x0f\x42\x41R_STATE_FINAL\x10\x02*Z\n\tBarOrigin\x12\x1a\n\x16\x42\x41R_ORIGIN_UNSPECIFIED\x10\x00\x12\x17\n\x13\x42\x41R_ORIGIN_COMPUTED\x10\x01\x12\x18\n\x14\x42\x41R_ORIGIN_PUBLISHED\x10\x02*`\n\x07\x42\x61rFill\x12\x18\n\x14\x42\x41R_FILL_UNSPECIFIED\x10\x00\x12\x11\n\rBAR_FILL_SKIP\x10\x01\x12\x11\n\rBAR_FILL_NULL\x10\x02\x12\x15\n\x11\x42\x41R_FILL_PREVIOUS\x10\x03\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15tapefeed/v1/bar.proto\x12\x0btapefeed.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19tapefeed/v1/decimal.proto\"\x9f\x05\n\x03\x42\x61r\x12\r\n\x05venue\x18\x01 \x01(\t\x12\x0e\n\x06symbol\x18\x02 \x01(\t\x12\x15\n\rinstrument_id\x18\x03 \x01(\r\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\nopen_price\x18\x06 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12(\n\nhigh_price\x18\x07 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12\'\n\tlow_price\x18\x08 \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12)\n\x0b\x63lose_price\x18\t \x01(\x0b\x32\x14.tapefeed.v1.Decimal\x12-\n\topen_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\thigh_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08low_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06volume\x18\x0e \x01(\t\x12\x10\n\x08notional\x18\x0f \x01(\t\x12\x11\n\x04vwap\x18\x10 \x01(\tH\x00\x88\x01\x01\x12\x12\n\ntick_count\x18\x11 \x01(\x04\x12$\n\x05state\x18\x12 \x01(\x0e\x32\x15.tapefeed.v1.BarState\x12\x10\n\x08revision\x18\x13 \x01(\x04\x12\x16\n\x0ehas_source_gap\x18\x14 \x01(\x08\x42\x07\n\x05_vwap*Q\n\x08\x42\x61rState\x12\x19\n\x15\x42\x41R_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x42\x41R_STATE_FORMING\x10\x01\x12\x13\n\x0f\x42\x41R_STATE_FINAL\x10\x02*`\n\x07\x42\x61rFill\x12\x18\n\x14\x42\x41R_FILL_UNSPECIFIED\x10\x00\x12\x11\n\rBAR_FILL_SKIP\x10\x01\x12\x11\n\rBAR_FILL_NULL\x10\x02\x12\x15\n\x11\x42\x41R_FILL_PREVIOUS\x10\x03\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,12 +34,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tapefeed.v1.bar_pb2', _glob
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tapefeed.v1P\001ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\252\002\013Tapefeed.V1\352\002\014Tapefeed::V1'
-  _globals['_BARSTATE']._serialized_start=596
-  _globals['_BARSTATE']._serialized_end=677
-  _globals['_BARORIGIN']._serialized_start=679
-  _globals['_BARORIGIN']._serialized_end=769
-  _globals['_BARFILL']._serialized_start=771
-  _globals['_BARFILL']._serialized_end=867
+  _globals['_BARSTATE']._serialized_start=772
+  _globals['_BARSTATE']._serialized_end=853
+  _globals['_BARFILL']._serialized_start=855
+  _globals['_BARFILL']._serialized_end=951
   _globals['_BAR']._serialized_start=99
-  _globals['_BAR']._serialized_end=594
+  _globals['_BAR']._serialized_end=770
 # @@protoc_insertion_point(module_scope)

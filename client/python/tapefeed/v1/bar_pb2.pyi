@@ -43,30 +43,6 @@ BAR_STATE_FINAL: BarState.ValueType  # 2
 """The interval is complete. Only late ticks and corrections can change the bar, and raise its revision."""
 global___BarState = BarState
 
-class _BarOrigin:
-    ValueType = typing.NewType("ValueType", builtins.int)
-    V: typing_extensions.TypeAlias = ValueType
-
-class _BarOriginEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_BarOrigin.ValueType], builtins.type):
-    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
-    BAR_ORIGIN_UNSPECIFIED: _BarOrigin.ValueType  # 0
-    """The origin is not told. In a request: BAR_ORIGIN_COMPUTED."""
-    BAR_ORIGIN_COMPUTED: _BarOrigin.ValueType  # 1
-    """The bar was computed from ticks."""
-    BAR_ORIGIN_PUBLISHED: _BarOrigin.ValueType  # 2
-    """The bar was published by the venue and imported as it is. Daily bars only."""
-
-class BarOrigin(_BarOrigin, metaclass=_BarOriginEnumTypeWrapper):
-    """Who made a bar."""
-
-BAR_ORIGIN_UNSPECIFIED: BarOrigin.ValueType  # 0
-"""The origin is not told. In a request: BAR_ORIGIN_COMPUTED."""
-BAR_ORIGIN_COMPUTED: BarOrigin.ValueType  # 1
-"""The bar was computed from ticks."""
-BAR_ORIGIN_PUBLISHED: BarOrigin.ValueType  # 2
-"""The bar was published by the venue and imported as it is. Daily bars only."""
-global___BarOrigin = BarOrigin
-
 class _BarFill:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -78,7 +54,7 @@ class _BarFillEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTy
     BAR_FILL_SKIP: _BarFill.ValueType  # 1
     """An interval without ticks has no bar."""
     BAR_FILL_NULL: _BarFill.ValueType  # 2
-    """An interval without ticks has a bar without prices."""
+    """An interval without ticks has a bar without prices. If the range has no start: none before the first tick."""
     BAR_FILL_PREVIOUS: _BarFill.ValueType  # 3
     """An interval without ticks has a bar whose four prices are the previous close. Before the first tick: no
     bar.
@@ -92,7 +68,7 @@ BAR_FILL_UNSPECIFIED: BarFill.ValueType  # 0
 BAR_FILL_SKIP: BarFill.ValueType  # 1
 """An interval without ticks has no bar."""
 BAR_FILL_NULL: BarFill.ValueType  # 2
-"""An interval without ticks has a bar without prices."""
+"""An interval without ticks has a bar without prices. If the range has no start: none before the first tick."""
 BAR_FILL_PREVIOUS: BarFill.ValueType  # 3
 """An interval without ticks has a bar whose four prices are the previous close. Before the first tick: no
 bar.
@@ -105,6 +81,10 @@ class Bar(google.protobuf.message.Message):
 
     A bar holds the ticks whose event time lies in `[start_time, end_time)`. Live bars and bars from history
     are equal, revision by revision.
+    What is final is decided by the log alone, so that every server says the same: a bar is final once its venue
+    has a tick 2 s or more behind the bar's end by event time, or was told by a Watermark to be complete up to
+    there. Over several venues the one that has come furthest decides. A tick that comes later all the same
+    changes a final bar, and raises its revision.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -118,37 +98,46 @@ class Bar(google.protobuf.message.Message):
     HIGH_PRICE_FIELD_NUMBER: builtins.int
     LOW_PRICE_FIELD_NUMBER: builtins.int
     CLOSE_PRICE_FIELD_NUMBER: builtins.int
+    OPEN_TIME_FIELD_NUMBER: builtins.int
+    HIGH_TIME_FIELD_NUMBER: builtins.int
+    LOW_TIME_FIELD_NUMBER: builtins.int
+    CLOSE_TIME_FIELD_NUMBER: builtins.int
     VOLUME_FIELD_NUMBER: builtins.int
     NOTIONAL_FIELD_NUMBER: builtins.int
+    VWAP_FIELD_NUMBER: builtins.int
     TICK_COUNT_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
-    ORIGIN_FIELD_NUMBER: builtins.int
     HAS_SOURCE_GAP_FIELD_NUMBER: builtins.int
     venue: builtins.str
     """The venue of the bar. Empty if the bar pools all venues of its symbol."""
     symbol: builtins.str
     """The symbol of the bar. 1 to 64 bytes."""
     instrument_id: builtins.int
-    """The number of the instrument. 0 if the bar pools several venues."""
+    """The number of the instrument. 0 if the bar pools all venues of its symbol."""
     volume: builtins.str
     """The sum of all quantities, exact, as a decimal string. "0" if no tick had a quantity."""
     notional: builtins.str
     """The sum of price times quantity, exact, as a decimal string. "0" if no tick had a quantity."""
-    tick_count: builtins.int
-    """How many ticks the bar holds. 0 in an empty bar. Of bars published by the venue, the number of trades
-    that it tells.
+    vwap: builtins.str
+    """The volume-weighted mean price, as a decimal string, rounded half-even to the `decimals` of the request.
+    Absent if no tick had a quantity above zero.
     """
+    tick_count: builtins.int
+    """How many ticks the bar holds. 0 in an empty bar."""
     state: global___BarState.ValueType
     """Whether the bar can still change by ticks in time."""
     revision: builtins.int
     """The greatest `log_seq` that contributed to the bar. 0 in an empty bar. A final bar that is sent again
     with a greater revision was changed by a late tick or a correction.
     """
-    origin: global___BarOrigin.ValueType
-    """Who made the bar."""
     has_source_gap: builtins.bool
-    """Whether a feed lost data inside the interval and has not got it back. Default false."""
+    """Whether a feed lost data inside the interval and has not got it back, as far as the log tells at the
+    position of the answer. Default false. A gap that is told after a bar does not raise its revision.
+
+    A gap without a start begins when it was told; one without an end lasts until its source says that it is
+    up again.
+    """
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """The start of the interval, inclusive. A whole multiple of the interval since 1970-01-01T00:00:00Z."""
@@ -175,6 +164,26 @@ class Bar(google.protobuf.message.Message):
     def close_price(self) -> tapefeed.v1.decimal_pb2.Decimal:
         """The price of the last tick by (`event_time`, `log_seq`). Absent or filled as `open_price`."""
 
+    @property
+    def open_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The event time of the first tick. Absent in an empty bar."""
+
+    @property
+    def high_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The event time of the first tick, by (`event_time`, `log_seq`), with the greatest price. Absent in an
+        empty bar.
+        """
+
+    @property
+    def low_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The event time of the first tick, by (`event_time`, `log_seq`), with the smallest price. Absent in an
+        empty bar.
+        """
+
+    @property
+    def close_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The event time of the last tick. Absent in an empty bar."""
+
     def __init__(
         self,
         *,
@@ -187,15 +196,20 @@ class Bar(google.protobuf.message.Message):
         high_price: tapefeed.v1.decimal_pb2.Decimal | None = ...,
         low_price: tapefeed.v1.decimal_pb2.Decimal | None = ...,
         close_price: tapefeed.v1.decimal_pb2.Decimal | None = ...,
+        open_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        high_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        low_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+        close_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         volume: builtins.str = ...,
         notional: builtins.str = ...,
+        vwap: builtins.str | None = ...,
         tick_count: builtins.int = ...,
         state: global___BarState.ValueType = ...,
         revision: builtins.int = ...,
-        origin: global___BarOrigin.ValueType = ...,
         has_source_gap: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["close_price", b"close_price", "end_time", b"end_time", "high_price", b"high_price", "low_price", b"low_price", "open_price", b"open_price", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["close_price", b"close_price", "end_time", b"end_time", "has_source_gap", b"has_source_gap", "high_price", b"high_price", "instrument_id", b"instrument_id", "low_price", b"low_price", "notional", b"notional", "open_price", b"open_price", "origin", b"origin", "revision", b"revision", "start_time", b"start_time", "state", b"state", "symbol", b"symbol", "tick_count", b"tick_count", "venue", b"venue", "volume", b"volume"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_vwap", b"_vwap", "close_price", b"close_price", "close_time", b"close_time", "end_time", b"end_time", "high_price", b"high_price", "high_time", b"high_time", "low_price", b"low_price", "low_time", b"low_time", "open_price", b"open_price", "open_time", b"open_time", "start_time", b"start_time", "vwap", b"vwap"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_vwap", b"_vwap", "close_price", b"close_price", "close_time", b"close_time", "end_time", b"end_time", "has_source_gap", b"has_source_gap", "high_price", b"high_price", "high_time", b"high_time", "instrument_id", b"instrument_id", "low_price", b"low_price", "low_time", b"low_time", "notional", b"notional", "open_price", b"open_price", "open_time", b"open_time", "revision", b"revision", "start_time", b"start_time", "state", b"state", "symbol", b"symbol", "tick_count", b"tick_count", "venue", b"venue", "volume", b"volume", "vwap", b"vwap"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_vwap", b"_vwap"]) -> typing.Literal["vwap"] | None: ...
 
 global___Bar = Bar

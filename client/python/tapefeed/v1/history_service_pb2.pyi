@@ -630,7 +630,7 @@ class ListBarsRequest(google.protobuf.message.Message):
     LAST_COUNT_FIELD_NUMBER: builtins.int
     INCLUDE_FORMING_FIELD_NUMBER: builtins.int
     FILL_FIELD_NUMBER: builtins.int
-    ORIGIN_FIELD_NUMBER: builtins.int
+    DECIMALS_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     venue: builtins.str
@@ -642,17 +642,15 @@ class ListBarsRequest(google.protobuf.message.Message):
     its deadline.
     """
     last_count: builtins.int
-    """How many bars to return, the last ones of the range. Default 0: all of the range. Up to 100,000; negative
-    is refused.
+    """How many bars to return, the last ones of the range. Default 0: all of the range. Up to 100,000; more, or
+    fewer than 0, are refused.
     """
     include_forming: builtins.bool
-    """Whether a bar that is still growing is returned. Default false."""
+    """Whether bars that still grow are returned. Default false: final ones only."""
     fill: tapefeed.v1.bar_pb2.BarFill.ValueType
     """What to answer for an interval without ticks. Default BAR_FILL_UNSPECIFIED, which means BAR_FILL_SKIP."""
-    origin: tapefeed.v1.bar_pb2.BarOrigin.ValueType
-    """Which bars to return: computed from ticks, or published by the venue. Default BAR_ORIGIN_UNSPECIFIED,
-    which means BAR_ORIGIN_COMPUTED.
-    """
+    decimals: builtins.int
+    """To how many decimals the volume-weighted means are rounded, half-even. Absent: 9. 0 to 36."""
     page_size: builtins.int
     """How many bars to return in a page at most. Default 0: 1,000. More than 10,000 counts as 10,000; negative
     is refused. A page may be shorter.
@@ -694,12 +692,13 @@ class ListBarsRequest(google.protobuf.message.Message):
         last_count: builtins.int = ...,
         include_forming: builtins.bool = ...,
         fill: tapefeed.v1.bar_pb2.BarFill.ValueType = ...,
-        origin: tapefeed.v1.bar_pb2.BarOrigin.ValueType = ...,
+        decimals: builtins.int | None = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["end_time", b"end_time", "interval", b"interval", "period", b"period", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "fill", b"fill", "include_forming", b"include_forming", "interval", b"interval", "last_count", b"last_count", "min_cursor", b"min_cursor", "origin", b"origin", "page_size", b"page_size", "page_token", b"page_token", "period", b"period", "start_time", b"start_time", "symbol", b"symbol", "venue", b"venue"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_decimals", b"_decimals", "decimals", b"decimals", "end_time", b"end_time", "interval", b"interval", "period", b"period", "start_time", b"start_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_decimals", b"_decimals", "decimals", b"decimals", "end_time", b"end_time", "fill", b"fill", "include_forming", b"include_forming", "interval", b"interval", "last_count", b"last_count", "min_cursor", b"min_cursor", "page_size", b"page_size", "page_token", b"page_token", "period", b"period", "start_time", b"start_time", "symbol", b"symbol", "venue", b"venue"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_decimals", b"_decimals"]) -> typing.Literal["decimals"] | None: ...
 
 global___ListBarsRequest = ListBarsRequest
 

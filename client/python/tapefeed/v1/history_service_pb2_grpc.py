@@ -146,8 +146,8 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ListBars(self, request, context):
-        """Returns bars of open, high, low, close and volume, a page at a time, oldest first. Continue live by
-        SubscribeBars after `as_of`.
+        """Returns bars of open, high, low, close and volume, computed from ticks, a page at a time, oldest first.
+        Continue live by SubscribeBars after `as_of`. ListPublishedBars has those that venues publish.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -78,8 +78,8 @@ class HistoryServiceStub:
         tapefeed.v1.history_service_pb2.ListBarsRequest,
         tapefeed.v1.history_service_pb2.ListBarsResponse,
     ]
-    """Returns bars of open, high, low, close and volume, a page at a time, oldest first. Continue live by
-    SubscribeBars after `as_of`.
+    """Returns bars of open, high, low, close and volume, computed from ticks, a page at a time, oldest first.
+    Continue live by SubscribeBars after `as_of`. ListPublishedBars has those that venues publish.
     """
 
     ListPublishedBars: grpc.UnaryUnaryMultiCallable[
@@ -159,8 +159,8 @@ class HistoryServiceAsyncStub:
         tapefeed.v1.history_service_pb2.ListBarsRequest,
         tapefeed.v1.history_service_pb2.ListBarsResponse,
     ]
-    """Returns bars of open, high, low, close and volume, a page at a time, oldest first. Continue live by
-    SubscribeBars after `as_of`.
+    """Returns bars of open, high, low, close and volume, computed from ticks, a page at a time, oldest first.
+    Continue live by SubscribeBars after `as_of`. ListPublishedBars has those that venues publish.
     """
 
     ListPublishedBars: grpc.aio.UnaryUnaryMultiCallable[
@@ -252,8 +252,8 @@ class HistoryServiceServicer(metaclass=abc.ABCMeta):
         request: tapefeed.v1.history_service_pb2.ListBarsRequest,
         context: _ServicerContext,
     ) -> typing.Union[tapefeed.v1.history_service_pb2.ListBarsResponse, collections.abc.Awaitable[tapefeed.v1.history_service_pb2.ListBarsResponse]]:
-        """Returns bars of open, high, low, close and volume, a page at a time, oldest first. Continue live by
-        SubscribeBars after `as_of`.
+        """Returns bars of open, high, low, close and volume, computed from ticks, a page at a time, oldest first.
+        Continue live by SubscribeBars after `as_of`. ListPublishedBars has those that venues publish.
         """
 
     @abc.abstractmethod

@@ -82,6 +82,7 @@ class PublishBatch(google.protobuf.message.Message):
     SOURCE_STATUS_FIELD_NUMBER: builtins.int
     SOURCE_GAP_FIELD_NUMBER: builtins.int
     SOURCE_GAP_FILLED_FIELD_NUMBER: builtins.int
+    WATERMARK_FIELD_NUMBER: builtins.int
     batch_seq: builtins.int
     """The number of the batch: that of the batch before plus 1, and 1 for the first of a producer. One of the
     last 8 numbers with the same content is acknowledged again and not stored twice.
@@ -106,6 +107,10 @@ class PublishBatch(google.protobuf.message.Message):
     def source_gap_filled(self) -> tapefeed.v1.source_event_pb2.SourceGapFilled:
         """The publisher's source got lost data back."""
 
+    @property
+    def watermark(self) -> tapefeed.v1.source_event_pb2.Watermark:
+        """A venue is complete up to a time."""
+
     def __init__(
         self,
         *,
@@ -115,10 +120,11 @@ class PublishBatch(google.protobuf.message.Message):
         source_status: tapefeed.v1.source_event_pb2.SourceStatus | None = ...,
         source_gap: tapefeed.v1.source_event_pb2.SourceGap | None = ...,
         source_gap_filled: tapefeed.v1.source_event_pb2.SourceGapFilled | None = ...,
+        watermark: tapefeed.v1.source_event_pb2.Watermark | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["columns", b"columns", "content", b"content", "rows", b"rows", "source_gap", b"source_gap", "source_gap_filled", b"source_gap_filled", "source_status", b"source_status"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["batch_seq", b"batch_seq", "columns", b"columns", "content", b"content", "rows", b"rows", "source_gap", b"source_gap", "source_gap_filled", b"source_gap_filled", "source_status", b"source_status"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["rows", "columns", "source_status", "source_gap", "source_gap_filled"] | None: ...
+    def HasField(self, field_name: typing.Literal["columns", b"columns", "content", b"content", "rows", b"rows", "source_gap", b"source_gap", "source_gap_filled", b"source_gap_filled", "source_status", b"source_status", "watermark", b"watermark"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["batch_seq", b"batch_seq", "columns", b"columns", "content", b"content", "rows", b"rows", "source_gap", b"source_gap", "source_gap_filled", b"source_gap_filled", "source_status", b"source_status", "watermark", b"watermark"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["content", b"content"]) -> typing.Literal["rows", "columns", "source_status", "source_gap", "source_gap_filled", "watermark"] | None: ...
 
 global___PublishBatch = PublishBatch
 

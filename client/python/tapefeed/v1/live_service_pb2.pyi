@@ -261,19 +261,19 @@ class SubscribeBarsRequest(google.protobuf.message.Message):
     INTERVAL_FIELD_NUMBER: builtins.int
     INCLUDE_FORMING_FIELD_NUMBER: builtins.int
     MIN_INTERVAL_FIELD_NUMBER: builtins.int
-    FILL_FIELD_NUMBER: builtins.int
     HEARTBEAT_INTERVAL_FIELD_NUMBER: builtins.int
     IF_UNAVAILABLE_FIELD_NUMBER: builtins.int
+    DECIMALS_FIELD_NUMBER: builtins.int
     cursor: builtins.bytes
     """After a cursor, exclusive: from a stream, or the `as_of` of ListBars. At most 20 bytes."""
     include_forming: builtins.bool
     """Whether bars are sent while they grow. Default false: only final and revised ones."""
-    fill: tapefeed.v1.bar_pb2.BarFill.ValueType
-    """What to send for an interval without ticks. Default BAR_FILL_UNSPECIFIED, which means BAR_FILL_SKIP."""
     if_unavailable: tapefeed.v1.stream_event_pb2.UnavailablePolicy.ValueType
     """What happens if the start is older than the replay window. Default UNAVAILABLE_POLICY_UNSPECIFIED, which
     means UNAVAILABLE_POLICY_FAIL.
     """
+    decimals: builtins.int
+    """To how many decimals the volume-weighted means are rounded, half-even. Absent: 9. 0 to 36."""
     @property
     def selectors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.selector_pb2.Selector]:
         """The instruments to stream. Required: 1 to 10,000. As in ListBars, a selector without a venue pools all
@@ -312,12 +312,15 @@ class SubscribeBarsRequest(google.protobuf.message.Message):
         interval: google.protobuf.duration_pb2.Duration | None = ...,
         include_forming: builtins.bool = ...,
         min_interval: google.protobuf.duration_pb2.Duration | None = ...,
-        fill: tapefeed.v1.bar_pb2.BarFill.ValueType = ...,
         heartbeat_interval: google.protobuf.duration_pb2.Duration | None = ...,
         if_unavailable: tapefeed.v1.stream_event_pb2.UnavailablePolicy.ValueType = ...,
+        decimals: builtins.int | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["cursor", b"cursor", "heartbeat_interval", b"heartbeat_interval", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "snapshot", b"snapshot", "start", b"start"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "fill", b"fill", "heartbeat_interval", b"heartbeat_interval", "if_unavailable", b"if_unavailable", "include_forming", b"include_forming", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "selectors", b"selectors", "snapshot", b"snapshot", "start", b"start"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_decimals", b"_decimals", "cursor", b"cursor", "decimals", b"decimals", "heartbeat_interval", b"heartbeat_interval", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "snapshot", b"snapshot", "start", b"start"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_decimals", b"_decimals", "cursor", b"cursor", "decimals", b"decimals", "heartbeat_interval", b"heartbeat_interval", "if_unavailable", b"if_unavailable", "include_forming", b"include_forming", "interval", b"interval", "live", b"live", "min_interval", b"min_interval", "selectors", b"selectors", "snapshot", b"snapshot", "start", b"start"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_decimals", b"_decimals"]) -> typing.Literal["decimals"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["start", b"start"]) -> typing.Literal["live", "snapshot", "cursor"] | None: ...
 
 global___SubscribeBarsRequest = SubscribeBarsRequest
@@ -426,7 +429,7 @@ class BarBatch(google.protobuf.message.Message):
     @property
     def bars(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.bar_pb2.Bar]:
         """The bars, ordered by `start_time`, then by venue and symbol. A bar replaces the one with the same start,
-        venue and symbol and a smaller revision.
+        venue and symbol.
         """
 
     def __init__(
@@ -440,17 +443,17 @@ global___BarBatch = BarBatch
 
 @typing.final
 class IntervalComplete(google.protobuf.message.Message):
-    """The mark after the last final bar of an interval: every selected instrument that had ticks in it has had
-    its bar.
+    """The mark after the last final bar of an interval: every selected instrument that has had ticks in it has had
+    its final bar. An interval in which nothing was traded has no mark.
+
+    It comes again if the first tick of another venue in that interval comes later, once that bar is final too. A late
+    tick in a final bar is told by the bar's next revision alone.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
-    BAR_COUNT_FIELD_NUMBER: builtins.int
-    bar_count: builtins.int
-    """How many bars the interval has in this stream."""
     @property
     def start_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
         """The start of the interval, inclusive."""
@@ -464,10 +467,9 @@ class IntervalComplete(google.protobuf.message.Message):
         *,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
         end_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
-        bar_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["bar_count", b"bar_count", "end_time", b"end_time", "start_time", b"start_time"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["end_time", b"end_time", "start_time", b"start_time"]) -> None: ...
 
 global___IntervalComplete = IntervalComplete
 

@@ -82,7 +82,10 @@ class LiveServiceServicer(object):
     def SubscribeBars(self, request, context):
         """Streams the bars of the selected instruments: growing, final, and revised ones. It never ends with OK.
 
-        The bars equal those of ListBars. Refused starts as in SubscribeTicks.
+        The bars of a message are those that ListBars returns at the message's cursor; messages that belong to one
+        position carry the cursor before it, but for the last. Every final bar comes, and every revision of it that a
+        late tick or a backfill brings, at least once; what changes several times at once comes as it then is.
+        Empty intervals have no bar. Refused starts as in SubscribeTicks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,7 +46,10 @@ class LiveServiceStub:
     ]
     """Streams the bars of the selected instruments: growing, final, and revised ones. It never ends with OK.
 
-    The bars equal those of ListBars. Refused starts as in SubscribeTicks.
+    The bars of a message are those that ListBars returns at the message's cursor; messages that belong to one
+    position carry the cursor before it, but for the last. Every final bar comes, and every revision of it that a
+    late tick or a backfill brings, at least once; what changes several times at once comes as it then is.
+    Empty intervals have no bar. Refused starts as in SubscribeTicks.
     """
 
     GetReplayWindow: grpc.UnaryUnaryMultiCallable[
@@ -83,7 +86,10 @@ class LiveServiceAsyncStub:
     ]
     """Streams the bars of the selected instruments: growing, final, and revised ones. It never ends with OK.
 
-    The bars equal those of ListBars. Refused starts as in SubscribeTicks.
+    The bars of a message are those that ListBars returns at the message's cursor; messages that belong to one
+    position carry the cursor before it, but for the last. Every final bar comes, and every revision of it that a
+    late tick or a backfill brings, at least once; what changes several times at once comes as it then is.
+    Empty intervals have no bar. Refused starts as in SubscribeTicks.
     """
 
     GetReplayWindow: grpc.aio.UnaryUnaryMultiCallable[
@@ -124,7 +130,10 @@ class LiveServiceServicer(metaclass=abc.ABCMeta):
     ) -> typing.Union[collections.abc.Iterator[tapefeed.v1.live_service_pb2.SubscribeBarsResponse], collections.abc.AsyncIterator[tapefeed.v1.live_service_pb2.SubscribeBarsResponse]]:
         """Streams the bars of the selected instruments: growing, final, and revised ones. It never ends with OK.
 
-        The bars equal those of ListBars. Refused starts as in SubscribeTicks.
+        The bars of a message are those that ListBars returns at the message's cursor; messages that belong to one
+        position carry the cursor before it, but for the last. Every final bar comes, and every revision of it that a
+        late tick or a backfill brings, at least once; what changes several times at once comes as it then is.
+        Empty intervals have no bar. Refused starts as in SubscribeTicks.
         """
 
     @abc.abstractmethod

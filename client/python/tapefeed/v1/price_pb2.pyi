@@ -76,8 +76,9 @@ class _MovingAverageMethodEnumTypeWrapper(google.protobuf.internal.enum_type_wra
     MOVING_AVERAGE_METHOD_SIMPLE: _MovingAverageMethod.ValueType  # 1
     """The arithmetic mean of the last N prices. No point before the Nth."""
     MOVING_AVERAGE_METHOD_EXPONENTIAL: _MovingAverageMethod.ValueType  # 2
-    """The exponential mean with a smoothing of 2 / (N + 1), begun with the simple mean of the first N prices
-    and rounded half-even to 36 decimals at each step. No point before the Nth.
+    """The exponential mean: the one before it plus (price - the one before it) * 2 / (N + 1), rounded half-even to 36
+    decimals at each step. It begins as the simple mean of the N prices up to the first point of the range, so that
+    it depends on where the range starts. No point before the Nth price.
     """
 
 class MovingAverageMethod(_MovingAverageMethod, metaclass=_MovingAverageMethodEnumTypeWrapper):
@@ -88,8 +89,9 @@ MOVING_AVERAGE_METHOD_UNSPECIFIED: MovingAverageMethod.ValueType  # 0
 MOVING_AVERAGE_METHOD_SIMPLE: MovingAverageMethod.ValueType  # 1
 """The arithmetic mean of the last N prices. No point before the Nth."""
 MOVING_AVERAGE_METHOD_EXPONENTIAL: MovingAverageMethod.ValueType  # 2
-"""The exponential mean with a smoothing of 2 / (N + 1), begun with the simple mean of the first N prices
-and rounded half-even to 36 decimals at each step. No point before the Nth.
+"""The exponential mean: the one before it plus (price - the one before it) * 2 / (N + 1), rounded half-even to 36
+decimals at each step. It begins as the simple mean of the N prices up to the first point of the range, so that
+it depends on where the range starts. No point before the Nth price.
 """
 global___MovingAverageMethod = MovingAverageMethod
 

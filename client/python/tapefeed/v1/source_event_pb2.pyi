@@ -262,3 +262,35 @@ class SourceStatus(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["change_time", b"change_time", "detail", b"detail", "log_seq", b"log_seq", "source", b"source", "state", b"state", "symbols", b"symbols", "venue", b"venue"]) -> None: ...
 
 global___SourceStatus = SourceStatus
+
+@typing.final
+class Watermark(google.protobuf.message.Message):
+    """A venue is complete up to a time: no tick with an earlier event time is expected any more.
+
+    It ends bars where no tick does, because the venue is quiet or closed. Ticks that are earlier all the same are
+    taken as any late ones.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    VENUE_FIELD_NUMBER: builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: builtins.int
+    venue: builtins.str
+    """The venue. Required when publishing."""
+    @property
+    def complete_time(self) -> google.protobuf.timestamp_pb2.Timestamp:
+        """The time up to which the venue is complete, by its own clock. Required. From 1970-01-01 to 2262-04-11, and of
+        live producers at most 5 minutes ahead of the server's clock. One that is not later than an earlier one of the
+        same venue changes nothing.
+        """
+
+    def __init__(
+        self,
+        *,
+        venue: builtins.str = ...,
+        complete_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["complete_time", b"complete_time"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["complete_time", b"complete_time", "venue", b"venue"]) -> None: ...
+
+global___Watermark = Watermark

@@ -214,7 +214,9 @@ class SubscriptionAck(google.protobuf.message.Message):
 
     @property
     def min_interval(self) -> google.protobuf.duration_pb2.Duration:
-        """The shortest time between two conflation rounds. 0 in a LOSSLESS stream."""
+        """The shortest time between two conflation rounds, or between two messages about the same growing bar. 0 in a
+        LOSSLESS stream of ticks.
+        """
 
     @property
     def selector_results(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[tapefeed.v1.selector_pb2.SelectorResult]:
@@ -242,7 +244,8 @@ global___SubscriptionAck = SubscriptionAck
 
 @typing.final
 class SnapshotBegin(google.protobuf.message.Message):
-    """The snapshot begins: the ticks up to SnapshotEnd are the latest of each matching instrument.
+    """The snapshot begins: the ticks up to SnapshotEnd are the latest of each matching instrument, the bars those that
+    grow.
 
     They stand outside the order of the log and include backfill. Messages before SnapshotEnd have an empty
     cursor: after a cut there, ask again.
@@ -255,7 +258,7 @@ class SnapshotBegin(google.protobuf.message.Message):
     log_seq: builtins.int
     """The position at which the snapshot was read. 0 in an empty log."""
     tick_count: builtins.int
-    """How many ticks the snapshot has."""
+    """How many ticks the snapshot has; in a stream of bars, how many bars."""
     def __init__(
         self,
         *,

@@ -2,6 +2,8 @@
 //! publish themselves is in `published`, and what is read in bulk in `read`.
 
 mod answer;
+mod bars;
+mod moving;
 mod published;
 mod read;
 
@@ -11,6 +13,8 @@ use futures_util::Stream;
 use tapefeed_proto::v1 as proto;
 
 pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
+pub use bars::{Bar, BarFill, BarPrices, BarQuery, BarTimes};
+pub use moving::{MovingAverage, MovingAverageQuery, MovingMethod};
 pub use published::{PublishedBar, PublishedBarQuery};
 pub use read::{ReadBatch, ReadQuery};
 

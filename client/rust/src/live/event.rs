@@ -5,7 +5,7 @@ use std::time::Duration;
 use tapefeed_proto::v1 as proto;
 
 use crate::time::duration_from_wire;
-use crate::{Cursor, Error, Selector, SourceGap, SourceGapFilled, SourceStatus, Tick, UnixNanos};
+use crate::{Bar, Cursor, Error, Selector, SourceGap, SourceGapFilled, SourceStatus, Tick, UnixNanos};
 
 /// One event of a subscription. Later versions add events: pass over those that you do not know.
 #[derive(Clone, Debug)]
@@ -19,6 +19,24 @@ pub enum Event {
         /// The ticks. Never empty.
         ticks: Vec<Tick>,
         /// The cursor after the last of them. `None` before the end of a snapshot.
+        cursor: Option<Cursor>,
+    },
+
+    /// Bars that changed, by start, then by venue and symbol. In streams of bars only.
+    Bars {
+        /// The bars. Each takes the place of the one with its start, venue and symbol.
+        bars: Vec<Bar>,
+        /// The cursor after them. `None` before the end of a snapshot.
+        cursor: Option<Cursor>,
+    },
+
+    /// Every bar of an interval that has ticks is final and has been delivered. In streams of bars only.
+    IntervalComplete {
+        /// The start of the interval, inclusive.
+        start: UnixNanos,
+        /// The end of the interval, exclusive.
+        end: UnixNanos,
+        /// The cursor after the mark.
         cursor: Option<Cursor>,
     },
 

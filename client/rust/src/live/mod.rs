@@ -4,6 +4,7 @@
 //! into a bounded queue, and after any cut subscribes again after the last cursor: nothing is lost, nothing comes twice.
 //! Start reading at [`Subscription`]; the task is in `reader`.
 
+mod bars;
 mod event;
 mod queue;
 mod reader;
@@ -20,6 +21,7 @@ use futures_util::{Stream, StreamExt};
 use tapefeed_proto::v1 as proto;
 use tokio::task::AbortHandle;
 
+pub use bars::BarSubscription;
 pub use event::{Delivery, Event, SelectorResult, SelectorStatus, StreamGapCause, SubscriptionAck};
 
 use crate::client::live_service;
@@ -281,11 +283,6 @@ impl Subscription {
             true => proto::SlowReaderPolicy::Disconnect,
             false => proto::SlowReaderPolicy::Unspecified,
         };
-        let if_unavailable = match self.if_unavailable {
-            IfUnavailable::Fail => proto::UnavailablePolicy::Fail,
-            IfUnavailable::FromOldest => proto::UnavailablePolicy::FromOldest,
-            IfUnavailable::Snapshot => proto::UnavailablePolicy::Snapshot,
-        };
         proto::SubscribeTicksRequest {
             selectors,
             start: Some(start),
@@ -296,8 +293,21 @@ impl Subscription {
             heartbeat_interval: self.heartbeat_interval.map(duration_to_wire),
             flush_window: self.flush_window.map(duration_to_wire),
             slow_reader: slow_reader.into(),
-            if_unavailable: if_unavailable.into(),
+            if_unavailable: self.if_unavailable.to_wire(),
         }
+    }
+}
+
+// === impl IfUnavailable ===
+
+impl IfUnavailable {
+    fn to_wire(self) -> i32 {
+        let policy = match self {
+            IfUnavailable::Fail => proto::UnavailablePolicy::Fail,
+            IfUnavailable::FromOldest => proto::UnavailablePolicy::FromOldest,
+            IfUnavailable::Snapshot => proto::UnavailablePolicy::Snapshot,
+        };
+        policy.into()
     }
 }
 
@@ -345,9 +355,13 @@ impl Client {
     /// Subscribes to ticks. The stream connects in the background; a server that is not there is tried again for ever,
     /// told by [`Event::Disconnected`]. Must be called inside a tokio runtime.
     pub fn subscribe(&self, subscription: Subscription) -> SubscriptionStream {
-        let (sender, queue) = queue::bounded(subscription.queue_ticks);
+        self.stream(reader::Request::Ticks(subscription.to_wire()), subscription.queue_ticks)
+    }
+
+    fn stream(&self, request: reader::Request, queue_ticks: u32) -> SubscriptionStream {
+        let (sender, queue) = queue::bounded(queue_ticks);
         let duplicates = Arc::new(AtomicU64::new(0));
-        let reader = reader::Reader::new(self.clone(), subscription.to_wire(), sender, duplicates.clone());
+        let reader = reader::Reader::new(self.clone(), request, sender, duplicates.clone());
         SubscriptionStream { queue, cursor: None, duplicates, reader: tokio::spawn(reader.run()).abort_handle() }
     }
 

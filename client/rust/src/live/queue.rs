@@ -40,10 +40,11 @@ pub(super) fn bounded(capacity: u32) -> (Sender, Receiver) {
 }
 
 impl Sender {
-    /// Waits for room: an event takes as much as it has ticks, at least 1. One larger than the queue waits for all of it.
+    /// Waits for room: an event takes as much as it has ticks or bars, at least 1. One larger than the queue waits for all of it.
     pub(super) async fn push(&self, event: Event, cursor: Option<Cursor>) -> Result<(), ConsumerGone> {
         let ticks = match &event {
             Event::Ticks { ticks, .. } => u32::try_from(ticks.len()).unwrap_or(u32::MAX),
+            Event::Bars { bars, .. } => u32::try_from(bars.len()).unwrap_or(u32::MAX),
             _ => 1,
         };
         let cost = ticks.clamp(1, self.capacity);

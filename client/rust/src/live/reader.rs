@@ -5,9 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tapefeed_proto::v1 as proto;
+use tapefeed_proto::v1::live_service_client::LiveServiceClient;
+use tapefeed_proto::v1::subscribe_bars_request::Start as BarStart;
+use tapefeed_proto::v1::subscribe_bars_response::Event as BarWireEvent;
 use tapefeed_proto::v1::subscribe_ticks_request::Start as WireStart;
 use tapefeed_proto::v1::subscribe_ticks_response::Event as WireEvent;
 use tokio::time::timeout;
+use tonic::{Status, Streaming};
 
 use super::event::{Delivery, Event, StreamGapCause, SubscriptionAck};
 use super::queue::{ConsumerGone, Sender};
@@ -16,7 +20,8 @@ use crate::client::live_service;
 use crate::columns::{self, Definitions};
 use crate::instrument::Selector;
 use crate::time::duration_from_wire;
-use crate::{Client, Cursor, Error, SourceGap, SourceGapFilled, SourceStatus, Tick, UnixNanos};
+use crate::transport::Transport;
+use crate::{Bar, Client, Cursor, Error, SourceGap, SourceGapFilled, SourceStatus, Tick, UnixNanos};
 
 /// What the server sends at least once in, unless it grants something else.
 const DEFAULT_HEARTBEAT: Duration = Duration::from_secs(5);
@@ -27,7 +32,7 @@ const MISSED_HEARTBEATS: u32 = 3;
 pub(super) struct Reader {
     client: Client,
     /// What was asked at first. Its start counts until a cursor has been seen.
-    request: proto::SubscribeTicksRequest,
+    request: Request,
     queue: Sender,
     /// The last cursor that was not empty: where to go on.
     resume: Option<Cursor>,
@@ -35,6 +40,32 @@ pub(super) struct Reader {
     seen: Seen,
     definitions: Definitions,
     duplicates: Arc<AtomicU64>,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub(super) enum Request {
+    Ticks(proto::SubscribeTicksRequest),
+    Bars(proto::SubscribeBarsRequest),
+}
+
+/// The messages of one connection.
+enum Messages {
+    Ticks(Streaming<proto::SubscribeTicksResponse>),
+    Bars(Streaming<proto::SubscribeBarsResponse>),
+}
+
+/// One of them.
+struct Message {
+    cursor: bytes::Bytes,
+    event: Option<Wire>,
+}
+
+#[expect(clippy::large_enum_variant, reason = "one lives at a time, for as long as it is taken apart")]
+enum Wire {
+    Ticks(WireEvent),
+    Bars(proto::BarBatch),
+    IntervalComplete(proto::IntervalComplete),
 }
 
 /// What has been delivered of the log, to drop what comes again.
@@ -66,16 +97,12 @@ impl From<Error> for End {
 }
 
 impl Reader {
-    pub(super) fn new(
-        client: Client,
-        request: proto::SubscribeTicksRequest,
-        queue: Sender,
-        duplicates: Arc<AtomicU64>,
-    ) -> Reader {
-        let heartbeat = match request.heartbeat_interval {
-            Some(interval) => duration_from_wire(Some(interval)),
-            None => DEFAULT_HEARTBEAT,
+    pub(super) fn new(client: Client, request: Request, queue: Sender, duplicates: Arc<AtomicU64>) -> Reader {
+        let heartbeat = match &request {
+            Request::Ticks(request) => request.heartbeat_interval,
+            Request::Bars(request) => request.heartbeat_interval,
         };
+        let heartbeat = heartbeat.map_or(DEFAULT_HEARTBEAT, |interval| duration_from_wire(Some(interval)));
         Reader {
             client,
             request,
@@ -121,25 +148,21 @@ impl Reader {
     }
 
     async fn follow(&mut self, backoff: &mut Backoff, attempt: &mut u32) -> Result<std::convert::Infallible, End> {
-        let mut request = self.request.clone();
-        if let Some(cursor) = &self.resume {
-            request.start = Some(WireStart::Cursor(cursor.to_wire()));
-        }
+        let request = self.request.after(self.resume.as_ref());
         self.seen.in_snapshot = false;
         self.definitions = Definitions::default();
         // A connection of its own for each attempt: one that went mute must not be used again.
         let mut service = live_service(self.client.stream_channel());
-        let answer = timeout(self.silence(), service.subscribe_ticks(request)).await;
-        let answer = answer.map_err(|_| self.mute())?;
-        let mut messages = answer.map_err(Error::from_status)?.into_inner();
+        let messages = timeout(self.silence(), Messages::ask(&mut service, request)).await;
+        let mut messages = messages.map_err(|_| self.mute())?.map_err(Error::from_status)?;
         loop {
-            let message = timeout(self.silence(), messages.message()).await;
+            let message = timeout(self.silence(), messages.next()).await;
             let message = message.map_err(|_| self.mute())?;
             let Some(message) = message.map_err(Error::from_status)? else {
                 let ended = "the server ended the stream without a status";
                 return Err(Error::Transport(ended.to_owned()).into());
             };
-            let is_ack = matches!(message.event, Some(WireEvent::Ack(_)));
+            let is_ack = matches!(message.event, Some(Wire::Ticks(WireEvent::Ack(_))));
             if is_ack && *attempt > 0 {
                 let event = Event::Reconnected { attempts: *attempt, resumed_after: self.resume.clone() };
                 self.queue.push(event, None).await?;
@@ -163,10 +186,20 @@ impl Reader {
     }
 
     /// Delivers one message, and remembers its cursor once it is in the queue.
-    async fn take(&mut self, message: proto::SubscribeTicksResponse) -> Result<(), End> {
+    async fn take(&mut self, message: Message) -> Result<(), End> {
         let cursor = Cursor::from_bytes(message.cursor);
         let event = match message.event {
-            Some(event) => self.event(event, cursor.clone())?,
+            Some(Wire::Ticks(event)) => self.event(event, cursor.clone())?,
+            // A bar takes the place of the one before, so that one that comes again changes nothing.
+            Some(Wire::Bars(batch)) => {
+                let bars = batch.bars.into_iter().map(Bar::from_wire).collect::<Result<_, _>>()?;
+                Some(Event::Bars { bars, cursor: cursor.clone() })
+            }
+            Some(Wire::IntervalComplete(complete)) => Some(Event::IntervalComplete {
+                start: UnixNanos::from_wire(complete.start_time, "interval_complete.start_time")?,
+                end: UnixNanos::from_wire(complete.end_time, "interval_complete.end_time")?,
+                cursor: cursor.clone(),
+            }),
             // An event that this version does not know: its cursor counts all the same.
             None => None,
         };
@@ -252,6 +285,62 @@ impl Reader {
             self.duplicates.fetch_add(1, Ordering::Relaxed);
         }
         new
+    }
+}
+
+impl Request {
+    /// The same request, beginning after a cursor if there is one.
+    fn after(&self, cursor: Option<&Cursor>) -> Request {
+        let mut request = self.clone();
+        if let Some(cursor) = cursor {
+            match &mut request {
+                Request::Ticks(request) => request.start = Some(WireStart::Cursor(cursor.to_wire())),
+                Request::Bars(request) => request.start = Some(BarStart::Cursor(cursor.to_wire())),
+            }
+        }
+        request
+    }
+}
+
+impl Messages {
+    async fn ask(service: &mut LiveServiceClient<Transport>, request: Request) -> Result<Messages, Status> {
+        Ok(match request {
+            Request::Ticks(request) => Messages::Ticks(service.subscribe_ticks(request).await?.into_inner()),
+            Request::Bars(request) => Messages::Bars(service.subscribe_bars(request).await?.into_inner()),
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<Message>, Status> {
+        Ok(match self {
+            Messages::Ticks(messages) => {
+                let message = messages.message().await?;
+                message.map(|message| Message { cursor: message.cursor, event: message.event.map(Wire::Ticks) })
+            }
+            Messages::Bars(messages) => {
+                let message = messages.message().await?;
+                message.map(|message| Message { cursor: message.cursor, event: message.event.map(Wire::of_bars) })
+            }
+        })
+    }
+}
+
+impl Wire {
+    /// What streams of bars and of ticks share is taken as that of ticks.
+    fn of_bars(event: BarWireEvent) -> Wire {
+        Wire::Ticks(match event {
+            BarWireEvent::Bars(bars) => return Wire::Bars(bars),
+            BarWireEvent::IntervalComplete(complete) => return Wire::IntervalComplete(complete),
+            BarWireEvent::Ack(ack) => WireEvent::Ack(ack),
+            BarWireEvent::Progress(progress) => WireEvent::Progress(progress),
+            BarWireEvent::SnapshotBegin(begin) => WireEvent::SnapshotBegin(begin),
+            BarWireEvent::SnapshotEnd(end) => WireEvent::SnapshotEnd(end),
+            BarWireEvent::ReplayCompleted(completed) => WireEvent::ReplayCompleted(completed),
+            BarWireEvent::SourceGap(gap) => WireEvent::SourceGap(gap),
+            BarWireEvent::SourceGapFilled(filled) => WireEvent::SourceGapFilled(filled),
+            BarWireEvent::SourceStatus(status) => WireEvent::SourceStatus(status),
+            BarWireEvent::StreamGap(gap) => WireEvent::StreamGap(gap),
+            BarWireEvent::SlowConsumer(slow) => WireEvent::SlowConsumer(slow),
+        })
     }
 }
 

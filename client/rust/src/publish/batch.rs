@@ -41,10 +41,11 @@ impl Content {
         match self {
             Content::Ticks(ticks) => ticks.iter().map(bytes_of).sum(),
             Content::Event(event) => {
-                let symbols = match event {
+                let symbols: &[String] = match event {
                     SourceEvent::Gap(gap) => &gap.symbols,
                     SourceEvent::GapFilled(filled) => &filled.symbols,
                     SourceEvent::Status(status) => &status.symbols,
+                    SourceEvent::Watermark(_) => &[],
                 };
                 EVENT_BYTES + symbols.iter().map(|symbol| symbol.len() + 4).sum::<usize>()
             }
@@ -78,6 +79,7 @@ impl Content {
             Content::Event(SourceEvent::Gap(gap)) => WireContent::SourceGap(gap.to_wire()),
             Content::Event(SourceEvent::GapFilled(filled)) => WireContent::SourceGapFilled(filled.to_wire()),
             Content::Event(SourceEvent::Status(status)) => WireContent::SourceStatus(status.to_wire()),
+            Content::Event(SourceEvent::Watermark(watermark)) => WireContent::Watermark(watermark.to_wire()),
         }
     }
 

@@ -12,7 +12,7 @@ use super::Answers;
 /// The messages of one ReadTicks, and how it ends.
 type Reading = Vec<Result<proto::ReadTicksResponse, Status>>;
 
-/// Answers ListTicks, ReadTicks and ListPublishedBars from lists; everything else is not served.
+/// Answers ListTicks, ReadTicks, ListBars and ListPublishedBars from lists; everything else is not served.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHistory {
     pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
@@ -20,6 +20,8 @@ pub(crate) struct FakeHistory {
     /// For each ReadTicks its messages and how it ends.
     pub(crate) read_answers: Arc<Mutex<VecDeque<Reading>>>,
     pub(crate) read_requests: Arc<Mutex<Vec<proto::ReadTicksRequest>>>,
+    pub(crate) bar_answers: Arc<Mutex<VecDeque<proto::ListBarsResponse>>>,
+    pub(crate) bar_requests: Arc<Mutex<Vec<proto::ListBarsRequest>>>,
     pub(crate) published_answers: Arc<Mutex<VecDeque<proto::ListPublishedBarsResponse>>>,
     pub(crate) published_requests: Arc<Mutex<Vec<proto::ListPublishedBarsRequest>>>,
 }
@@ -71,8 +73,13 @@ impl HistoryService for FakeHistory {
         Err(Status::unimplemented(""))
     }
 
-    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
-        Err(Status::unimplemented(""))
+    async fn list_bars(
+        &self,
+        request: Request<proto::ListBarsRequest>,
+    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+        self.bar_requests.lock().unwrap().push(request.into_inner());
+        let answer = self.bar_answers.lock().unwrap().pop_front();
+        answer.map(Response::new).ok_or_else(|| Status::unimplemented(""))
     }
 
     async fn list_published_bars(

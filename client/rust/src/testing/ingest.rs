@@ -79,7 +79,7 @@ fn ids_of(content: &proto::publish_batch::Content) -> Vec<String> {
     match content {
         Content::Rows(rows) => rows.ticks.iter().map(|tick| tick.trade_id.clone()).collect(),
         Content::Columns(columns) => columns.trade_id.clone(),
-        Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_) => {
+        Content::SourceStatus(_) | Content::SourceGap(_) | Content::SourceGapFilled(_) | Content::Watermark(_) => {
             vec!["event".to_owned()]
         }
     }

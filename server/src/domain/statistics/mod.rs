@@ -2,7 +2,7 @@
 //!
 //! [`Totals`] add up in any order; [`Statistics`] also carry the time-weighted integral, which needs the order. Both
 //! are kept per chunk, so that a query over years adds a few hundred of them instead of decoding. The columns of a
-//! chunk are summed without assembling ticks: see [`Statistics::of_range`].
+//! chunk are summed without assembling ticks: see [`Totals::of_range`].
 
 mod sums;
 #[cfg(test)]
@@ -109,6 +109,41 @@ impl Totals {
         self.extend(point, point, point, point);
     }
 
+    /// The totals of some neighbouring ticks of a chunk.
+    ///
+    /// The columns are summed at their own exponents in 128 bits and widened once. When a sum of products might not
+    /// fit there, which takes prices and quantities near the limits of 64 bits, ticks are added one by one.
+    pub fn of_range(chunk: &Chunk, range: Range<usize>) -> Totals {
+        if range.is_empty() {
+            return Totals::default();
+        }
+        let prices = &chunk.price_mantissas()[range.clone()];
+        let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
+        let (price_exponent, quantity_exponent) = (chunk.price_exponent(), chunk.quantity_exponent());
+        let Some(sums) = Sums::of_columns(prices, price_exponent, quantities, quantity_exponent) else {
+            let mut totals = Totals::default();
+            for index in range {
+                totals.add_point(chunk.point(index), chunk.quantity(index));
+            }
+            return totals;
+        };
+        let Sums { count, price_sum, volume_count, volume, notional } = sums;
+        let (low, high) = extremes(prices);
+        Totals {
+            count,
+            price_sum,
+            volume_count,
+            volume,
+            notional,
+            low: Some(chunk.point(range.start + low)),
+            high: Some(chunk.point(range.start + high)),
+            first: Some(chunk.point(range.start)),
+            last: Some(chunk.point(range.end - 1)),
+            price_decimals: decimals(prices, price_exponent),
+            quantity_decimals: quantities.map_or(0, |mantissas| decimals(mantissas, quantity_exponent)),
+        }
+    }
+
     /// Adds the totals of other ticks, in any order.
     pub fn merge(&mut self, other: &Totals) {
         self.count += other.count;
@@ -151,46 +186,15 @@ impl Statistics {
     }
 
     /// The statistics of some neighbouring ticks of a chunk.
-    ///
-    /// The columns are summed at their own exponents in 128 bits and widened once. When a sum of products might not
-    /// fit there, which takes prices and quantities near the limits of 64 bits, ticks are added one by one.
     pub fn of_range(chunk: &Chunk, range: Range<usize>) -> Statistics {
-        if range.is_empty() {
-            return Statistics::default();
-        }
         let prices = &chunk.price_mantissas()[range.clone()];
-        let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
-        let (price_exponent, quantity_exponent) = (chunk.price_exponent(), chunk.quantity_exponent());
-        let Some(sums) = Sums::of_columns(prices, price_exponent, quantities, quantity_exponent) else {
-            let mut statistics = Statistics::default();
-            for index in range {
-                statistics.push_point(chunk.point(index), chunk.quantity(index));
-            }
-            return statistics;
-        };
-        let Sums { count, price_sum, volume_count, volume, notional } = sums;
-        let (low, high) = extremes(prices);
         // It always fits: at most the greatest price times the whole span of 63 bits.
         let mut integral = 0;
         for (&value, pair) in prices.iter().zip(chunk.event_times()[range.clone()].windows(2)) {
             integral += i128::from(value) * i128::from(pair[1] - pair[0]);
         }
-        Statistics {
-            totals: Totals {
-                count,
-                price_sum,
-                volume_count,
-                volume,
-                notional,
-                low: Some(chunk.point(range.start + low)),
-                high: Some(chunk.point(range.start + high)),
-                first: Some(chunk.point(range.start)),
-                last: Some(chunk.point(range.end - 1)),
-                price_decimals: decimals(prices, price_exponent),
-                quantity_decimals: quantities.map_or(0, |mantissas| decimals(mantissas, quantity_exponent)),
-            },
-            integral: sums::widen(integral, (price_exponent + UNIT_DECIMALS) as u8),
-        }
+        let integral = sums::widen(integral, (chunk.price_exponent() + UNIT_DECIMALS) as u8);
+        Statistics { totals: Totals::of_range(chunk, range), integral }
     }
 
     /// Adds a tick that is not before the last one by (event_time, log_seq).

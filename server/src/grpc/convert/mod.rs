@@ -5,6 +5,7 @@
 //! destructured, so that a new field of the domain breaks the build until the contract has it.
 //! Start with [`rows`]: it meets every other noun.
 
+pub mod bar;
 pub mod columns;
 pub mod cursor;
 pub mod decimal;

@@ -7,6 +7,8 @@ use crate::domain::{Batch, Control, Symbol, TimeRange, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
+use super::tick::event_time;
+
 /// A batch of one entry, or what is wrong with it.
 fn batch(control: Option<Control>, violations: Violations) -> Result<Batch, Violations> {
     match control {
@@ -89,6 +91,17 @@ pub fn status(path: &str, wire: proto::SourceStatus) -> Result<Batch, Violations
         _ => None,
     };
     batch(status, violations)
+}
+
+/// Reads a watermark; its time lies at or before `latest` if there is one. `path` is its path in its message.
+pub fn watermark(path: &str, wire: proto::Watermark, latest: Option<UnixNanos>) -> Result<Batch, Violations> {
+    let proto::Watermark { venue, complete_time } = wire;
+    let mut violations = Violations::default();
+    let venue = violations.take(format_args!("{path}.venue"), Venue::new(&venue));
+    let time = UnixNanos::try_from(complete_time.unwrap_or(prost_types::Timestamp { seconds: -1, nanos: 0 }));
+    let time = violations.take(format_args!("{path}.complete_time"), event_time(time, latest));
+    let watermark = venue.zip(time).map(|(venue, time)| Control::Watermark { venue, time });
+    batch(watermark, violations)
 }
 
 fn scope(path: &str, source: &str, venue: &str, symbols: &[String], violations: &mut Violations) -> Option<Scope> {

@@ -2,8 +2,8 @@
 
 use crate::query::latest::MOST_LATEST;
 use crate::query::{
-    AverageError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, PageTokenInvalid,
-    PublishedBarsError, StatisticsError, TicksError, ViewError,
+    AverageError, BarsError, InstrumentError, InstrumentUnknown, InstrumentsError, LatestError, MovingError,
+    PageTokenInvalid, PublishedBarsError, StatisticsError, TicksError, ViewError,
 };
 
 use super::{EpochFacts, Refusal};
@@ -39,6 +39,28 @@ impl From<TicksError> for Refusal {
             TicksError::InstrumentUnknown(error) => error.into(),
             TicksError::PageToken(error) => error.into(),
             TicksError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<BarsError> for Refusal {
+    fn from(error: BarsError) -> Refusal {
+        match error {
+            BarsError::View(error) => error.into(),
+            BarsError::InstrumentUnknown(error) => error.into(),
+            BarsError::PageToken(error) => error.into(),
+            BarsError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<MovingError> for Refusal {
+    fn from(error: MovingError) -> Refusal {
+        match error {
+            MovingError::View(error) => error.into(),
+            MovingError::InstrumentUnknown(error) => error.into(),
+            MovingError::PageToken(error) => error.into(),
+            MovingError::Store(error) => error.into(),
         }
     }
 }

@@ -6,7 +6,9 @@
 
 mod get_average_price;
 mod get_price_statistics;
+mod list_bars;
 mod list_latest_ticks;
+mod list_moving_averages;
 mod list_published_bars;
 mod list_ticks;
 mod read_ticks;
@@ -86,8 +88,12 @@ impl proto::history_service_server::HistoryService for HistoryService {
         Ok(Response::new(Box::pin(messages.map(route::decode))))
     }
 
-    async fn list_bars(&self, _: Request<proto::ListBarsRequest>) -> Result<Response<proto::ListBarsResponse>, Status> {
-        Err(Refusal::not_served("ListBars").into())
+    async fn list_bars(
+        &self,
+        request: Request<proto::ListBarsRequest>,
+    ) -> Result<Response<proto::ListBarsResponse>, Status> {
+        let response = list_bars::list_bars(&self.query.get(), request.into_inner()).await?;
+        Ok(Response::new(response))
     }
 
     async fn list_published_bars(
@@ -101,9 +107,11 @@ impl proto::history_service_server::HistoryService for HistoryService {
 
     async fn list_moving_averages(
         &self,
-        _: Request<proto::ListMovingAveragesRequest>,
+        request: Request<proto::ListMovingAveragesRequest>,
     ) -> Result<Response<proto::ListMovingAveragesResponse>, Status> {
-        Err(Refusal::not_served("ListMovingAverages").into())
+        let request = request.into_inner();
+        let response = list_moving_averages::list_moving_averages(&self.query.get(), request).await?;
+        Ok(Response::new(response))
     }
 }
 

@@ -128,18 +128,6 @@ async fn averages_and_latest_ticks_are_refused_with_their_reasons() {
 }
 
 #[tokio::test]
-async fn calls_of_later_days_say_so() {
-    let service = service().await;
-    let statuses = [
-        service.list_bars(Request::new(Default::default())).await.map(|_| ()).unwrap_err(),
-        service.list_moving_averages(Request::new(Default::default())).await.map(|_| ()).unwrap_err(),
-    ];
-    for status in statuses {
-        assert_eq!(told(&status), (Code::Unimplemented, "NOT_SERVED".into(), None));
-    }
-}
-
-#[tokio::test]
 async fn answers_carry_all_that_the_contract_names() {
     let service = service().await;
     let as_of: bytes::Bytes = Cursor { epoch: Epoch(77), position: 3 }.into();
@@ -218,4 +206,55 @@ async fn answers_carry_all_that_the_contract_names() {
     assert_eq!(found, [(2, 89), (3, 88)]);
     assert_eq!(latest.selectors_without_data, [selector("A", "Y")]);
     assert_eq!((latest.as_of, latest.now), (as_of, at(100)));
+}
+
+#[tokio::test]
+async fn bars_and_moving_averages_are_checked_and_written_out() {
+    let service = service().await;
+    let length = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    type Bars = proto::ListBarsRequest;
+    let bars = || Bars { symbol: "X".into(), interval: length(10), include_forming: true, ..Default::default() };
+    for (field, wish) in [
+        ("symbol", Bars { symbol: "*".into(), ..bars() }),
+        ("interval", Bars { interval: None, ..bars() }),
+        ("interval", Bars { interval: length(86_401), ..bars() }),
+        ("last_count", Bars { last_count: -1, ..bars() }),
+        ("last_count", Bars { last_count: 100_001, ..bars() }),
+        ("fill", Bars { fill: 4, ..bars() }),
+        ("decimals", Bars { decimals: Some(37), ..bars() }),
+        ("page_size", Bars { page_size: -1, ..bars() }),
+    ] {
+        let refused = service.list_bars(Request::new(wish)).await.unwrap_err();
+        assert_eq!(told(&refused).2.as_deref(), Some(field), "{refused:?}");
+    }
+    let answer = service.list_bars(Request::new(Bars { decimals: Some(2), ..bars() })).await.unwrap().into_inner();
+    let [bar] = answer.bars.as_slice() else { panic!("{answer:?}") };
+    let price = |price: &Option<proto::Decimal>| price.map(|price| (price.mantissa, price.exponent));
+    let prices = [&bar.open_price, &bar.high_price, &bar.low_price, &bar.close_price].map(price);
+    assert_eq!(prices, [Some((1_005, -1)), Some((101, 0)), Some((-1, 0)), Some((101, 0))]);
+    assert_eq!([bar.open_time, bar.high_time, bar.low_time, bar.close_time], [at(10), at(12), at(11), at(12)]);
+    assert_eq!((bar.venue.as_str(), bar.symbol.as_str(), bar.instrument_id), ("", "X", 0));
+    assert_eq!((bar.volume.as_str(), bar.notional.as_str(), bar.vwap.as_deref()), ("2.5", "251.5", Some("100.6")));
+    assert_eq!((bar.start_time, bar.end_time, bar.tick_count, bar.revision), (at(10), at(20), 3, 3));
+    assert_eq!((bar.state, bar.has_source_gap), (proto::BarState::Forming.into(), false));
+    let alone = Bars { venue: "A".into(), interval: length(1), fill: 2, start_time: at(9), ..bars() };
+    let answer = service.list_bars(Request::new(alone)).await.unwrap().into_inner();
+    let counts: Vec<_> =
+        answer.bars.iter().map(|bar| (bar.instrument_id, bar.tick_count, price(&bar.open_price))).collect();
+    assert_eq!(counts, [(1, 0, None), (1, 1, Some((1_005, -1))), (1, 0, None), (1, 1, Some((101, 0)))]);
+
+    type Averages = proto::ListMovingAveragesRequest;
+    let averages = || Averages { symbol: "X".into(), window_count: 2, ..Default::default() };
+    for (field, wish) in [
+        ("method", Averages { method: 3, ..averages() }),
+        ("window_count", Averages { window_count: 0, ..averages() }),
+        ("window_count", Averages { window_count: 10_001, ..averages() }),
+        ("bar_interval", Averages { bar_interval: length(0), ..averages() }),
+    ] {
+        let refused = service.list_moving_averages(Request::new(wish)).await.unwrap_err();
+        assert_eq!(told(&refused).2.as_deref(), Some(field), "{refused:?}");
+    }
+    let answer = service.list_moving_averages(Request::new(averages())).await.unwrap().into_inner();
+    let points = answer.points.iter().map(|point| (point.end_time, point.log_seq, point.average_price.as_str()));
+    assert_eq!(points.collect::<Vec<_>>(), [(at(11), 2, "49.75"), (at(12), 3, "50")]);
 }

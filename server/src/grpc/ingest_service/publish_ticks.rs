@@ -317,6 +317,9 @@ impl Stream<'_> {
             Some(Content::SourceGapFilled(filled)) => {
                 source::gap_filled("batch.source_gap_filled", filled).map_err(BatchDefect::Invalid)
             }
+            Some(Content::Watermark(watermark)) => {
+                source::watermark("batch.watermark", watermark, limit).map_err(BatchDefect::Invalid)
+            }
             None => {
                 let mut violations = Violations::default();
                 violations.add("batch", "has neither ticks nor a source event");

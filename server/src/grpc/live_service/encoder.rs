@@ -106,7 +106,7 @@ impl Encoder {
     }
 
     /// Any other event. `None` for entries of the log that the contract has no event for.
-    fn event(&self, event: Event) -> Option<Wire> {
+    pub(super) fn event(&self, event: Event) -> Option<Wire> {
         Some(match event {
             Event::Run(_) | Event::Ticks(_) => return None,
             Event::Ack(ack) => Wire::Ack(self.ack(ack)),

@@ -7,6 +7,7 @@ mod encoder;
 mod frames;
 mod get_replay_window;
 mod route;
+mod subscribe_bars;
 mod subscribe_ticks;
 #[cfg(test)]
 mod tests;
@@ -18,7 +19,6 @@ use std::sync::atomic::AtomicU64;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::error::Refusal;
 use super::proto;
 use crate::live::Live;
 use crate::tape::Current;
@@ -51,9 +51,10 @@ impl proto::live_service_server::LiveService for LiveService {
 
     async fn subscribe_bars(
         &self,
-        _: Request<proto::SubscribeBarsRequest>,
+        request: Request<proto::SubscribeBarsRequest>,
     ) -> Result<Response<Self::SubscribeBarsStream>, Status> {
-        Err(Refusal::not_served("SubscribeBars").into())
+        let messages = subscribe_bars::subscribe_bars(self, request.into_inner()).await?;
+        Ok(Response::new(Box::pin(messages)))
     }
 
     async fn get_replay_window(

@@ -180,7 +180,7 @@ fn to_slow_reader(wire: i32) -> Result<SlowReader, &'static str> {
     }
 }
 
-fn to_if_unavailable(wire: i32) -> Result<IfUnavailable, &'static str> {
+pub(super) fn to_if_unavailable(wire: i32) -> Result<IfUnavailable, &'static str> {
     match proto::UnavailablePolicy::try_from(wire) {
         Ok(proto::UnavailablePolicy::Unspecified | proto::UnavailablePolicy::Fail) => Ok(IfUnavailable::Fail),
         Ok(proto::UnavailablePolicy::FromOldest) => Ok(IfUnavailable::FromOldest),

@@ -416,3 +416,46 @@ async fn what_is_written_by_hand_is_what_prost_writes_and_readers_share_it() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_of_bars_is_granted_ends_bars_and_marks_intervals() {
+    use proto::subscribe_bars_response::Event;
+    let mut world = World::new(ROOMY).await;
+    world.publish(&[("V", "A", 0)]).await;
+    let service = service(&world);
+    type Wish = proto::SubscribeBarsRequest;
+    let ok = || Wish { selectors: vec![selector("V", "A")], interval: span(10, 0), ..Default::default() };
+    for (field, wish) in [
+        ("selectors", Wish { selectors: vec![], ..ok() }),
+        ("interval", Wish { interval: None, ..ok() }),
+        ("interval", Wish { interval: span(1, 5), ..ok() }),
+        ("min_interval", Wish { min_interval: span(-1, 0), ..ok() }),
+        ("heartbeat_interval", Wish { heartbeat_interval: span(-1, 0), ..ok() }),
+        ("if_unavailable", Wish { if_unavailable: 9, ..ok() }),
+        ("decimals", Wish { decimals: Some(37), ..ok() }),
+    ] {
+        let status = service.subscribe_bars(Request::new(wish)).await.err().expect("the call is refused");
+        let details = status.get_error_details();
+        let violated = details.bad_request().map(|bad| bad.field_violations[0].field.clone());
+        assert_eq!((status.code(), violated.as_deref()), (Code::InvalidArgument, Some(field)), "{field}");
+    }
+
+    let mut stream = service.subscribe_bars(Request::new(ok())).await.unwrap().into_inner();
+    let mut next = async || stream.next().await.unwrap().unwrap();
+    let Some(Event::Ack(ack)) = next().await.event else { panic!("no acknowledgement") };
+    assert_eq!((ack.encoding, ack.delivery), (0, proto::Delivery::Lossless.into()));
+    assert_eq!((ack.min_interval, ack.flush_window), (span(1, 0), span(0, 0)));
+    assert_eq!(ack.selector_results[0].matched_count, 1);
+    world.publish(&[("V", "A", 3)]).await;
+    let end = world.publish(&[("V", "A", 12)]).await;
+    let message = next().await;
+    let Some(Event::Bars(batch)) = message.event else { panic!("{message:?}") };
+    let [bar] = batch.bars.as_slice() else { panic!("{batch:?}") };
+    assert_eq!((bar.venue.as_str(), bar.symbol.as_str(), bar.tick_count), ("V", "A", 2));
+    assert_eq!((bar.state, bar.revision), (proto::BarState::Final.into(), 2));
+    assert!(bar.open_price.is_some() && bar.close_time.is_some() && bar.vwap.is_some());
+    let mark = next().await;
+    let Some(Event::IntervalComplete(complete)) = mark.event else { panic!("{mark:?}") };
+    assert_eq!((complete.start_time, complete.end_time), (bar.start_time, bar.end_time));
+    assert_eq!(mark.cursor, bytes::Bytes::from(end));
+}

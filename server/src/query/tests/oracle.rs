@@ -18,7 +18,7 @@ use crate::query::{
 };
 use crate::tape::View;
 
-const NAMES: [(&str, &str); 3] = [("A", "X"), ("B", "X"), ("A", "Y")];
+pub(super) const NAMES: [(&str, &str); 3] = [("A", "X"), ("B", "X"), ("A", "Y")];
 
 const PRICES: [&str; 8] =
     ["100.25", "100.5", "100", "0", "-3.75", "0.000000000000000001", "999999999999999", "-61234.567"];
@@ -27,7 +27,7 @@ const QUANTITIES: [Option<&str>; 6] =
     [None, Some("0"), Some("1"), Some("0.5"), Some("0.000000000000000001"), Some("123456789012345")];
 
 /// An instant on a coarse grid of three days, so that many ticks share one.
-fn any_instant() -> impl Strategy<Value = i64> {
+pub(super) fn any_instant() -> impl Strategy<Value = i64> {
     (0i64..3, 0i64..9).prop_map(|(day, slot)| (19_000 + day) * NANOS_PER_DAY + slot * (NANOS_PER_DAY / 9))
 }
 
@@ -37,7 +37,7 @@ fn any_bound() -> impl Strategy<Value = Option<i64>> {
     prop_oneof![1 => Just(None), 3 => near.prop_map(Some)]
 }
 
-fn any_range() -> impl Strategy<Value = TimeRange> {
+pub(super) fn any_range() -> impl Strategy<Value = TimeRange> {
     (any_bound(), any_bound()).prop_map(|(a, b)| {
         let (start, end) = match (a, b) {
             (Some(a), Some(b)) => (Some(a.min(b)), Some(a.max(b))),
@@ -55,7 +55,7 @@ fn any_tick() -> impl Strategy<Value = Tick> {
 }
 
 /// Ticks mostly in the order of time, some late.
-fn any_ticks() -> impl Strategy<Value = Vec<Tick>> {
+pub(super) fn any_ticks() -> impl Strategy<Value = Vec<Tick>> {
     let swaps = prop::collection::vec((0usize..60, 0usize..60), 0..6);
     let ticks = prop::collection::vec(any_tick(), 0..60);
     (ticks, swaps, prop::bool::weighted(0.8)).prop_map(|(mut ticks, swaps, sorted)| {
@@ -73,19 +73,19 @@ fn any_ticks() -> impl Strategy<Value = Vec<Tick>> {
 
 /// One move of the compactor.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(super) enum Step {
     /// The nth instrument, how many ticks, and how many to a chunk.
     Cut(usize, usize, usize),
     Tidy(usize, usize),
 }
 
-fn any_steps() -> impl Strategy<Value = Vec<Step>> {
+pub(super) fn any_steps() -> impl Strategy<Value = Vec<Step>> {
     let cut = (0usize..3, 1usize..20, 1usize..8).prop_map(|(i, take, most)| Step::Cut(i, take, most));
     let tidy = (0usize..3, 1usize..8).prop_map(|(i, most)| Step::Tidy(i, most));
     prop::collection::vec(prop_oneof![5 => cut, 1 => tidy], 0..10)
 }
 
-async fn take(world: &mut World, steps: &[Step]) {
+pub(super) async fn take(world: &mut World, steps: &[Step]) {
     for step in steps {
         match *step {
             Step::Cut(index, ticks, most) => {
@@ -97,11 +97,11 @@ async fn take(world: &mut World, steps: &[Step]) {
 }
 
 /// One instrument, another, and the pool of both.
-fn subjects(world: &World) -> [Subject; 3] {
+pub(super) fn subjects(world: &World) -> [Subject; 3] {
     [world.one(0), world.one(2), world.pooled(0)]
 }
 
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> T {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     runtime.enable_time().build().unwrap().block_on(future)
 }
@@ -115,7 +115,7 @@ fn check_sums(sums: &Sums, expected: &[Tick]) {
     assert_eq!(naive::big(sums.notional), notional);
 }
 
-fn check_totals(totals: &Totals, expected: &[Tick]) {
+pub(super) fn check_totals(totals: &Totals, expected: &[Tick]) {
     let point = |tick: Option<&Tick>| tick.map(PricePoint::of);
     let decimals = |tick: &Tick| tick.price.decimals();
     let quantity_decimals = |tick: &Tick| tick.quantity.map_or(0, |quantity| quantity.decimals());

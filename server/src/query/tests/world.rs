@@ -10,7 +10,9 @@ use tokio::sync::{Notify, watch};
 use crate::domain::chunk::{self, Chunk};
 use crate::domain::segment::{self, Entries};
 use crate::domain::statistics::Statistics;
-use crate::domain::{Clock, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
+use crate::domain::{
+    Clock, Control, Decimal, Epoch, InstrumentId, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
+};
 use crate::query::{Query, Subject};
 use crate::store::{
     Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk, Retention, Store,
@@ -53,8 +55,10 @@ pub(crate) struct World {
     pub(crate) store: Arc<MemoryStore>,
     pub(crate) query: Arc<Query>,
     names: Vec<(Venue, Symbol)>,
-    /// All ticks in the order of the log: the tick at an index has the position after it.
+    /// All ticks in the order of the log. While nothing else is told, the tick at an index has the position after it.
     pub(crate) ticks: Vec<Tick>,
+    /// What was told beside ticks, with positions.
+    pub(crate) told: Vec<(u64, Control)>,
     /// Live chunks by instrument: late or not, id, ticks.
     chunks: BTreeMap<InstrumentId, Vec<(bool, ChunkId, Vec<Tick>)>>,
     compacted: BTreeMap<InstrumentId, u64>,
@@ -84,6 +88,7 @@ impl World {
             query: Arc::new(query),
             names,
             ticks: Vec::new(),
+            told: Vec::new(),
             chunks: BTreeMap::new(),
             compacted: BTreeMap::new(),
             views: Mutex::new(sender),
@@ -114,13 +119,18 @@ impl World {
         found.map(|(index, _)| InstrumentId(index as u32 + 1)).collect()
     }
 
+    /// The last position.
+    pub(crate) fn head(&self) -> u64 {
+        (self.ticks.len() + self.told.len()) as u64
+    }
+
     /// Commits ticks as one segment, all of the first one's origin.
     pub(crate) async fn append(&mut self, ticks: Vec<Tick>) {
         let Some(Tick { origin, .. }) = ticks.first() else {
             return;
         };
         let origin = *origin;
-        let first_seq = self.ticks.len() as u64 + 1;
+        let first_seq = self.head() + 1;
         let mut entries = Entries::default();
         for (index, mut tick) in ticks.into_iter().enumerate() {
             tick.log_seq = first_seq + index as u64;
@@ -128,13 +138,23 @@ impl World {
             entries.ticks.push(tick.clone());
             self.ticks.push(tick);
         }
-        let count = entries.ticks.len() as u32;
+        self.commit_entries(entries, first_seq).await;
+    }
+
+    /// Commits another entry as a segment of its own.
+    pub(crate) async fn tell(&mut self, control: Control) {
+        let log_seq = self.head() + 1;
+        self.told.push((log_seq, control.clone()));
+        self.commit_entries(Entries { ticks: Vec::new(), controls: vec![(log_seq, control)] }, log_seq).await;
+    }
+
+    async fn commit_entries(&self, entries: Entries, first_seq: u64) {
         let group = Group {
             epoch: Epoch(77),
             bytes: segment::encode(&entries, first_seq).into(),
-            entry_count: count,
-            tick_count: count,
-            backfill: origin == Origin::Backfill,
+            entry_count: entries.len() as u32,
+            tick_count: entries.ticks.len() as u32,
+            backfill: entries.ticks.first().is_some_and(|tick| tick.origin == Origin::Backfill),
             run_id: None,
             marks: Vec::new(),
         };
@@ -199,6 +219,7 @@ impl World {
         let head = self.store.head().await.unwrap();
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
+            venues: self.view().await.venues_as_stored(),
             epoch: None,
             expected_version: head.manifest_version,
             added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),
@@ -239,10 +260,11 @@ impl World {
     pub(crate) async fn view(&self) -> Arc<View> {
         let head = self.store.head().await.unwrap();
         let hub = Arc::new(Hub::new(&head, 1 << 20));
-        let builder =
-            Builder::open(self.store.clone(), hub, Arc::new(Notify::new()), crate::metrics::Metrics::new()).await;
+        let registry = Arc::new(Registry::load(self.store.clone()).await.unwrap());
+        let changed = Arc::new(Notify::new());
+        let builder = Builder::open(self.store.clone(), hub, registry, changed, crate::metrics::Metrics::new()).await;
         let view = builder.unwrap().views().borrow().clone();
-        assert_eq!(view.position(), self.ticks.len() as u64);
+        assert_eq!(view.position(), self.head());
         view
     }
 

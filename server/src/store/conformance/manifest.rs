@@ -44,6 +44,7 @@ pub(super) async fn commit(store: &dyn Store, added: Vec<NewChunk>, dropped: Vec
         dropped: dropped.into_iter().map(ChunkId).collect(),
         compacted: Vec::new(),
         hot_floor: head.hot_floor,
+        venues: Bytes::new(),
     };
     match store.commit_manifest(change).await.unwrap() {
         ManifestCommit::Committed { version } => version,
@@ -65,6 +66,7 @@ async fn empty_manifest(fixture: Fixture) {
         added: Vec::new(),
         dropped: Vec::new(),
         compacted: Vec::new(),
+        venues: Bytes::new(),
     };
     assert_eq!(store.manifest(0).await.unwrap(), empty);
     assert_eq!(store.manifest(5).await.unwrap(), empty);
@@ -83,6 +85,7 @@ async fn chunk_round_trip(fixture: Fixture) {
         dropped: Vec::new(),
         compacted: vec![(InstrumentId(8), 120), (InstrumentId(7), 130)],
         hot_floor: 121,
+        venues: Bytes::from_static(b"of venues"),
     };
     assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Committed { version: 1 });
     let store = fixture.reopen(store).await;
@@ -93,6 +96,7 @@ async fn chunk_round_trip(fixture: Fixture) {
     assert_eq!(delta.added[0], ChunkRow { id: ChunkId(1), ..first.row });
     assert_eq!(delta.added[1], ChunkRow { id: ChunkId(2), ..second.row });
     assert_eq!(delta.compacted, [(InstrumentId(7), 130), (InstrumentId(8), 120)]);
+    assert_eq!(delta.venues, "of venues");
     let bytes = store.chunk_bytes(&[ChunkId(2), ChunkId(9), ChunkId(1)]).await.unwrap();
     assert_eq!(bytes, [(ChunkId(2), second.bytes), (ChunkId(1), first.bytes)]);
 }
@@ -109,6 +113,7 @@ async fn compare_and_set(fixture: Fixture) {
             dropped: vec![ChunkId(1)],
             compacted: vec![(InstrumentId(1), 5)],
             hot_floor: 6,
+            venues: Bytes::from_static(b"of another"),
         };
         assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Conflict { version: 1 });
         assert_eq!(store.manifest(0).await.unwrap(), before);

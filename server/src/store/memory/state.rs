@@ -37,6 +37,7 @@ pub(super) struct State {
     pub(super) chunks: BTreeMap<ChunkId, StoredChunk>,
     last_chunk_id: u64,
     compactions: BTreeMap<InstrumentId, (u64, u64)>,
+    venues: Bytes,
     manifest_floor: u64,
     /// In the order of their beginning.
     pub(super) runs: Vec<Run>,
@@ -68,6 +69,7 @@ impl State {
             chunks: BTreeMap::new(),
             last_chunk_id: 0,
             compactions: BTreeMap::new(),
+            venues: Bytes::new(),
             manifest_floor: 0,
             runs: Vec::new(),
             rejects: HashMap::new(),
@@ -183,6 +185,7 @@ impl State {
             added: Vec::new(),
             dropped: Vec::new(),
             compacted: Vec::new(),
+            venues: if since == 0 { self.venues.clone() } else { Bytes::new() },
         };
         for (id, chunk) in &self.chunks {
             match chunk.dropped {
@@ -232,6 +235,9 @@ impl State {
         }
         for (instrument, position) in change.compacted {
             self.compactions.insert(instrument, (position, version));
+        }
+        if !change.venues.is_empty() {
+            self.venues = change.venues;
         }
         self.head.hot_floor = change.hot_floor;
         self.head.manifest_version = version;

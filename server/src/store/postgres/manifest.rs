@@ -15,8 +15,8 @@ use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDe
 
 const COMMIT: &str = "
     SELECT outcome, current_version, current_epoch, not_live
-    FROM commit_manifest(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20
+    FROM commit_manifest_and_venues(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
     )";
 
 /// The places inside the function.
@@ -89,6 +89,7 @@ async fn call(
         .bind(instruments) // $18 instruments that were compacted
         .bind(positions) // $19 up to where
         .bind(to_sql(change.hot_floor)) // $20 hot_floor
+        .bind((!change.venues.is_empty()).then_some(&change.venues[..])) // $21 bytes of the venues, or NULL
         .fetch_one(connection)
         .await?;
     Ok(outcome)
@@ -198,6 +199,11 @@ const COMPACTED_SINCE: &str = "
     WHERE version > $1
     ORDER BY instrument_id";
 
+const READ_VENUES: &str = "
+    SELECT bytes
+    FROM venues
+    WHERE partition = 0 AND $1 = 0::BIGINT";
+
 #[derive(sqlx::FromRow)]
 struct Versions {
     epoch: i64,
@@ -225,6 +231,10 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
+    let venues: Option<Vec<u8>> = sqlx::query_scalar(READ_VENUES)
+        .bind(to_sql(since)) // $1 version
+        .fetch_optional(&mut *connection)
+        .await?;
     rows::end_reading(connection).await?;
     let compaction = |(instrument, position): (i64, i64)| {
         let instrument = rows::count_from_sql(instrument, "compactions", instrument)?;
@@ -238,6 +248,7 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         added: added.into_iter().map(ChunkRecord::into_row).collect::<Result<_, Failure>>()?,
         dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
+        venues: venues.unwrap_or_default().into(),
     })
 }
 

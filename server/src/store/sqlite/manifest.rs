@@ -31,6 +31,11 @@ const MOVE_COMPACTION: &str = "
         VALUES ($1, $2, $3)
         ON CONFLICT (instrument_id) DO UPDATE SET position = excluded.position, version = excluded.version";
 
+const KEEP_VENUES: &str = "
+    INSERT INTO venues (partition, bytes)
+        VALUES (0, $1)
+        ON CONFLICT (partition) DO UPDATE SET bytes = excluded.bytes";
+
 const MOVE_MANIFEST: &str = "
     UPDATE log_head
     SET manifest_version = $1, hot_floor = $2
@@ -81,6 +86,12 @@ impl Writer {
                 .bind(i64::from(instrument.0)) // $1 instrument_id
                 .bind(to_sql(*position)) // $2 position
                 .bind(to_sql(version)) // $3 version
+                .execute(&mut *connection)
+                .await?;
+        }
+        if !change.venues.is_empty() {
+            sqlx::query(KEEP_VENUES)
+                .bind(blob(&change.venues)) // $1 bytes
                 .execute(&mut *connection)
                 .await?;
         }
@@ -179,6 +190,11 @@ const COMPACTED_SINCE: &str = "
     FROM compactions
     WHERE version > $1";
 
+const READ_VENUES: &str = "
+    SELECT bytes
+    FROM venues
+    WHERE partition = 0 AND $1 = 0";
+
 /// What changed since a version; everything if that version's changes are no longer all known.
 pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Result<ManifestDelta, Failure> {
     rows::begin_reading(connection).await?;
@@ -197,6 +213,10 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
+    let venues: Option<Vec<u8>> = sqlx::query_scalar(READ_VENUES)
+        .bind(to_sql(since)) // $1 version
+        .fetch_optional(&mut *connection)
+        .await?;
     rows::end_reading(connection).await?;
     let compaction = |(instrument, position): (i64, i64)| {
         let instrument = rows::count_from_sql(instrument, "compactions", instrument)?;
@@ -210,6 +230,7 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         added: added.into_iter().map(ChunkRecord::into_row).collect::<Result<_, Failure>>()?,
         dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
+        venues: venues.unwrap_or_default().into(),
     };
     delta.added.sort_unstable_by_key(|row| row.id);
     delta.dropped.sort_unstable();

@@ -90,3 +90,23 @@ fn every_broken_field_is_named() {
     };
     assert_eq!(violated(gap_filled("filled", zero)), ["filled.gap_log_seq"]);
 }
+
+#[test]
+fn watermarks_name_a_venue_and_a_time_that_is_not_far_ahead() {
+    let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 5 });
+    let wire = |venue: &str, complete_time| proto::Watermark { venue: venue.into(), complete_time };
+    let limit = UnixNanos::new(10_000_000_005).ok();
+    let taken = watermark("watermark", wire("XTST", at(10)), limit).unwrap();
+    let [Control::Watermark { venue, time }] = taken.controls.as_slice() else { panic!("{taken:?}") };
+    assert_eq!((venue.as_str(), time.nanos()), ("XTST", 10_000_000_005));
+    assert!(watermark("watermark", wire("XTST", at(11)), None).is_ok());
+    let cases = [
+        (wire("", at(1)), "watermark.venue"),
+        (wire("XTST", None), "watermark.complete_time"),
+        (wire("XTST", at(-1)), "watermark.complete_time"),
+        (wire("XTST", at(11)), "watermark.complete_time"),
+    ];
+    for (wire, field) in cases {
+        assert_eq!(violated(watermark("watermark", wire.clone(), limit)), [field], "{wire:?}");
+    }
+}
