@@ -64,6 +64,7 @@ impl Bookmark {
             digest: self.digest,
             now: self.now,
             issued: self.issued,
+            carried: None,
         };
         token.encode()
     }
