@@ -51,8 +51,8 @@ class Log:
 
     @property
     def is_forked_rightly(self) -> bool:
-        """Whether there are no more epochs than losses: only then is what a fork gave up no loss of the log."""
-        return len(self.epochs) <= 1 + len(self.history.promotions)
+        """Whether a fork was named, and there are no more epochs than losses: only then what it gave up is excused."""
+        return bool(self.forks) and len(self.epochs) <= 1 + len(self.history.promotions)
 
     def shared(self, epoch: int) -> int:
         """Return the last position of an epoch that is in the log, too."""

@@ -77,6 +77,8 @@ class Producer:
         self._backfill = backfill
         self._choose = world.choose(f"producer {number}")
         self._pending: deque[Pending] = deque()
+        # Batches of which only a grant said that they are stored, with their numbers.
+        self._granted: list[tuple[int, int]] = []
         self._made = 0
         self._sent_ticks = 0
 
@@ -134,6 +136,10 @@ class Producer:
     def _settle(self, stream: Stream) -> None:
         """Find out what of the pending batches is to be sent again, and under which number."""
         last = stream.last_batch_seq
+        for batch_seq, name in self._granted:
+            # A later grant that stops before it says that it is lost.
+            self._world.history.batches[name].disowned |= batch_seq > last
+        self._granted = [each for each in self._granted if each[0] <= last]
         if self._pending and self._pending[0].message.batch_seq > last + 1:
             # The log has lost acknowledged batches: who publishes goes on where it stands.
             for offset, each in enumerate(self._pending):
@@ -141,7 +147,9 @@ class Producer:
         elif self._choose.random() < 0.3:
             # The grant says what is stored. Otherwise it is sent again, and must not be stored again.
             while self._pending and self._pending[0].message.batch_seq <= last:
-                self._world.acknowledge(self._pending.popleft().name, b"")
+                stored = self._pending.popleft()
+                self._granted.append((stored.message.batch_seq, stored.name))
+                self._world.acknowledge(stored.name, b"")
 
     async def _publish(self, stream: Stream) -> None:
         """Send until it is time to go elsewhere, and leave nothing unacknowledged."""

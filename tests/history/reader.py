@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from functools import partial
+from typing import TypeVar
 
 import grpc
 import grpc.aio
@@ -17,6 +20,8 @@ from cluster import REPLICAS
 from content import FIRST_INSTRUMENTS, MOST_INSTRUMENTS, instrument, read_row
 from record import Answer, Outcome, Ticks, batch_of
 from world import World
+
+Told = TypeVar("Told")
 
 PAGE = 10_000
 # Answers with more ticks than this are left to statistics, while the load runs.
@@ -84,13 +89,24 @@ async def ask_on(world: World) -> None:
             await channel.close()
 
 
+async def _at_last(ask: Callable[[], Awaitable[Told]]) -> Told:
+    """Ask again while the answer is UNAVAILABLE, as it tells clients to: the last fault is only just over."""
+    async with asyncio.timeout(LAST_PATIENCE):
+        while True:
+            try:
+                return await ask()
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                    raise
+            await asyncio.sleep(PAUSE)
+
+
 async def end_of_log(world: World) -> tuple[int, int]:
     """Read where the log ends: its epoch, and the last position. The first replica's word; the others are compared."""
     channel = calls.channel(world.address(0))
     try:
-        window = await calls.live(channel).GetReplayWindow(
-            GetReplayWindowRequest(), timeout=LAST_PATIENCE, wait_for_ready=True
-        )
+        live = calls.live(channel)
+        window = await _at_last(lambda: live.GetReplayWindow(GetReplayWindowRequest(), timeout=LAST_PATIENCE))
     finally:
         await channel.close()
     return window.epoch, window.newest.log_seq
@@ -101,12 +117,15 @@ async def list_everything(world: World) -> None:
     for replica in range(REPLICAS):
         channel = calls.channel(world.address(replica))
         try:
-            registered = await calls.instruments(channel).ListInstruments(
-                ListInstrumentsRequest(), timeout=LAST_PATIENCE, wait_for_ready=True
-            )
+            instruments = calls.instruments(channel)
+            ask = partial(instruments.ListInstruments, ListInstrumentsRequest(), timeout=LAST_PATIENCE)
+            registered = await _at_last(ask)
             named = {(each.venue, each.symbol) for each in registered.instruments}
             numbers = [number for number in range(MOST_INSTRUMENTS + 1) if instrument(number) in named]
-            listing = [await _listing(channel, replica, each, world.newest, LAST_PATIENCE) for each in numbers]
+            listing = [
+                await _at_last(partial(_listing, channel, replica, each, world.newest, LAST_PATIENCE))
+                for each in numbers
+            ]
             world.history.listings.append(listing)
             world.history.instrument_count = len(numbers)
         finally:
@@ -120,21 +139,11 @@ async def probe_what_is_missing(world: World) -> None:
     """
     past = world.history
     had = {batch_of(name) for answer in past.listings[0] if answer.ticks is not None for name in answer.ticks.names}
-    disowned: set[int] = set()
     channel = calls.channel(world.address(0))
     try:
-        for name, batch in sorted(past.batches.items()):
-            producer = name >> 32
-            if name in had:
-                # What a producer sent after a loss is stored again.
-                disowned.discard(producer)
-            if name in had or batch.outcome is not Outcome.ACKNOWLEDGED:
-                continue
-            if batch.cursor and await _is_disowned(world, channel, batch.cursor):
-                batch.disowned = True
-                disowned.add(producer)
-            # Only a grant acknowledged it: it stood behind one that is disowned.
-            batch.disowned |= not batch.cursor and producer in disowned
+        for name, batch in past.batches.items():
+            if name not in had and batch.cursor and batch.outcome is Outcome.ACKNOWLEDGED:
+                batch.disowned |= await _at_last(partial(_is_disowned, world, channel, batch.cursor))
     finally:
         await channel.close()
 
@@ -147,6 +156,8 @@ async def _is_disowned(world: World, channel: grpc.aio.Channel, cursor: bytes) -
         await call.read()
     except grpc.aio.AioRpcError as error:
         reason, fork = calls.reason_of(error)
+        if error.code() is grpc.StatusCode.UNAVAILABLE:
+            raise
         if fork is not None:
             world.history.probes.append(fork)
         return reason == "EPOCH_CHANGED" and fork is not None

@@ -84,7 +84,8 @@ class Batch:
     outcome: Outcome = Outcome.UNKNOWN
     # The cursor of its acknowledgement; empty if only a grant said that it is stored.
     cursor: bytes = b""
-    # Whether the server refuses that cursor at the end, as lost by a fork of the epoch.
+    # Whether the server refuses that cursor at the end, as lost by a fork of the epoch, or grants a later claim of its
+    # producer a smaller number.
     disowned: bool = False
 
     def __len__(self) -> int:
