@@ -3,6 +3,7 @@
 //! The only module that names concrete backends, and the only reader of the system's clock. [`App::start`] is the
 //! assembly; [`crate::shutdown`] has the order of the end.
 
+mod disk;
 mod monitor;
 mod process;
 mod scrape;
@@ -46,6 +47,7 @@ use crate::store::{
 };
 use crate::tape::compactor::Policy;
 use crate::{grpc, http};
+use disk::Disk;
 use monitor::Monitor;
 use scrape::Scrape;
 use std::path::PathBuf;
@@ -170,7 +172,8 @@ impl App {
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
 
-        let Opened { store, place, bytes } = open_store(&config.store, clock.clone(), &mut random).await?;
+        let shutdown = Shutdown::default();
+        let Opened { store, home, place, bytes } = open_store(&config.store, clock.clone(), &mut random).await?;
         let (bus, prices) = open_bus(&config.bus, &mut random)?;
         let replica = Replica::start(Parts {
             store: store.clone(),
@@ -216,7 +219,7 @@ impl App {
             })
         });
 
-        let shutdown = Shutdown { draining: replica.draining.clone(), ..Shutdown::default() };
+        let shutdown = Shutdown { draining: replica.draining.clone(), ..shutdown };
         let stop = accept::Stop {
             finishing: shutdown.draining.clone(),
             abort: shutdown.abort.clone(),
@@ -233,10 +236,9 @@ impl App {
             readiness,
             metrics: metrics.clone(),
         };
-        let store_path = match &config.store {
-            StoreUrl::Sqlite(path) => Some(path.clone()),
-            // The database's disk is not ours to look at.
-            StoreUrl::Postgres(_) => None,
+        let disk = match home {
+            Home::File(path) => Disk::File(path),
+            Home::Database(database) => Disk::of_database(database, config.store_space, shutdown.asked.clone()),
         };
         let scrape = Scrape {
             tapes: replica.tapes.clone(),
@@ -247,7 +249,7 @@ impl App {
             readiness: ready.clone(),
             clock: clock.clone(),
             started: clock.now(),
-            store_path,
+            disk,
             log_limit_bytes: config.log_retention_bytes,
         };
         scrape.register();
@@ -344,9 +346,17 @@ fn open_bus(url: &BusUrl, random: &mut SmallRng) -> Result<(Arc<dyn Bus>, Option
     }
 }
 
+/// Where a store keeps its ticks.
+enum Home {
+    File(PathBuf),
+    /// The store itself: only a database knows its size.
+    Database(Arc<PostgresStore>),
+}
+
 /// A store that is open, and what people want to know about it.
 struct Opened {
     store: Arc<dyn Store>,
+    home: Home,
     place: String,
     bytes: u64,
 }
@@ -358,14 +368,15 @@ async fn open_store(url: &StoreUrl, clock: Arc<dyn Clock>, random: &mut SmallRng
             let options = SqliteOptions { clock, epoch, faults: Faults::default() };
             let store = SqliteStore::open(path, options).await?;
             let (place, bytes) = (store.path().display().to_string(), store.size_on_disk().await.unwrap_or(0));
-            Ok(Opened { store, place, bytes })
+            Ok(Opened { store, home: Home::File(path.clone()), place, bytes })
         }
         StoreUrl::Postgres(url) => {
             // Replicas have clocks of their own; what the store stamps comes from the one that they share.
             let options = PostgresOptions { clock: None, epoch, seed: random.random(), faults: Faults::default() };
             let store = PostgresStore::open(url, options).await?;
-            let (place, bytes) = (store.place().to_owned(), store.size_on_disk().await.unwrap_or(0));
-            Ok(Opened { store, place, bytes })
+            let place = store.place().to_owned();
+            let bytes = store.size_on_disk().await.map_or(0, |taken| taken.bytes);
+            Ok(Opened { store: store.clone(), home: Home::Database(store), place, bytes })
         }
     }
 }

@@ -143,6 +143,10 @@ struct ServeOptions {
     /// system's temporary folder]
     #[arg(long, value_name = "PATH", env = "TAPEFEED_SPOOL")]
     spool: Option<PathBuf>,
+    /// How much disk a Postgres database may take, its write-ahead log included, for the metrics and alerts of a disk that
+    /// fills; of a file the disk itself is asked. [default: not known]
+    #[arg(long, value_name = "BYTES", env = "TAPEFEED_STORE_SPACE")]
+    store_space: Option<ByteCount>,
     #[command(flatten)]
     common: CommonOptions,
 }
@@ -187,6 +191,8 @@ pub struct ServeConfig {
     pub merge_delay: Duration,
     /// The folder in which uploads wait.
     pub spool: PathBuf,
+    /// Bytes of disk that a database may take; `None` if nobody has said.
+    pub store_space: Option<u64>,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
     /// What is logged, and how.
@@ -375,6 +381,7 @@ impl ServeOptions {
             history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
+            store_space: self.store_space.or(file.store_space).map(|count| count.0),
             spool: self.spool.or(file.spool).unwrap_or_else(|| store.spool()),
             store,
             demo,

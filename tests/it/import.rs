@@ -183,12 +183,7 @@ async fn real_captures_give_the_table_to_the_last_digit() {
     }
 }
 
-#[tokio::test]
-async fn files_whose_times_interleave_give_their_reference_before_and_after_merging() {
-    interleaved_files(Options::serve()).await;
-}
-
-/// Over any store.
+/// Files of the same hours, through restarts, compaction and merging.
 pub(crate) async fn interleaved_files(options: Options) {
     let folder = tempfile::tempdir().expect("a folder");
     let mut server = Server::start(options.variable("TAPEFEED_COMPACT_AGE", "100ms")).await;
@@ -343,12 +338,7 @@ fn import_line(path: &Path) -> [String; 2] {
     ["import".to_owned(), path.display().to_string()]
 }
 
-#[tokio::test]
-async fn the_same_file_is_a_no_op_and_other_options_are_refused_unless_meant() {
-    same_file(Options::serve()).await;
-}
-
-/// Over any store.
+/// The same bytes again, as they were and otherwise.
 pub(crate) async fn same_file(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_proto::v1 as proto;
+use tapefeed_tests::database::{FreshDatabase, quiet};
 use tapefeed_tests::exact::{Sums, row_of, text_at, units};
 use tapefeed_tests::file::StoreFile;
 use tapefeed_tests::guard::Guard;
@@ -19,6 +20,8 @@ use tokio::process::Child;
 const TRADES: u64 = if cfg!(debug_assertions) { 500_000 } else { 2_000_000 };
 /// How often something is killed.
 const KILLS: u64 = 20;
+/// The same over Postgres, where a run waits for the lease of a killed server, 15 s, before another goes on with it.
+const KILLS_WITH_LEASES: u64 = 4;
 /// How long the file may stand still, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The instruments of the file.
@@ -107,20 +110,34 @@ async fn reached(server: &Server, target: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_import_killed_at_twenty_points_ends_in_exactly_the_reference() {
+    killed(Options::serve(), KILLS).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_import_into_postgres_killed_at_four_points_ends_in_exactly_the_reference() {
+    let Some(database) = FreshDatabase::make().await else { return };
+    killed(Options::serve().database(database.url()), KILLS_WITH_LEASES).await;
+}
+
+/// Kills the server and the importer in turn, at points that are spread over the file.
+async fn killed(options: Options, kills: u64) {
     let folder = tempfile::tempdir().expect("a folder");
     let trades = Trades::write(folder.path(), 7);
-    let mut server = Server::start(Options::serve()).await;
+    let mut server = Server::start(options).await;
     let begin = Instant::now();
     let mut importer = Importer::start(&server, &trades.path);
     let mut table = String::new();
     let mut alone = 0;
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         // From 2 % to 96 %: what is left then takes longer than this process may be kept waiting.
-        let target = TRADES * (2_000 + 94_000 * kill / (KILLS - 1)) / 100_000;
+        let target = TRADES * (2_000 + 94_000 * kill / (kills - 1)) / 100_000;
         reached(&server, target).await;
         let victim = if kill % 2 == 0 { "server" } else { "importer" };
         if victim == "server" {
             server.kill9().await;
+            if let Some(url) = server.database() {
+                quiet(url).await;
+            }
             let at_kill = stored(&server).await;
             note(&mut table, kill, victim, at_kill, begin);
             // The one that is left has lost its connection: whoever imports again starts anew.
@@ -140,7 +157,7 @@ async fn an_import_killed_at_twenty_points_ends_in_exactly_the_reference() {
     println!("{table}{alone} times the run went on without its importer");
     let ended = within("the end of the import", PATIENCE, importer.child.wait()).await;
     assert!(ended.expect("it can be waited for").success(), "{}", server.output());
-    println!("{TRADES} trades in {} sessions and {:.1} s", KILLS + 1, begin.elapsed().as_secs_f32());
+    println!("{TRADES} trades in {} sessions and {:.1} s", kills + 1, begin.elapsed().as_secs_f32());
     check(&server, &trades).await;
     let again = Cli::new(&server, ["import".to_owned(), trades.path.display().to_string()]).ok().await;
     assert!(again.stdout.contains("imported before"), "{again:?}");

@@ -16,14 +16,14 @@ use tonic::{Code, Status, Streaming};
 const MESSAGE: Duration = Duration::from_secs(30);
 
 /// A subscription, and what it was told.
-struct Subscription {
+pub(crate) struct Subscription {
     stream: Streaming<proto::SubscribeTicksResponse>,
-    ack: proto::SubscriptionAck,
+    pub(crate) ack: proto::SubscriptionAck,
     /// The cursor of the last message.
-    cursor: Vec<u8>,
+    pub(crate) cursor: Vec<u8>,
 }
 
-fn request(symbol: &str, start: Option<Start>) -> proto::SubscribeTicksRequest {
+pub(crate) fn request(symbol: &str, start: Option<Start>) -> proto::SubscribeTicksRequest {
     proto::SubscribeTicksRequest {
         selectors: vec![selector(symbol)],
         start,
@@ -32,12 +32,12 @@ fn request(symbol: &str, start: Option<Start>) -> proto::SubscribeTicksRequest {
     }
 }
 
-fn after(cursor: &[u8]) -> Option<Start> {
+pub(crate) fn after(cursor: &[u8]) -> Option<Start> {
     Some(Start::Cursor(cursor.to_vec().into()))
 }
 
 impl Subscription {
-    async fn open(stubs: &Stubs, request: proto::SubscribeTicksRequest) -> Result<Self, Status> {
+    pub(crate) async fn open(stubs: &Stubs, request: proto::SubscribeTicksRequest) -> Result<Self, Status> {
         let mut live = stubs.live.clone();
         let mut stream = within("a subscription", MESSAGE, live.subscribe_ticks(request)).await?.into_inner();
         let first = within("the acknowledgement", MESSAGE, stream.message()).await?;
@@ -47,16 +47,21 @@ impl Subscription {
         Ok(Self { stream, ack, cursor })
     }
 
-    async fn event(&mut self) -> Event {
-        let message = within("a message", MESSAGE, self.stream.message()).await;
-        let message = message.expect("the stream is open").expect("a subscription does not end with OK");
+    pub(crate) async fn event(&mut self) -> Event {
+        self.next().await.expect("the stream is open")
+    }
+
+    /// The next event, or how the stream ended.
+    pub(crate) async fn next(&mut self) -> Result<Event, Status> {
+        let message = within("a message", MESSAGE, self.stream.message()).await?;
+        let message = message.expect("a subscription does not end with OK");
         assert!(!message.cursor.is_empty() && message.cursor.len() <= 20);
         self.cursor = message.cursor.to_vec();
-        message.event.expect("every message has an event")
+        Ok(message.event.expect("every message has an event"))
     }
 
     /// The next ticks, at least so many.
-    async fn ticks(&mut self, count: usize) -> Vec<proto::Tick> {
+    pub(crate) async fn ticks(&mut self, count: usize) -> Vec<proto::Tick> {
         let mut ticks = Vec::new();
         while ticks.len() < count {
             if let Event::Rows(rows) = self.event().await {
@@ -68,7 +73,7 @@ impl Subscription {
     }
 
     /// The next Progress.
-    async fn progress(&mut self) -> proto::Progress {
+    pub(crate) async fn progress(&mut self) -> proto::Progress {
         loop {
             if let Event::Progress(progress) = self.event().await {
                 return progress;
@@ -77,18 +82,18 @@ impl Subscription {
     }
 }
 
-fn trades(symbol: &str, ids: std::ops::Range<usize>) -> Vec<proto::Tick> {
+pub(crate) fn trades(symbol: &str, ids: std::ops::Range<usize>) -> Vec<proto::Tick> {
     let now = now_unix_nano();
     let trade = |id: usize| proto::Tick { trade_id: id.to_string(), ..tick("XTST", symbol, now, "10.5") };
     ids.map(trade).collect()
 }
 
-fn ids(ticks: &[proto::Tick]) -> Vec<usize> {
+pub(crate) fn ids(ticks: &[proto::Tick]) -> Vec<usize> {
     let id = |tick: &proto::Tick| tick.trade_id.parse().expect("ids are numbers");
     ticks.iter().map(id).collect()
 }
 
-fn positions(ticks: &[proto::Tick]) -> Vec<u64> {
+pub(crate) fn positions(ticks: &[proto::Tick]) -> Vec<u64> {
     ticks.iter().map(|tick| tick.log_seq).collect()
 }
 
@@ -142,12 +147,7 @@ async fn heartbeats_are_brought_into_their_bounds() {
     }
 }
 
-#[tokio::test]
-async fn every_start_begins_exactly_where_it_says() {
-    starts(Options::serve()).await;
-}
-
-/// Over any store.
+/// Live, from the beginning, after a cursor, from a time, and by a snapshot.
 pub(crate) async fn starts(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;
@@ -243,12 +243,7 @@ async fn instruments_created_later_join_a_running_stream() {
     }
 }
 
-#[tokio::test]
-async fn a_cursor_resumes_after_a_kill_of_the_server() {
-    resumes(Options::serve()).await;
-}
-
-/// Over any store.
+/// A cursor, a kill, and the rest.
 pub(crate) async fn resumes(options: Options) {
     let mut server = Server::start(options).await;
     let stubs = server.stubs().await;
@@ -330,12 +325,7 @@ async fn positions_that_cannot_be_resumed_are_refused_with_the_reason() {
     }
 }
 
-#[tokio::test]
-async fn a_cursor_older_than_the_replay_window_has_expired() {
-    expiry(Options::serve()).await;
-}
-
-/// Over any store.
+/// A log that is kept shortly.
 pub(crate) async fn expiry(options: Options) {
     let options = options.argument("--log-retention=1s").argument("--compact-age=100ms");
     let server = Server::start(options).await;

@@ -1,5 +1,4 @@
-//! The central behaviour over Postgres: the same tests as over the embedded store, and what only a database does,
-//! which can stop, come back, and be replaced by its standby.
+//! What only a database does: it stops, crashes, comes back, and is replaced by its standby.
 
 use std::time::Duration;
 
@@ -8,60 +7,13 @@ use tapefeed_tests::wait::now_unix_nano;
 use tapefeed_tests::{Database, Options, Publisher, Server, eventually, values};
 use tonic::{Code, Status};
 
-use crate::{import, kills, live, publish, resume, values as exact};
+use crate::kills;
 
 /// How soon a server serves again once its database takes connections: 3 s, and a little for a busy machine.
 const BACK: Duration = Duration::from_secs(5);
 
 /// How soon health has to tell what happened to the database.
 const HEALTH: Duration = Duration::from_secs(10);
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn publishing_is_the_same() {
-    for test in [0, 1, 2, 3] {
-        let Some(database) = Database::start() else { return };
-        match test {
-            0 => publish::claims(database.options()).await,
-            1 => publish::repeats(database.options()).await,
-            2 => publish::conflicts(database.options()).await,
-            _ => publish::newer_claims(database.options()).await,
-        }
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_are_read_at_once() {
-    let Some(database) = Database::start() else { return };
-    exact::own_writes(database.options()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn subscriptions_begin_and_resume_where_they_say() {
-    let Some(database) = Database::start() else { return };
-    live::starts(database.options()).await;
-    let Some(database) = Database::start() else { return };
-    live::resumes(database.options()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cursor_older_than_the_replay_window_has_expired() {
-    let Some(database) = Database::start() else { return };
-    live::expiry(database.options()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_killed_fifty_times_sees_exactly_the_log() {
-    let Some(database) = Database::start() else { return };
-    resume::killed_subscriber(database.options()).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn imports_give_their_reference_before_and_after_merging() {
-    let Some(database) = Database::start() else { return };
-    import::interleaved_files(database.options()).await;
-    let Some(database) = Database::start() else { return };
-    import::same_file(database.options()).await;
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_killed_twenty_times_loses_tears_and_doubles_nothing() {

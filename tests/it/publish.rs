@@ -71,12 +71,7 @@ async fn end(publisher: &mut Publisher) -> Status {
     }
 }
 
-#[tokio::test]
-async fn a_claim_tells_where_to_go_on() {
-    claims(Options::serve()).await;
-}
-
-/// Over any store.
+/// Claims, and what they tell after closing, another claim and a kill.
 pub(crate) async fn claims(options: Options) {
     let mut server = Server::start(options).await;
     let stubs = server.stubs().await;
@@ -107,12 +102,7 @@ pub(crate) async fn claims(options: Options) {
     assert_eq!(stored(&stubs, "CLAIM").await, numbers(0..30));
 }
 
-#[tokio::test]
-async fn a_batch_sent_again_is_acknowledged_and_not_stored_twice() {
-    repeats(Options::serve()).await;
-}
-
-/// Over any store.
+/// Batches sent again, on the same stream and the next.
 pub(crate) async fn repeats(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;
@@ -224,12 +214,7 @@ async fn a_hole_in_the_numbers_is_refused_and_names_the_next() {
     assert_eq!(stored(&stubs, "HOLE").await, numbers(0..10));
 }
 
-#[tokio::test]
-async fn a_known_number_with_other_content_or_too_old_is_a_conflict() {
-    conflicts(Options::serve()).await;
-}
-
-/// Over any store.
+/// Known numbers with other content, and numbers that are too old.
 pub(crate) async fn conflicts(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;
@@ -254,12 +239,7 @@ pub(crate) async fn conflicts(options: Options) {
     assert_eq!(stored(&stubs, "OTHER").await, numbers(0..10));
 }
 
-#[tokio::test]
-async fn a_newer_claim_ends_the_older_stream() {
-    newer_claims(Options::serve()).await;
-}
-
-/// Over any store.
+/// Two claims of one producer.
 pub(crate) async fn newer_claims(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;

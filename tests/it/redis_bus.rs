@@ -163,7 +163,7 @@ async fn wait_down(bus: &RedisBus) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_stream_is_bounded_and_goes_with_its_epoch() {
-    let Some(redis) = RedisServer::start().await else { return };
+    let Some(redis) = RedisServer::given_or_own().await else { return };
     let bus = RedisBus::start(&RedisUrl::new(redis.url()), 1, 1).expect("the address is one");
     let other = RedisBus::start(&RedisUrl::new(redis.url()), 2, 2).expect("the address is one");
     bus.follow(Epoch(5));

@@ -218,12 +218,7 @@ async fn log(stubs: &Stubs) -> Vec<proto::Tick> {
     all
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_subscriber_killed_fifty_times_sees_exactly_the_log() {
-    killed_subscriber(Options::serve()).await;
-}
-
-/// Over any store.
+/// Fifty deaths of a subscriber beside three that live.
 pub(crate) async fn killed_subscriber(options: Options) {
     let server = Server::start(options).await;
     let progress = Arc::new(Progress::default());

@@ -293,12 +293,7 @@ async fn next_ticks(stream: &mut tonic::Streaming<proto::SubscribeTicksResponse>
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn read_your_own_write_with_the_cursor_of_its_acknowledgement() {
-    own_writes(Options::serve()).await;
-}
-
-/// Over any store.
+/// Every acknowledgement's cursor, asked for at once.
 pub(crate) async fn own_writes(options: Options) {
     let server = Server::start(options).await;
     let stubs = server.stubs().await;

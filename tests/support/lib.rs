@@ -7,6 +7,7 @@
 pub mod checker;
 pub mod cli;
 pub mod collector;
+pub mod combination;
 pub mod cut;
 pub mod database;
 pub mod exact;
@@ -17,6 +18,7 @@ pub mod import;
 pub mod memory;
 pub mod mute;
 pub mod power;
+mod private;
 pub mod process;
 pub mod publisher;
 pub mod redis_server;
@@ -29,6 +31,7 @@ pub mod values;
 pub mod wait;
 
 pub use cli::Cli;
+pub use combination::Combination;
 pub use database::Database;
 pub use publisher::Publisher;
 pub use server::{Options, Server};

@@ -44,6 +44,12 @@ pub fn sample_data() -> Option<PathBuf> {
     folder
 }
 
+/// The URL of a server that the caller has given to the tests, by the name of its variable.
+pub fn given(variable: &str) -> Option<String> {
+    let url = std::env::var_os(variable)?.into_string().ok();
+    url.filter(|url| !url.is_empty())
+}
+
 /// A program of the system. `None`: it is not installed, which the output says; with `CI=true` that is a failure.
 ///
 /// # Panics

@@ -284,6 +284,11 @@ impl Server {
         self.output.text()
     }
 
+    /// How it was started.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
     /// The options, to change them before a restart.
     pub fn options_mut(&mut self) -> &mut Options {
         &mut self.options

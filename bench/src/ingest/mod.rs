@@ -76,7 +76,7 @@ struct Measured {
 
 /// Runs all cases in turns.
 pub async fn run(binary: &Path, quick: bool) -> Result<(), Problem> {
-    let (rounds, count) = if quick { (2, 800_000) } else { (5, 2_000_000) };
+    let (rounds, count) = if quick { (3, 800_000) } else { (5, 2_000_000) };
     let mut cluster = Cluster::start().await?;
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
     for round in 0..rounds {

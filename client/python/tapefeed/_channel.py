@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
+import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any, Final
 
 from ._backoff import Backoff
@@ -57,10 +60,23 @@ _SERVICE_CONFIG: Final = json.dumps(
 class Settings:
     """How a client was set up."""
 
-    address: str
+    addresses: tuple[str, ...]
     timeout: float
     delays: tuple[float, float]
     options: tuple[tuple[str, Any], ...]
+    turns: Iterator[int]
+
+    def target(self) -> str:
+        """Return where the next channel connects to: one server, or several in the order in which they are tried.
+
+        Each channel begins with the server after the one before, so that a stream whose server ended, or hangs, goes on
+        at another.
+        """
+        if len(self.addresses) == 1:
+            return self.addresses[0]
+        first = next(self.turns) % len(self.addresses)
+        kind = "ipv6" if self.addresses[0].startswith("[") else "ipv4"
+        return f"{kind}:" + ",".join(self.addresses[first:] + self.addresses[:first])
 
     def backoff(self) -> Backoff:
         """Return new delays between attempts of a stream."""
@@ -85,7 +101,10 @@ class Settings:
         ]
         if own_connection:
             options.append(("grpc.use_local_subchannel_pool", 1))
-        if _is_this_machine(self.address):
+        if len(self.addresses) > 1:
+            # By itself grpc would send the whole list, which is no authority.
+            options.append(("grpc.default_authority", self.addresses[0]))
+        if all(map(_is_this_machine, self.addresses)):
             # A proxy of the environment cannot reach what listens here.
             options.append(("grpc.enable_http_proxy", 0))
         # What the caller gives comes last and counts.
@@ -98,7 +117,22 @@ def settings(target: str, timeout: float, delays: tuple[float, float], options: 
         raise ValueError(f"timeout={timeout!r}: give seconds above 0")
     if not 0 < delays[0] <= delays[1]:
         raise ValueError(f"reconnect_delays={delays!r}: give the shortest and the longest in seconds")
-    return Settings(_address(target), timeout, delays, tuple(options))
+    addresses = tuple(_address(address.strip()) for address in target.split(","))
+    if len(addresses) > 1:
+        _check_literals(addresses)
+    return Settings(addresses, timeout, delays, tuple(options), count(random.randrange(len(addresses))))
+
+
+def _check_literals(addresses: tuple[str, ...]) -> None:
+    """Raise ValueError unless all are numbers of one kind: a name may stand for several servers by itself."""
+    try:
+        versions = {ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).version for address in addresses}
+    except ValueError:
+        raise ValueError(
+            f"{', '.join(addresses)}: of several servers give the IP addresses, or one name that stands for all of them"
+        ) from None
+    if len(versions) > 1:
+        raise ValueError(f"{', '.join(addresses)}: of several servers give all addresses as IPv4, or all as IPv6")
 
 
 def _address(target: str) -> str:

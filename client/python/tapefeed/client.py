@@ -1,4 +1,4 @@
-"""The client: history, live ticks, publishing and imports of one server. The asyncio form is `tapefeed.aio.Client`."""
+"""The client: history, live ticks, publishing and imports. The asyncio form is `tapefeed.aio.Client`."""
 
 from __future__ import annotations
 
@@ -98,21 +98,22 @@ class Listing(Generic[T]):
 
 
 class Client:
-    """A client of one server, for any number of threads.
+    """A client of one server, or of several over one store, for any number of threads.
 
     It connects at its first call. Reads are repeated while the server is unavailable: up to 4 times, with delays from
     0.1 to 2 s, within the timeout. Subscriptions, publishers and imports have connections of their own and reconnect by
     themselves. It starts no thread before the first subscription or publisher; grpc has its own.
 
     Args:
-        target: the address of the server. Default `http://127.0.0.1:50051`. TLS is not spoken.
+        target: the address of the server. Default `http://127.0.0.1:50051`. TLS is not spoken. Of several servers over
+            one store, their IP addresses separated by commas: whatever ends at one goes on at another.
         timeout: seconds that a call may take, its retries included. Default 10; the server takes 60 at most.
         reconnect_delays: the shortest and longest delay in seconds before a stream connects again. Default 0.05 and 5;
             each is twice the one before, less a random part of up to a half, and never less than the server asks for.
         options: channel options of grpc, which count over those of this package.
 
     Raises:
-        ValueError: an argument is out of its bounds, or the target is not the address of a server.
+        ValueError: an argument is out of its bounds, or the target is no address of servers.
 
     Every method that calls the server raises a TapefeedError if it is refused or fails, and TypeError or ValueError,
     before anything is sent, if an argument cannot be sent.
@@ -128,7 +129,7 @@ class Client:
     ) -> None:
         self._settings = _channel.settings(target, timeout, reconnect_delays, options)
         self._channel = grpc.insecure_channel(
-            self._settings.address, self._settings.channel_options(own_connection=False)
+            self._settings.target(), self._settings.channel_options(own_connection=False)
         )
         self._closed = False
         self._history = history_service_pb2_grpc.HistoryServiceStub(self._channel)
@@ -679,7 +680,7 @@ class Client:
     def _upload(self, upload: Upload, tell: Callable[[ImportProgress], None]) -> Import | None:
         """Upload once. None if another owner's run stands still."""
         options = self._settings.channel_options(own_connection=True)
-        with grpc.insecure_channel(self._settings.address, options) as channel:
+        with grpc.insecure_channel(self._settings.target(), options) as channel:
             stub = ingest_service_pb2_grpc.IngestServiceStub(channel)
             call = stub.ImportFile.future(_file_requests(upload))
             try:

@@ -170,7 +170,7 @@ class Publisher:
     def _connection(self) -> TapefeedError:
         """Publish over one connection; returns why it ended."""
         options = self._settings.channel_options(own_connection=True)
-        with grpc.insecure_channel(self._settings.address, options) as channel:
+        with grpc.insecure_channel(self._settings.target(), options) as channel:
             ended = threading.Event()
             stub = ingest_service_pb2_grpc.IngestServiceStub(channel)
             call = stub.PublishTicks(self._requests(ended))

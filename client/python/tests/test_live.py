@@ -429,3 +429,18 @@ async def _first(bars: tapefeed.aio.BarSubscription, count: int) -> AsyncIterato
         count -= 1
         if not count:
             return
+
+
+def test_of_several_servers_whichever_is_there_goes_on(server: Server) -> None:
+    """Of two addresses one has no server; after a kill the other has one again."""
+    address = f"127.0.0.1:1,{server.address}"
+    cursor = begin(address, "SEVERAL")
+    client = tapefeed.Client(address, reconnect_delays=(0.02, 0.2))
+    with client, client.subscribe("SEVERAL", cursor=cursor) as subscription:
+        publish(address, "SEVERAL", 5, 1)
+        assert numbers([next(subscription) for _ in range(5)]) == [1, 2, 3, 4, 5]
+        server.kill()
+        server.start()
+        publish(address, "SEVERAL", 5, 6)
+        assert numbers([next(subscription) for _ in range(5)]) == [6, 7, 8, 9, 10]
+        assert client.average("SEVERAL").tick_count == 11

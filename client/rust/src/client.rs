@@ -12,7 +12,7 @@ use tapefeed_proto::v1::ingest_service_client::IngestServiceClient;
 use tapefeed_proto::v1::instrument_service_client::InstrumentServiceClient;
 use tapefeed_proto::v1::live_service_client::LiveServiceClient;
 use tokio::time::Instant;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Request, Response, Status};
 
 use crate::Error;
@@ -54,7 +54,11 @@ const READ_DELAYS: Delays = Delays { first: Duration::from_millis(100), longest:
 /// The delays between attempts to reconnect a stream, unless the builder says otherwise.
 const STREAM_DELAYS: Delays = Delays { first: Duration::from_millis(50), longest: Duration::from_secs(5) };
 
-/// A client of one server. Clones share its connection; cloning is cheap.
+/// A client of one server, or of several over one store. Clones share its connection; cloning is cheap.
+///
+/// Several addresses are separated by commas. Each connection goes to one of them and each new one to the next: calls and
+/// streams move to another server when theirs ends. Which server answers makes no difference: cursors, producers and page
+/// tokens are good on each.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tapefeed_client::Error> {
@@ -124,8 +128,8 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the address is not a `http://host:port`.
-    pub fn lazy(self) -> Result<Client, Error> {
+    /// [`Error::Invalid`] if the address is not a `http://host:port`, or several.
+    pub fn lazy(mut self) -> Result<Client, Error> {
         let endpoint = self.endpoint()?;
         let calls = connector::open_lazy(&endpoint, self.connector.as_ref());
         Ok(self.client(endpoint, calls))
@@ -135,8 +139,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] if the address is not a `http://host:port`, [`Error::Transport`] if nothing answers there.
-    pub async fn connect(self) -> Result<Client, Error> {
+    /// [`Error::Invalid`] if the address is not a `http://host:port`, or several, [`Error::Transport`] if nothing answers
+    /// there.
+    pub async fn connect(mut self) -> Result<Client, Error> {
         let endpoint = self.endpoint()?;
         let calls = connector::open(&endpoint, self.connector.as_ref()).await;
         let calls = calls.map_err(|error| Error::from_status(Status::from_error(Box::new(error))))?;
@@ -156,20 +161,20 @@ impl ClientBuilder {
         }
     }
 
-    fn endpoint(&self) -> Result<Endpoint, Error> {
-        let invalid = |why: &str| {
-            let address = &self.address;
-            Error::Invalid(format!("{address:?} is not a server address: {why}; write it as http://127.0.0.1:50051"))
-        };
-        if self.address.starts_with("https://") {
-            return Err(invalid("this client speaks plain HTTP/2, without TLS"));
+    /// How to connect. With several servers, the way to one of them becomes the connector.
+    fn endpoint(&mut self) -> Result<Endpoint, Error> {
+        let mut servers = Vec::new();
+        for address in self.address.split(',') {
+            servers.push(server(address.trim())?);
         }
-        if !self.address.starts_with("http://") {
-            return Err(invalid("it must begin with http://"));
+        let endpoint = Endpoint::from(servers[0].clone());
+        let endpoint = endpoint
+            .user_agent(self.user_agent.clone())
+            .map_err(|error| Error::Invalid(format!("{:?} is no user agent: {error}", self.user_agent)))?;
+        if servers.len() > 1 {
+            let first = rand::random_range(0..servers.len());
+            self.connector = Some(Connector::to_any(self.connector.take(), servers, first));
         }
-        let endpoint = Endpoint::from_shared(self.address.clone())
-            .and_then(|endpoint| endpoint.user_agent(self.user_agent.clone()))
-            .map_err(|error| invalid(&error.to_string()))?;
         Ok(endpoint
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)
@@ -181,10 +186,25 @@ impl ClientBuilder {
     }
 }
 
+/// The address of one server.
+fn server(address: &str) -> Result<Uri, Error> {
+    let invalid = |why: &str| {
+        Error::Invalid(format!("{address:?} is not a server address: {why}; write it as http://127.0.0.1:50051"))
+    };
+    if address.starts_with("https://") {
+        return Err(invalid("this client speaks plain HTTP/2, without TLS"));
+    }
+    if !address.starts_with("http://") {
+        return Err(invalid("it must begin with http://"));
+    }
+    address.parse().map_err(|error: tonic::codegen::http::uri::InvalidUri| invalid(&error.to_string()))
+}
+
 // === impl Client ===
 
 impl Client {
-    /// Begins to set up a client of the server at `address`, such as `http://127.0.0.1:50051`.
+    /// Begins to set up a client of the server at `address`, such as `http://127.0.0.1:50051`, or of any of several, such
+    /// as `http://10.0.0.1:50051,http://10.0.0.2:50051`.
     pub fn builder(address: impl Into<String>) -> ClientBuilder {
         ClientBuilder {
             address: address.into(),
@@ -213,7 +233,7 @@ impl Client {
         Client::builder(address).lazy()
     }
 
-    /// The address of the server.
+    /// The address of the server, or of several as it was given.
     pub fn address(&self) -> &str {
         &self.shared.address
     }
@@ -376,6 +396,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_several_servers_each_connection_takes_the_next_that_accepts() {
+        let answers = || history((0..12).map(|_| Ok(proto::ListTicksResponse::default())));
+        let fakes = [answers(), answers()];
+        let mut addresses = vec!["http://127.0.0.1:1".to_owned()];
+        for fake in &fakes {
+            addresses.push(serve_history(fake.clone()).await);
+        }
+        for _ in 0..4 {
+            // A connection of its own for each: one of three is refused, and goes on to the next.
+            let client = Client::builder(addresses.join(", ")).lazy().unwrap();
+            for _ in 0..3 {
+                let mut service = history_service(client.stream_channel());
+                let _ = service.list_ticks(proto::ListTicksRequest::default()).await;
+            }
+        }
+        let asked = fakes.each_ref().map(|fake| fake.requests.lock().unwrap().len());
+        assert_eq!(asked.iter().sum::<usize>(), 12, "each call found a server: {asked:?}");
+        assert!(asked.iter().all(|asked| *asked >= 4), "both were asked: {asked:?}");
+    }
+
+    #[tokio::test]
     async fn a_server_that_is_not_there_is_a_transport_error() {
         let error = Client::connect("http://127.0.0.1:1").await.unwrap_err();
         let Error::Transport(text) = error else {
@@ -389,7 +430,8 @@ mod tests {
 
     #[tokio::test]
     async fn addresses_are_checked() {
-        for address in ["", "127.0.0.1:50051", "https://127.0.0.1:1", "http://", "http:// x"] {
+        let several = "http://127.0.0.1:1,127.0.0.1:2";
+        for address in ["", "127.0.0.1:50051", "https://127.0.0.1:1", "http://", "http:// x", "http://a:1,", several] {
             let client = Client::lazy(address);
             assert!(matches!(client, Err(Error::Invalid(_))), "{address:?}");
         }

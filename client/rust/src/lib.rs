@@ -1,6 +1,6 @@
 //! The typed Rust client of Tapefeed: exact decimals, streams that resume, a publisher that never doubles.
 //!
-//! A [`Client`] speaks to one server. Its methods are the calls:
+//! A [`Client`] speaks to one server, or to several over one store. Its methods are the calls:
 //!
 //! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::read_ticks`], [`Client::latest`], [`Client::average`],
 //!   [`Client::statistics`], [`Client::bar_pages`], [`Client::moving_average_pages`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];

@@ -1,10 +1,10 @@
 //! States that are read when somebody scrapes: from memory and `/proc`, never from the store.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::disk::Disk;
 use super::process::Process;
 use crate::domain::{Clock, UnixNanos};
 use crate::http::{Readiness, State};
@@ -26,8 +26,7 @@ pub(super) struct Scrape {
     pub(super) readiness: watch::Receiver<Readiness>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) started: UnixNanos,
-    /// The file of an embedded store.
-    pub(super) store_path: Option<PathBuf>,
+    pub(super) disk: Disk,
     pub(super) log_limit_bytes: u64,
 }
 
@@ -47,7 +46,7 @@ impl Scrape {
             self.query(page);
             self.dependencies(page);
             self.process(page);
-            self.disk(page);
+            self.disk.write(page);
         });
     }
 
@@ -151,25 +150,6 @@ impl Scrape {
             page.gauge("process_open_fds", "Open file descriptors", process.open_fds);
             page.gauge("process_max_fds", "File descriptors that may be open", process.max_fds);
             page.gauge("process_threads", "Threads", process.threads);
-        }
-    }
-
-    /// Of a store in a file. A database is looked at by those who run it.
-    fn disk(&self, page: &mut Page<'_>) {
-        let Some(store_path) = &self.store_path else { return };
-        let bytes = |suffix: &str| {
-            let mut path = store_path.clone().into_os_string();
-            path.push(suffix);
-            std::fs::metadata(path).map_or(0, |file| file.len())
-        };
-        let store = (bytes("") + bytes("-wal")) as f64;
-        page.gauge("tapefeed_store_size_bytes", "The store's files on disk", store);
-        let folder = store_path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        if let Ok(disk) = rustix::fs::statvfs(folder.unwrap_or(std::path::Path::new("."))) {
-            let free = disk.f_bavail as f64 * disk.f_frsize as f64;
-            let size = disk.f_blocks as f64 * disk.f_frsize as f64;
-            page.gauge("tapefeed_store_disk_free_bytes", "Free space on the disk of the store", free);
-            page.gauge("tapefeed_store_disk_size_bytes", "Size of the disk of the store", size);
         }
     }
 }

@@ -46,6 +46,7 @@ impl Fixture {
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
             spool: folder.path().join("spool"),
+            store_space: None,
             demo: None,
             log: LogConfig::default(),
         };

@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) compact_age: Option<Span>,
     pub(super) merge_delay: Option<Span>,
     pub(super) spool: Option<PathBuf>,
+    pub(super) store_space: Option<ByteCount>,
     pub(super) demo_rate: Option<u32>,
     pub(super) demo_seed: Option<u64>,
     pub(super) log: Option<String>,

@@ -72,12 +72,25 @@ impl TradeId {
         if text.len() > MAX_TRADE_ID_BYTES {
             return Err(TradeIdInvalid);
         }
-        let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-        match text.parse::<u64>() {
-            Ok(number) if canonical => Ok(TradeId::Number(number)),
+        let canonical = text == "0" || !text.starts_with('0');
+        match digits(text) {
+            Some(number) if canonical => Ok(TradeId::Number(number)),
             _ => Ok(TradeId::Text(text.into())),
         }
     }
+}
+
+/// The number that digits alone write, if it fits.
+fn digits(text: &str) -> Option<u64> {
+    let mut number = 0u64;
+    for byte in text.bytes() {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number = number.checked_mul(10)?.checked_add(digit.into())?;
+    }
+    Some(number)
 }
 
 impl fmt::Display for TradeId {
@@ -175,7 +188,8 @@ impl Batch {
             hash.update(symbol.as_str().as_bytes());
         }
         for tick in &self.ticks {
-            let mut fixed = [0u8; 4 + 8 + 9 + 9 + 10 + 1 + 1];
+            // The last eight bytes are a trade id that is a number.
+            let mut fixed = [0u8; 4 + 8 + 9 + 9 + 10 + 1 + 1 + 8];
             fixed[0..4].copy_from_slice(&tick.instrument.to_le_bytes());
             fixed[4..12].copy_from_slice(&tick.event_time.nanos().to_le_bytes());
             if let Some(time) = tick.receive_time {
@@ -191,15 +205,15 @@ impl Batch {
             }
             fixed[40] = tick.side as u8;
             match &tick.trade_id {
-                TradeId::None => hash.update(&fixed),
+                TradeId::None => hash.update(&fixed[..42]),
                 TradeId::Number(number) => {
                     fixed[41] = 1;
+                    fixed[42..].copy_from_slice(&number.to_le_bytes());
                     hash.update(&fixed);
-                    hash.update(&number.to_le_bytes());
                 }
                 TradeId::Text(text) => {
                     fixed[41] = 2 + text.len() as u8;
-                    hash.update(&fixed);
+                    hash.update(&fixed[..42]);
                     hash.update(text.as_bytes());
                 }
             }

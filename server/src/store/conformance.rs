@@ -86,11 +86,20 @@ async fn sqlite_store_conforms() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn postgres_store_conforms() {
+    postgres_conforms("").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgres_store_conforms_where_connections_are_handed_out_by_transaction() {
+    postgres_conforms("pooling=transaction").await;
+}
+
+async fn postgres_conforms(parameters: &'static str) {
     let Some(server) = TestServer::find() else { return };
     let server = Arc::new(server);
     conforms(|clock, faults| {
         let options = PostgresOptions { clock: Some(clock), epoch: EPOCH, seed: 1, faults };
-        Box::new(Shared { server: server.clone(), database: OnceCell::new(), options })
+        Box::new(Shared { server: server.clone(), parameters, database: OnceCell::new(), options })
     })
     .await;
     server.drop_databases().await;
@@ -159,6 +168,7 @@ impl Backend for Embedded {
 
 struct Shared {
     server: Arc<TestServer>,
+    parameters: &'static str,
     database: OnceCell<String>,
     options: PostgresOptions,
 }
@@ -167,7 +177,7 @@ struct Shared {
 impl Backend for Shared {
     async fn open(&self) -> Arc<dyn Store> {
         let database = self.database.get_or_init(|| self.server.make_database()).await;
-        PostgresStore::open(&self.server.url_of(database, ""), self.options.clone()).await.unwrap()
+        PostgresStore::open(&self.server.url_of(database, self.parameters), self.options.clone()).await.unwrap()
     }
 }
 

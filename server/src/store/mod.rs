@@ -20,7 +20,7 @@ mod sqlite;
 
 pub use manifest::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
 pub use memory::{MemoryStore, Standby};
-pub use postgres::{PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
+pub use postgres::{DiskUse, PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{
     Ignored, Lease, NewRun, Reject, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunIdInvalid, RunOwner,
     RunProgress, RunRequest, RunState,

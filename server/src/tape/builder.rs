@@ -43,6 +43,7 @@ pub struct Builder {
     manifest_changed: Arc<Notify>,
     /// What the bus tells of commits of the manifest by other replicas.
     manifests: watch::Receiver<Option<ManifestNews>>,
+    sorter: Sorter,
     metrics: Metrics,
 }
 
@@ -68,6 +69,7 @@ impl Builder {
             manifest_changed,
             // Without a sender this branch of the loop sleeps: other replicas are found by looking.
             manifests: watch::channel(None).1,
+            sorter: Sorter::default(),
             metrics,
         };
         builder.view.advance(after.position, UnixNanos::MIN);
@@ -165,15 +167,13 @@ impl Builder {
     fn apply(&mut self, blocks: &[Arc<Block>]) {
         for block in blocks {
             let position = self.view.position();
-            // Commits of few instruments are the rule: a map ordered by id beats a pass per instrument.
-            let mut fresh: BTreeMap<InstrumentId, Vec<Tick>> = BTreeMap::new();
-            for tick in block.entries.ticks.iter().filter(|tick| tick.log_seq > position) {
-                fresh.entry(tick.instrument).or_default().push(tick.clone());
-            }
-            for (instrument, mut ticks) in fresh {
+            let ticks = &block.entries.ticks;
+            let fresh = ticks.partition_point(|tick| tick.log_seq <= position);
+            for (instrument, mut ticks) in self.sorter.by_instrument(&ticks[fresh..]) {
                 self.saw(instrument, ticks.iter().map(|tick| tick.event_time).max());
                 self.view.update(instrument, |holding| {
-                    ticks.retain(|tick| tick.log_seq > holding.compacted);
+                    let compacted = ticks.partition_point(|tick| tick.log_seq <= holding.compacted);
+                    ticks.drain(..compacted);
                     holding.push_hot(ticks);
                 });
             }
@@ -269,6 +269,44 @@ impl Builder {
         }
         self.view.adopt(delta.version);
         Ok(())
+    }
+}
+
+/// Tells ticks apart by instrument.
+#[derive(Debug, Default)]
+struct Sorter {
+    /// By the number of an instrument. Zero between two calls.
+    places: Vec<u32>,
+}
+
+impl Sorter {
+    /// The ticks of each instrument in their order. Looks at them twice, so that each list is made at its length.
+    fn by_instrument(&mut self, ticks: &[Tick]) -> Vec<(InstrumentId, Vec<Tick>)> {
+        let mut found = Vec::new();
+        for tick in ticks {
+            let number = tick.instrument.0 as usize;
+            if number >= self.places.len() {
+                self.places.resize(number + 1, 0);
+            }
+            if self.places[number] == 0 {
+                found.push(tick.instrument);
+            }
+            self.places[number] += 1;
+        }
+        found.sort_unstable();
+        let mut lists = Vec::with_capacity(found.len());
+        for (index, instrument) in found.into_iter().enumerate() {
+            let place = &mut self.places[instrument.0 as usize];
+            lists.push((instrument, Vec::with_capacity(*place as usize)));
+            *place = index as u32;
+        }
+        for tick in ticks {
+            lists[self.places[tick.instrument.0 as usize] as usize].1.push(tick.clone());
+        }
+        for (instrument, _) in &lists {
+            self.places[instrument.0 as usize] = 0;
+        }
+        lists
     }
 }
 

@@ -26,21 +26,21 @@ pub(super) fn cut_days(
     holding: &Holding,
     take: usize,
 ) -> Result<BTreeMap<u32, DayCut>, StoreError> {
-    let mut days: BTreeMap<u32, Vec<Tick>> = BTreeMap::new();
-    for tick in holding.hot_ticks().take(take) {
-        days.entry(tick.event_time.day()).or_default().push(tick.clone());
-    }
-    let cut = |(day, mut ticks): (u32, Vec<Tick>)| {
+    let mut ticks = Vec::with_capacity(take);
+    ticks.extend(holding.hot_ticks().take(take).cloned());
+    // The order of history is also that of days.
+    ticks.sort_unstable_by_key(Tick::key);
+    let cut = |ticks: &[Tick]| {
+        let day = ticks.first().map_or(0, |tick| tick.event_time.day());
         let last_seq = ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
-        ticks.sort_unstable_by_key(Tick::key);
         let last: Option<&Arc<ChunkHeader>> = holding.chunks.iter().rev().find(|chunk| chunk.day == day);
         let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
-        let ordinary = ticks.split_off(late);
-        let ranges = chunk::cuts(&ordinary, CHUNK_TICKS);
+        let (late, ordinary) = ticks.split_at(late);
+        let ranges = chunk::cuts(ordinary, CHUNK_TICKS);
         let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range]));
-        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: ticks, last_seq }))
+        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: late.to_vec(), last_seq }))
     };
-    days.into_iter().map(cut).collect()
+    ticks.chunk_by(|one, next| one.event_time.day() == next.event_time.day()).map(cut).collect()
 }
 
 /// A chunk of ticks of one instrument and day, in the order of history.
@@ -50,18 +50,15 @@ pub(super) fn new_chunk(
     late: bool,
     ticks: &[Tick],
 ) -> Result<NewChunk, StoreError> {
-    let mut statistics = Statistics::default();
-    for tick in ticks {
-        statistics.push(tick);
-    }
     let bytes = chunk::encode(ticks);
     // The chunk takes the place of what it was made from, so it is read once before: a defect of the codec must stop
     // the compaction, not lose ticks.
     let corrupt = |problem: String| StoreError::Corrupt { table: "chunks", row: "not stored yet".into(), problem };
     let read = chunk::decode(&bytes, instrument).map_err(|problem| corrupt(problem.to_string()))?;
-    if !read.ticks().eq(ticks.iter().cloned()) {
+    if !read.holds(ticks) {
         return Err(corrupt("it reads back as other ticks".into()));
     }
+    let statistics = Statistics::of_chunk(&read);
     let (first, last) = (ticks.first().expect("a cut is never empty"), ticks.last().expect("a cut is never empty"));
     let row = ChunkRow {
         id: ChunkId(0),

@@ -92,8 +92,8 @@ impl Holding {
         self.hot.iter().flat_map(|block| block.iter())
     }
 
-    /// Appends hot ticks in the order of the log. Blocks of similar size are merged, so that a holding of n ticks has
-    /// at most about log2(n) blocks and a tick is copied about as often.
+    /// Appends hot ticks in the order of the log. Blocks of similar size are merged, [`FAN`] at a time: a holding of n
+    /// ticks has at most `FAN` blocks for each power of `FAN` up to n, and a tick is copied about once for each.
     pub fn push_hot(&mut self, ticks: Vec<Tick>) {
         let Some(newest) = ticks.iter().max_by_key(|tick| tick.key()) else {
             return;
@@ -101,16 +101,16 @@ impl Holding {
         if self.hot_latest.as_ref().is_none_or(|latest| latest.key() < newest.key()) {
             self.hot_latest = Some(Arc::new(newest.clone()));
         }
-        self.hot.push(Arc::new(HotBlock::new(ticks)));
-        while let [.., older, newer] = self.hot.as_slice() {
-            if older.len() > 2 * newer.len() {
-                break;
+        let mut newest = HotBlock::new(ticks);
+        loop {
+            let size = newest.len().ilog(FAN);
+            let similar = self.hot.iter().rev().take_while(|block| block.len().ilog(FAN) <= size).count();
+            if similar + 1 < FAN {
+                self.hot.push(Arc::new(newest));
+                return;
             }
-            let mut merged = Vec::with_capacity(older.len() + newer.len());
-            merged.extend_from_slice(older);
-            merged.extend_from_slice(newer);
-            self.hot.truncate(self.hot.len() - 2);
-            self.hot.push(Arc::new(HotBlock::new(merged)));
+            let older = self.hot.split_off(self.hot.len() - similar);
+            newest = HotBlock::merged(&older, newest);
         }
     }
 
@@ -128,6 +128,9 @@ impl Holding {
     }
 }
 
+/// Hot blocks of similar size that become one. Fewer would be read faster, and copied more often.
+const FAN: usize = 8;
+
 /// Ticks that are not in chunks: consecutive ones of an instrument in the order of the log, at least one.
 #[derive(Debug)]
 pub struct HotBlock {
@@ -144,6 +147,18 @@ impl HotBlock {
         let keys = || ticks.iter().map(Tick::key);
         let first = keys().min().unwrap_or((UnixNanos::MAX, u64::MAX));
         let last = keys().max().unwrap_or((UnixNanos::MIN, 0));
+        HotBlock { ticks, first, last, totals: OnceLock::new() }
+    }
+
+    /// One block of neighbours.
+    fn merged(older: &[Arc<HotBlock>], newest: HotBlock) -> HotBlock {
+        let HotBlock { ticks: newest, mut first, mut last, .. } = newest;
+        let mut ticks = Vec::with_capacity(older.iter().map(|block| block.len()).sum::<usize>() + newest.len());
+        for block in older {
+            ticks.extend_from_slice(block);
+            (first, last) = (first.min(block.first), last.max(block.last));
+        }
+        ticks.extend(newest);
         HotBlock { ticks, first, last, totals: OnceLock::new() }
     }
 
@@ -315,5 +330,46 @@ impl View {
     /// Names the manifest version of a view under construction.
     pub(super) fn adopt(&mut self, manifest_version: u64) {
         self.manifest_version = manifest_version;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Decimal, Origin, Side, TradeId};
+
+    /// Times go back and forth.
+    fn tick(log_seq: u64) -> Tick {
+        let time = UnixNanos::new((log_seq * 7_919 % 1_000) as i64).unwrap();
+        Tick {
+            instrument: InstrumentId(1),
+            log_seq,
+            event_time: time,
+            receive_time: time,
+            price: Decimal::ZERO,
+            quantity: None,
+            side: Side::Buy,
+            trade_id: TradeId::None,
+            origin: Origin::Live,
+        }
+    }
+
+    #[test]
+    fn hot_ticks_stay_in_order_and_in_few_blocks() {
+        for each in [1, 3, 7, 100] {
+            let ticks: Vec<Tick> = (1..=5_000).map(tick).collect();
+            let mut holding = Holding::default();
+            for part in ticks.chunks(each) {
+                holding.push_hot(part.to_vec());
+                let powers = holding.hot_count().ilog(FAN) as usize + 1;
+                assert!(holding.hot.len() <= FAN * powers, "{} blocks", holding.hot.len());
+            }
+            assert!(holding.hot_ticks().eq(&ticks));
+            for block in &holding.hot {
+                let keys = || block.iter().map(Tick::key);
+                assert_eq!((Some(block.first_key()), Some(block.last_key())), (keys().min(), keys().max()));
+            }
+            assert_eq!(holding.hot_latest.as_deref(), ticks.iter().max_by_key(|tick| tick.key()));
+        }
     }
 }

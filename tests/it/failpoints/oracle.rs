@@ -3,7 +3,7 @@
 //! Of the server only the codec of segments is used, to turn stored bytes into ticks. Order, sums, means and extremes
 //! are this file's own, as plain as they can be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -148,6 +148,48 @@ pub fn statistics(ticks: &[&Logged]) -> proto::GetPriceStatisticsResponse {
         notional: text_at(sums.notional, 18),
         ..Default::default()
     }
+}
+
+/// How long after its end a bar waits for ticks, in nanoseconds.
+const LATENESS: i64 = 2_000_000_000;
+
+/// The bars of ticks in order, of the log up to a position; whose bars they are is left out. `length` is in nanoseconds.
+pub fn bars(log: &Log, ticks: &[&Logged], as_of: u64, length: i64) -> Vec<proto::Bar> {
+    let venues: BTreeSet<&str> = ticks.iter().map(|tick| tick.name.0.as_str()).collect();
+    let seen = log.ticks.iter().filter(|tick| tick.log_seq <= as_of && venues.contains(tick.name.0.as_str()));
+    let newest = seen.map(|tick| tick.time).max().unwrap_or(0);
+    let mut bars: Vec<proto::Bar> = Vec::new();
+    for own in ticks.chunk_by(|one, next| one.time / length == next.time / length) {
+        let statistics = statistics(own);
+        let start = own[0].time / length * length;
+        let is_final = start + length <= newest - LATENESS;
+        let point = |point: &Option<proto::PricePoint>| {
+            let point = point.as_ref().expect("a bar has ticks");
+            (point.price, point.event_time)
+        };
+        let (open, high) = (point(&statistics.first), point(&statistics.highest));
+        let (low, close) = (point(&statistics.lowest), point(&statistics.last));
+        bars.push(proto::Bar {
+            start_time: Some(timestamp(start)),
+            end_time: Some(timestamp(start + length)),
+            open_price: open.0,
+            high_price: high.0,
+            low_price: low.0,
+            close_price: close.0,
+            open_time: open.1,
+            high_time: high.1,
+            low_time: low.1,
+            close_time: close.1,
+            volume: statistics.volume,
+            notional: statistics.notional,
+            vwap: statistics.vwap,
+            tick_count: own.len() as u64,
+            state: if is_final { proto::BarState::Final } else { proto::BarState::Forming }.into(),
+            revision: own.iter().map(|tick| tick.log_seq).max().unwrap_or(0),
+            ..Default::default()
+        });
+    }
+    bars
 }
 
 /// A time-weighted average: the average, the weight in nanoseconds, and the sum of price times seconds.

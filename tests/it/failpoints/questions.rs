@@ -27,6 +27,8 @@ pub enum Answered {
     Average(proto::GetAveragePriceRequest, Result<proto::GetAveragePriceResponse, u64>),
     /// ListTicks, some pages.
     Ticks(proto::ListTicksRequest, Vec<proto::ListTicksResponse>),
+    /// ListBars, one page.
+    Bars(proto::ListBarsRequest, proto::ListBarsResponse),
     /// ListLatestTicks.
     Latest(proto::ListLatestTicksRequest, proto::ListLatestTicksResponse),
     /// GetInstrument.
@@ -75,7 +77,7 @@ impl Asker {
         let span = stretch(random, now);
         let (start_time, end_time) = (span.start.map(timestamp), span.end.map(timestamp));
         let min_cursor = min_cursor.to_vec().into();
-        let outcome = match random.random_range(0..6) {
+        let outcome = match random.random_range(0..7) {
             0 => {
                 let request = proto::GetPriceStatisticsRequest {
                     venue,
@@ -134,6 +136,23 @@ impl Asker {
                 let request = proto::ListLatestTicksRequest { selectors, min_cursor };
                 let answer = self.history.list_latest_ticks(Request::new(request.clone())).await;
                 answer.map(|answer| Answered::Latest(request, answer.into_inner()))
+            }
+            5 => {
+                let seconds = [1, 60, 3_600, 86_400][random.random_range(0..4)];
+                let request = proto::ListBarsRequest {
+                    venue,
+                    symbol,
+                    start_time,
+                    end_time,
+                    min_cursor,
+                    interval: Some(Span9 { seconds, nanos: 0 }),
+                    last_count: [0, 0, 3, 50][random.random_range(0..4)],
+                    include_forming: random.random(),
+                    page_size: random.random_range(1..500),
+                    ..Default::default()
+                };
+                let answer = self.history.list_bars(Request::new(request.clone())).await;
+                answer.map(|answer| Answered::Bars(request, answer.into_inner()))
             }
             _ => {
                 let (venue, symbol) = if venue.is_empty() { busy(0) } else { (venue, symbol) };
@@ -194,6 +213,7 @@ impl Answered {
             Answered::Statistics(request, answer) => statistics(log, request, answer),
             Answered::Average(request, answer) => average(log, request, answer),
             Answered::Ticks(request, pages) => ticks(log, request, pages),
+            Answered::Bars(request, answer) => bars(log, request, answer),
             Answered::Latest(request, answer) => latest(log, request, answer),
             Answered::Instrument(request, answer) => instrument(log, request, answer),
         }
@@ -269,6 +289,39 @@ fn ticks(log: &Log, request: &proto::ListTicksRequest, pages: &[proto::ListTicks
     let most = if complete { all.len() } else { told.len() };
     let expected: Vec<Facts> = all.into_iter().take(most).map(facts).collect();
     assert!(told == expected, "{request:?}: {} ticks told, {} expected", told.len(), expected.len());
+}
+
+fn bars(log: &Log, request: &proto::ListBarsRequest, answer: &proto::ListBarsResponse) {
+    let span = span_of(&request.start_time, &request.end_time);
+    let length = request.interval.as_ref().map_or(1, |interval| interval.seconds * 1_000_000_000);
+    let as_of = position(&answer.as_of);
+    let all = log.of(&request.venue, &request.symbol, as_of);
+    let mut expected = oracle::bars(log, &all, as_of, length);
+    expected.retain(|bar| {
+        let start = bar.start_time.as_ref().map_or(0, unix_nano);
+        span.has(start) && (request.include_forming || bar.state() == proto::BarState::Final)
+    });
+    let skipped = match request.last_count as usize {
+        0 => 0,
+        last => expected.len().saturating_sub(last),
+    };
+    expected.drain(..skipped);
+    let more = expected.len() > request.page_size as usize;
+    expected.truncate(request.page_size as usize);
+    assert_eq!(answer.next_page_token.is_empty(), !more, "{request:?}");
+    let told = answer.bars.iter().map(|bar| proto::Bar {
+        instrument_id: 0,
+        volume: plain(&bar.volume),
+        notional: plain(&bar.notional),
+        vwap: bar.vwap.as_deref().map(plain),
+        ..bar.clone()
+    });
+    let expected = expected.into_iter().map(|bar| proto::Bar {
+        venue: request.venue.clone(),
+        symbol: request.symbol.clone(),
+        ..bar
+    });
+    assert_eq!(told.collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{request:?}");
 }
 
 fn latest(log: &Log, request: &proto::ListLatestTicksRequest, answer: &proto::ListLatestTicksResponse) {

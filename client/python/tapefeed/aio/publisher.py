@@ -196,7 +196,7 @@ class Publisher:
     async def _connection(self) -> TapefeedError:
         """Publish over one connection; returns why it ended."""
         options = self._settings.channel_options(own_connection=True)
-        async with grpc.aio.insecure_channel(self._settings.address, options) as channel:
+        async with grpc.aio.insecure_channel(self._settings.target(), options) as channel:
             # The stub takes the kind of its channel, which its type does not tell.
             stub: Any = ingest_service_pb2_grpc.IngestServiceStub(channel)
             call = stub.PublishTicks()

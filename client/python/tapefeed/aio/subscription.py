@@ -135,7 +135,7 @@ class Subscription:
     def _open(self) -> grpc.aio.UnaryStreamCall[Subscribe, Message]:
         # A connection of its own for each attempt: one that went mute must not be used again.
         options = self._settings.channel_options(own_connection=True)
-        self._channel = grpc.aio.insecure_channel(self._settings.address, options)
+        self._channel = grpc.aio.insecure_channel(self._settings.target(), options)
         stub = live_service_pb2_grpc.LiveServiceStub(self._channel)
         request = self._state.request()
         # The stub takes the kind of its channel, which its type does not tell.

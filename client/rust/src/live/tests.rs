@@ -334,3 +334,55 @@ fn selectors_default_to_everything_and_take_the_venue() {
     let several = Subscription::new().symbol("A").selector(Selector::symbol("B").on("Y")).venue("X");
     assert_eq!(selectors(several), [pair("X", "A"), pair("Y", "B")]);
 }
+
+#[tokio::test]
+async fn bars_are_typed_and_the_stream_resumes_after_what_was_complete() {
+    use proto::subscribe_bars_request::Start as BarStart;
+    use proto::subscribe_bars_response::Event as BarEvent;
+    let second = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
+    let message = |at: Option<u64>, event| proto::SubscribeBarsResponse {
+        cursor: at.map(cursor).unwrap_or_default().into(),
+        event: Some(event),
+    };
+    let bar = proto::Bar {
+        symbol: "A".into(),
+        start_time: second(60),
+        end_time: second(120),
+        volume: "0".into(),
+        notional: "0".into(),
+        state: proto::BarState::Final.into(),
+        revision: 4,
+        ..Default::default()
+    };
+    let complete = proto::IntervalComplete { start_time: second(60), end_time: second(120) };
+    let granted = proto::SubscriptionAck { epoch: 7, ..Default::default() };
+    let fake = FakeLive::default();
+    fake.bars.lock().unwrap().push_back(vec![
+        message(Some(3), BarEvent::Ack(granted)),
+        // Bars and mark belong to position 5: inside, the cursor is still that before it.
+        message(Some(3), BarEvent::Bars(proto::BarBatch { bars: vec![bar] })),
+        message(Some(5), BarEvent::IntervalComplete(complete)),
+    ]);
+    let client = builder(&serve_live(fake.clone()).await).lazy().unwrap();
+    let minute = Duration::from_secs(60);
+    let wish = crate::BarSubscription::new(minute).venue("V").symbol("A").include_forming().decimals(2);
+    let mut stream = client.subscribe_bars(wish);
+    assert!(matches!(stream.next().await.unwrap().unwrap(), Event::Ack(_)));
+    let Event::Bars { bars, cursor: at } = stream.next().await.unwrap().unwrap() else { panic!("no bars") };
+    assert_eq!((bars[0].revision, bars[0].is_final, bars[0].start.nanos()), (4, true, 60_000_000_000));
+    assert_eq!(at, Cursor::from_bytes(cursor(3)));
+    let Event::IntervalComplete { start, end, .. } = stream.next().await.unwrap().unwrap() else { panic!("no mark") };
+    assert_eq!((start.nanos(), end.nanos()), (60_000_000_000, 120_000_000_000));
+    assert!(matches!(stream.next().await.unwrap().unwrap(), Event::Disconnected { .. }));
+    let again = async {
+        while fake.bar_requests.lock().unwrap().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), again).await.unwrap();
+    let requests = fake.bar_requests.lock().unwrap();
+    assert!(matches!(requests[0].start, Some(BarStart::Live(_))));
+    assert_eq!(requests[1].start, Some(BarStart::Cursor(cursor(5).into())));
+    assert_eq!((requests[1].decimals, requests[1].include_forming), (Some(2), true));
+    assert_eq!((requests[1].selectors[0].venue.as_str(), requests[1].interval.unwrap().seconds), ("V", 60));
+}

@@ -27,11 +27,14 @@ pub(crate) enum Step {
 pub(crate) struct FakeLive {
     pub(crate) connections: Arc<Mutex<VecDeque<Vec<Step>>>>,
     pub(crate) requests: Arc<Mutex<Vec<proto::SubscribeTicksRequest>>>,
+    /// The messages of each subscription to bars, which then is cut; without any it says nothing for ever.
+    pub(crate) bars: Arc<Mutex<VecDeque<Vec<proto::SubscribeBarsResponse>>>>,
+    pub(crate) bar_requests: Arc<Mutex<Vec<proto::SubscribeBarsRequest>>>,
 }
 
 impl FakeLive {
     pub(crate) fn new(connections: impl IntoIterator<Item = Vec<Step>>) -> FakeLive {
-        FakeLive { connections: Arc::new(Mutex::new(connections.into_iter().collect())), requests: Arc::default() }
+        FakeLive { connections: Arc::new(Mutex::new(connections.into_iter().collect())), ..FakeLive::default() }
     }
 
     pub(crate) fn requests(&self) -> Vec<proto::SubscribeTicksRequest> {
@@ -69,9 +72,14 @@ impl LiveService for FakeLive {
 
     async fn subscribe_bars(
         &self,
-        _: Request<proto::SubscribeBarsRequest>,
+        request: Request<proto::SubscribeBarsRequest>,
     ) -> Result<Response<Self::SubscribeBarsStream>, Status> {
-        Err(Status::unimplemented(""))
+        self.bar_requests.lock().unwrap().push(request.into_inner());
+        let Some(messages) = self.bars.lock().unwrap().pop_front() else {
+            return Ok(Response::new(Box::pin(stream::pending())));
+        };
+        let cut = stream::iter([Err(Status::unavailable("cut"))]);
+        Ok(Response::new(Box::pin(stream::iter(messages.into_iter().map(Ok)).chain(cut))))
     }
 
     async fn get_replay_window(

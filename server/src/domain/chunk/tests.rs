@@ -8,6 +8,7 @@ fn round_trip(ticks: &[Tick]) -> Chunk {
     let chunk = decode(&bytes, ticks[0].instrument).unwrap();
     assert_eq!(chunk.ticks().collect::<Vec<_>>(), ticks);
     assert_eq!(chunk, Chunk::from_ticks(ticks));
+    assert!(chunk.holds(ticks));
     assert_eq!(chunk.encode(), bytes);
     chunk
 }
@@ -87,6 +88,39 @@ proptest! {
         prop_assert_eq!(chunk.indexes_in(range), chunk.index_at(time)..chunk.len());
         let range = TimeRange::new(None, Some(time)).unwrap();
         prop_assert_eq!(chunk.indexes_in(range), 0..chunk.index_at(time));
+    }
+}
+
+#[test]
+fn a_chunk_holds_no_other_ticks() {
+    let mut ticks = history(40);
+    ticks[20].trade_id = TradeId::Number(7);
+    ticks[21].trade_id = TradeId::Text("seven".into());
+    ticks[22].trade_id = TradeId::None;
+    ticks[23].quantity = None;
+    let chunk = round_trip(&ticks);
+    assert!(!chunk.holds(&ticks[1..]) && !chunk.holds(&[]));
+    let changes: [fn(&mut Tick); 13] = [
+        |tick| tick.instrument = InstrumentId(2),
+        |tick| tick.log_seq += 1,
+        |tick| tick.event_time = tick.event_time.saturating_add(std::time::Duration::from_nanos(1)),
+        |tick| tick.receive_time = tick.receive_time.saturating_add(std::time::Duration::from_nanos(1)),
+        |tick| tick.price = Decimal::new(123_456_789, -5).unwrap(),
+        |tick| tick.price = Decimal::ZERO,
+        |tick| tick.quantity = tick.quantity.map_or(Some(Decimal::ZERO), |_| None),
+        |tick| tick.quantity = Some(Decimal::new(987_654_321, -6).unwrap()),
+        |tick| tick.side = if tick.side == Side::Buy { Side::Sell } else { Side::Buy },
+        |tick| tick.trade_id = if tick.trade_id == TradeId::None { TradeId::Number(0) } else { TradeId::None },
+        |tick| tick.trade_id = TradeId::Number(8),
+        |tick| tick.trade_id = TradeId::Text("eight".into()),
+        |tick| tick.origin = if tick.origin == Origin::Live { Origin::Backfill } else { Origin::Live },
+    ];
+    for at in 0..ticks.len() {
+        for change in changes {
+            let mut other = ticks.clone();
+            change(&mut other[at]);
+            assert!(other == ticks || !chunk.holds(&other), "{:?}", other[at]);
+        }
     }
 }
 

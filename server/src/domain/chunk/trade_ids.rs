@@ -82,6 +82,16 @@ impl TradeIds {
         }
     }
 
+    /// Whether the id at an index is this one.
+    pub(super) fn is(&self, index: usize, id: &TradeId) -> bool {
+        match (self.kinds.at(index), id) {
+            (NONE, TradeId::None) => true,
+            (NUMBER, TradeId::Number(number)) => self.values[index] == *number,
+            (TEXT, TradeId::Text(_)) => self.at(index) == *id,
+            _ => false,
+        }
+    }
+
     /// Memory that it holds, in bytes.
     pub(super) fn memory(&self) -> usize {
         self.kinds.memory() + self.values.capacity() * size_of::<u64>() + self.text.capacity()

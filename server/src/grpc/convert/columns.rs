@@ -97,8 +97,9 @@ struct Entry {
     instrument: (Venue, Symbol),
     price_exponent: i32,
     quantity_exponent: i32,
-    /// The price mantissa of the entry's last tick.
+    /// The price of the entry's last tick: as a mantissa, and if that is valid.
     price_mantissa: i64,
+    price: Option<Decimal>,
     /// The index in the batch's own table, once a tick has used the entry.
     batch_index: Option<u32>,
 }
@@ -122,6 +123,7 @@ fn entries(path: &str, table: &[proto::ColumnInstrument], violations: &mut Viola
                 price_exponent: *price_exponent,
                 quantity_exponent: *quantity_exponent,
                 price_mantissa: 0,
+                price: None,
                 batch_index: None,
             });
         }
@@ -167,9 +169,14 @@ fn read(
             violations.add(element("instrument_index"), "lies outside instruments");
             continue;
         };
-        entry.price_mantissa = entry.price_mantissa.wrapping_add(columns.price_mantissa[index]);
-        let price =
-            violations.take(element("price_mantissa"), Decimal::new(entry.price_mantissa, entry.price_exponent));
+        let difference = columns.price_mantissa[index];
+        // Many ticks repeat the price before them, and making a decimal canonical takes a while.
+        if difference != 0 || entry.price.is_none() {
+            entry.price_mantissa = entry.price_mantissa.wrapping_add(difference);
+            let price = Decimal::new(entry.price_mantissa, entry.price_exponent);
+            entry.price = violations.take(element("price_mantissa"), price);
+        }
+        let price = entry.price;
         let quantity = match columns.quantity.get(index).copied().unwrap_or(0) {
             0 => Some(None),
             above => violations.take(element("quantity"), quantity(above - 1, entry.quantity_exponent)).map(Some),

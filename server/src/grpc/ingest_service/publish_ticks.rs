@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesOrdered;
-use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use crate::domain::{Batch, Clock, Epoch};
 use crate::grpc::convert::tick::BatchDefect;
 use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
-use crate::grpc::limits::MAX_EVENT_TIME_AHEAD;
+use crate::grpc::limits::{MAX_EVENT_TIME_AHEAD, MAX_INGEST_MESSAGE_BYTES};
 use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
 use crate::grpc::violation::Violations;
 use crate::ingest::{Ingest, IngestError, Receipt, Sender, Submission};
@@ -31,8 +30,8 @@ use crate::trace;
 /// Batches that may be unacknowledged: as many as the store keeps digests of.
 const CREDIT_BATCHES: usize = PRODUCER_WINDOW;
 
-/// Encoded bytes that may be unacknowledged.
-const CREDIT_BYTES: usize = 8 << 20;
+/// Encoded bytes that may be unacknowledged. No message is long enough for so many batches to have more.
+const CREDIT_BYTES: usize = CREDIT_BATCHES * MAX_INGEST_MESSAGE_BYTES;
 
 /// The current stream of each producer on this replica, so that a newer claim ends an older stream at once.
 #[derive(Debug, Default)]
@@ -137,7 +136,6 @@ impl BatchSpans {
 /// A batch between its receipt and its acknowledgement.
 struct Outcome {
     batch_seq: u64,
-    bytes: usize,
     receipt: Result<Receipt, IngestError>,
 }
 
@@ -169,7 +167,6 @@ impl Publishing {
             last_batch_seq: granted.last_batch_seq,
             next_batch_seq: granted.last_batch_seq + 1,
             outstanding: FuturesOrdered::new(),
-            outstanding_bytes: 0,
             producer: &producer,
             spans,
         };
@@ -200,7 +197,6 @@ struct Stream<'a> {
     /// The number that follows everything taken so far.
     next_batch_seq: u64,
     outstanding: FuturesOrdered<BoxFuture<'static, Outcome>>,
-    outstanding_bytes: usize,
     spans: BatchSpans,
 }
 
@@ -247,7 +243,6 @@ impl Stream<'_> {
     }
 
     async fn take(&mut self, request: proto::PublishTicksRequest) -> Result<(), Refusal> {
-        let bytes = request.encoded_len();
         let batch = match request.message {
             Some(publish_ticks_request::Message::Batch(batch)) => batch,
             Some(publish_ticks_request::Message::Claim(_)) => {
@@ -261,16 +256,12 @@ impl Stream<'_> {
             let outstanding = self.outstanding.len() as u64 + 1;
             return Err(Refusal::limit_exceeded("credit_batches", CREDIT_BATCHES as u64, Some(outstanding)));
         }
-        if self.outstanding_bytes + bytes > CREDIT_BYTES {
-            let outstanding = (self.outstanding_bytes + bytes) as u64;
-            return Err(Refusal::limit_exceeded("credit_bytes", CREDIT_BYTES as u64, Some(outstanding)));
-        }
         if self.publishing.ingest.epoch() != self.epoch {
             // The claim ended with its epoch, which is nobody's fault: the producer claims again.
             return Err(Refusal::store_unavailable());
         }
         let span = self.spans.begin(&batch);
-        let taken = self.submit(batch, bytes, span.clone()).instrument(span.clone()).await;
+        let taken = self.submit(batch, span.clone()).instrument(span.clone()).await;
         if let Err(refusal) = &taken {
             trace::set(&span, "error.type", refusal.reason_name());
         }
@@ -278,7 +269,7 @@ impl Stream<'_> {
     }
 
     /// Queues a batch. Its span goes with it, and ends with the acknowledgement.
-    async fn submit(&mut self, batch: proto::PublishBatch, bytes: usize, span: Span) -> Result<(), Refusal> {
+    async fn submit(&mut self, batch: proto::PublishBatch, span: Span) -> Result<(), Refusal> {
         let batch_seq = batch.batch_seq;
         let ticks = self.parse(batch)?;
         span.record("tapefeed.producer.id", self.producer.as_str());
@@ -288,7 +279,6 @@ impl Stream<'_> {
         let submitted = self.publishing.ingest.submit(submission).await;
         let receipt = submitted.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.next_batch_seq = self.next_batch_seq.max(batch_seq.saturating_add(1));
-        self.outstanding_bytes += bytes;
         let told = span.clone();
         let outcome = async move {
             let receipt = receipt.await.unwrap_or(Err(IngestError::ShuttingDown));
@@ -297,7 +287,7 @@ impl Stream<'_> {
                 Err(error @ IngestError::Unavailable) => trace::fail(&told, error.name()),
                 Err(error) => trace::set(&told, "error.type", error.name()),
             };
-            Outcome { batch_seq, bytes, receipt }
+            Outcome { batch_seq, receipt }
         };
         self.outstanding.push_back(Box::pin(outcome.instrument(span)));
         Ok(())
@@ -335,8 +325,7 @@ impl Stream<'_> {
     }
 
     async fn acknowledge(&mut self, outcome: Outcome) -> Result<(), Refusal> {
-        let Outcome { batch_seq, bytes, receipt } = outcome;
-        self.outstanding_bytes -= bytes;
+        let Outcome { batch_seq, receipt } = outcome;
         let receipt = receipt.map_err(|error| refusal(error, self.producer, batch_seq, self.last_batch_seq + 1))?;
         self.last_batch_seq = self.last_batch_seq.max(batch_seq);
         let ack = proto::PublishAck {

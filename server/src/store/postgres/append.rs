@@ -48,11 +48,7 @@ pub(super) async fn append(
     if armed {
         stumble::disarm(connection, &INSIDE).await?;
     }
-    let appended = outcome.into_appended(&group)?;
-    if matches!(appended, Appended::Committed { .. }) {
-        faults.hit(faults::APPEND_AFTER).await?;
-    }
-    Ok(appended)
+    outcome.into_appended(&group)
 }
 
 async fn call(connection: &mut PgConnection, group: &Group, terms: Terms) -> Result<Outcome, Failure> {

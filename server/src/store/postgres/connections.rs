@@ -49,9 +49,20 @@ const SESSION: &str = "
     SET tcp_keepalives_interval = 5;
     SET tcp_keepalives_count = 3";
 
+/// What begins each piece of work where connections are handed out by transaction: the same settings for it alone. A
+/// replica that freezes inside one holds what it has locked until the third ends it, so that comes earlier here.
+const TRANSACTION: &str = "
+    BEGIN ISOLATION LEVEL READ COMMITTED;
+    SET LOCAL statement_timeout = '5s';
+    SET LOCAL lock_timeout = '2s';
+    SET LOCAL idle_in_transaction_session_timeout = '3s';
+    SET LOCAL jit = off";
+
 /// How to reach the database, and whether that makes sense now. Shared by all connections of a store.
 pub(super) struct Database {
     options: PgConnectOptions,
+    /// Whether what stands between hands out connections by transaction.
+    pooled: bool,
     /// Raised when a connection is lost: older ones are not used again.
     generation: AtomicU64,
     /// Locked for a look or a change.
@@ -74,10 +85,11 @@ struct Reconnect {
 }
 
 impl Database {
-    pub(super) fn new(options: PgConnectOptions, seed: u64) -> Arc<Database> {
+    pub(super) fn new(options: PgConnectOptions, pooled: bool, seed: u64) -> Arc<Database> {
         let reconnect = Reconnect { not_before: Instant::now(), failures: 0, random: SmallRng::seed_from_u64(seed) };
         Arc::new(Database {
             options: options.disable_statement_logging(),
+            pooled,
             generation: AtomicU64::new(0),
             reconnect: Mutex::new(reconnect),
         })
@@ -97,6 +109,9 @@ impl Database {
         }
         let connected = async {
             let mut connection = self.connect_plain().await?;
+            if self.pooled {
+                return Ok(connection);
+            }
             let settings = sqlx::raw_sql(SESSION).execute(&mut connection);
             match tokio::time::timeout(CONNECT_DEADLINE, settings).await {
                 Ok(set) => set?,
@@ -164,8 +179,8 @@ impl Connections {
         }
     }
 
-    /// Does a piece of work on a connection of its own. Once it has one it is done, waited for or not. Work of several
-    /// statements opens a transaction and commits it.
+    /// Does a piece of work on a connection of its own. Once it has one it is done, waited for or not. Each is one
+    /// statement, which commits itself; where connections are handed out by transaction it is one transaction.
     pub(super) async fn run<T, W>(&self, work: W) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -177,7 +192,19 @@ impl Connections {
             let generation = database.generation();
             let done = async {
                 let mut connection = take(&database, &idle).await?;
-                let answer = tokio::time::timeout(deadline, work(&mut connection)).await;
+                let piece = async {
+                    if !database.pooled {
+                        return work(&mut connection).await;
+                    }
+                    let mut transaction = connection.begin_with(TRANSACTION).await?;
+                    let answer = work(&mut transaction).await?;
+                    // The next transaction may be on a connection that does not know what was prepared on this one, or
+                    // that knows another statement by the same name.
+                    transaction.clear_cached_statements().await?;
+                    transaction.commit().await?;
+                    Ok(answer)
+                };
+                let answer = tokio::time::timeout(deadline, piece).await;
                 let answer = answer.map_err(|_| Failure::Silent(deadline))??;
                 push(&idle, Idle { connection, generation, since: Instant::now() });
                 Ok(answer)

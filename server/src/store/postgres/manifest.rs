@@ -46,10 +46,7 @@ pub(super) async fn commit(
     }
     let version = from_sql(current_version);
     match outcome {
-        0 => {
-            faults.hit(faults::MANIFEST_AFTER).await?;
-            Ok(ManifestCommit::Committed { version })
-        }
+        0 => Ok(ManifestCommit::Committed { version }),
         1 => Ok(ManifestCommit::Conflict { version }),
         2 => Err(StoreError::EpochChanged(Epoch(from_sql(current_epoch))).into()),
         _ => Err(StoreError::not_live(ChunkId(from_sql(not_live.unwrap_or_default()))).into()),

@@ -19,6 +19,7 @@ mod published;
 mod registry;
 mod rows;
 mod runs;
+mod size;
 mod stumble;
 mod sweep;
 mod terms;
@@ -36,9 +37,10 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 pub use open::{PostgresOpenError, PostgresOptions};
+pub use size::DiskUse;
 pub use url::{PostgresUrl, PostgresUrlInvalid};
 
-use super::faults::Faults;
+use super::faults::{self, Faults};
 use super::{
     Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
     ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunId, RunOwner,
@@ -71,14 +73,10 @@ impl PostgresStore {
         &self.place
     }
 
-    /// Bytes that the database takes on its server's disk.
-    pub async fn size_on_disk(&self) -> Result<u64, StoreError> {
-        let size = "SELECT pg_database_size(current_database())";
-        let bytes: i64 = self
-            .reads
-            .run(move |connection| Box::pin(async move { Ok(sqlx::query_scalar(size).fetch_one(connection).await?) }))
-            .await?;
-        Ok(bytes.cast_unsigned())
+    /// Bytes that the database takes on its server's disk, and its server's write-ahead log where this user may look
+    /// at it (`GRANT pg_monitor`).
+    pub async fn size_on_disk(&self) -> Result<DiskUse, StoreError> {
+        self.reads.run(|connection| Box::pin(size::read(connection))).instrument(statement("read", "read size")).await
     }
 
     fn manifest_epoch(&self) -> Option<Epoch> {
@@ -164,10 +162,15 @@ impl Store for PostgresStore {
         let span = statement("append", "append log");
         span.record("db.operation.batch.size", group.marks.len());
         let (terms, faults) = (self.terms.terms(), self.faults.clone());
-        self.appends
+        let appended = self
+            .appends
             .run(move |connection| Box::pin(append::append(connection, group, terms, faults)))
             .instrument(span)
-            .await
+            .await?;
+        if matches!(appended, Appended::Committed { .. }) {
+            self.faults.hit(faults::APPEND_AFTER).await?;
+        }
+        Ok(appended)
     }
 
     async fn segments(&self, after: u64, max_bytes: usize) -> Result<LogPage, StoreError> {
@@ -197,10 +200,15 @@ impl Store for PostgresStore {
     async fn commit_manifest(&self, change: ManifestChange) -> Result<ManifestCommit, StoreError> {
         let epoch = change.epoch.or(self.manifest_epoch());
         let (terms, faults) = (self.terms.terms(), self.faults.clone());
-        self.writes
+        let commit = self
+            .writes
             .run(move |connection| Box::pin(manifest::commit(connection, change, epoch, terms, faults)))
             .instrument(statement("commit", "commit manifest"))
-            .await
+            .await?;
+        if matches!(commit, ManifestCommit::Committed { .. }) {
+            self.faults.hit(faults::MANIFEST_AFTER).await?;
+        }
+        Ok(commit)
     }
 
     async fn chunk_bytes(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {

@@ -17,7 +17,12 @@ use crate::domain::{Clock, Epoch};
 use crate::store::StoreError;
 use crate::store::faults::Faults;
 
-static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
+/// Run inside a transaction that holds a lock of its own ([`LOCK_MIGRATIONS`]).
+static MIGRATIONS: Migrator = Migrator { locking: false, ..sqlx::migrate!("../migrations/postgres") };
+
+/// Servers that start together migrate one after another. The lock goes with the transaction, so nothing can leave it
+/// behind. Its name is any number.
+const LOCK_MIGRATIONS: &str = "SELECT pg_advisory_xact_lock(7088104203)";
 
 /// The oldest version of Postgres whose functions are enough, and that is tested.
 const OLDEST_VERSION: i32 = 14;
@@ -199,11 +204,15 @@ impl PostgresStore {
     pub async fn open(url: &PostgresUrl, options: PostgresOptions) -> Result<Arc<PostgresStore>, PostgresOpenError> {
         let PostgresOptions { clock, epoch, seed, faults } = options;
         let place = url.to_string();
-        let database = Database::new(url.connect_options()?, seed);
+        let database = Database::new(url.connect_options()?, url.pools_transactions(), seed);
         let mut terms = TermsSource::new(clock, seed);
         let prepared = async {
             let mut connection = database.connect_plain().await?;
-            prepare(&mut connection, &place, epoch, &mut terms).await?;
+            // One transaction, so that all of it is on one connection wherever they are handed out by transaction.
+            let mut transaction = connection.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+            prepare(&mut transaction, &place, epoch, &mut terms).await?;
+            transaction.clear_cached_statements().await?;
+            transaction.commit().await?;
             connection.close().await?;
             Ok(())
         };
@@ -236,7 +245,7 @@ async fn prepare(
 ) -> Result<(), Unready> {
     check_server(connection, place).await?;
     check_owner(connection, place).await?;
-    // An advisory lock keeps servers that start together from migrating together.
+    sqlx::query(LOCK_MIGRATIONS).execute(&mut *connection).await?;
     MIGRATIONS.run_direct(None, connection, false).await.map_err(Unready::Migration)?;
     terms.check_identity = can_identify(connection).await?;
     sqlx::query("SELECT start_log($1, $2)")
@@ -312,7 +321,11 @@ async fn check_owner(connection: &mut PgConnection, place: &str) -> Result<(), U
 
 /// Whether this user may know which database this is, and on which timeline.
 async fn can_identify(connection: &mut PgConnection) -> Result<bool, Unready> {
-    match sqlx::query("SELECT * FROM log_identity()").execute(connection).await {
+    // A transaction inside the one that opens the store, which a refusal must not end.
+    let mut attempt = connection.begin().await?;
+    let identified = sqlx::query("SELECT * FROM log_identity()").execute(&mut *attempt).await;
+    attempt.rollback().await?;
+    match identified {
         Ok(_) => Ok(true),
         Err(error) if failure::code(&error).is_some() => {
             tracing::warn!(

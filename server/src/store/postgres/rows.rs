@@ -1,6 +1,6 @@
 //! What rows hold, as values of the domain. Postgres knows signed 64-bit numbers only: unsigned ones keep their bits.
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 
 use super::failure::Failure;
 use crate::domain::{Epoch, UnixNanos};
@@ -94,15 +94,23 @@ pub(super) fn head_missing() -> Failure {
     damaged("log_head", "partition 0", "the row is missing")
 }
 
-/// Opens a transaction that sees one state of the database, whatever is written meanwhile.
+/// Opens a transaction that sees one state of the database, whatever is written meanwhile. Inside the one that begins each
+/// piece of work where connections are handed out by transaction, it is that one, of which nothing was asked yet.
 pub(super) async fn begin_reading(connection: &mut PgConnection) -> Result<(), Failure> {
-    sqlx::query("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(connection).await?;
+    let begin = if connection.is_in_transaction() {
+        "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    } else {
+        "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    };
+    sqlx::query(begin).execute(connection).await?;
     Ok(())
 }
 
 /// Ends what [`begin_reading`] began. After an error the connection is thrown away instead.
 pub(super) async fn end_reading(connection: &mut PgConnection) -> Result<(), Failure> {
-    sqlx::query("COMMIT").execute(connection).await?;
+    if !connection.is_in_transaction() {
+        sqlx::query("COMMIT").execute(connection).await?;
+    }
     Ok(())
 }
 

@@ -8,21 +8,24 @@ use sqlx::postgres::PgConnectOptions;
 /// What connections of ours are called in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "tapefeed-server";
 
+/// Our own parameter, which the driver is not shown: what stands between us and the database hands out its connections by
+/// transaction.
+const POOLING: &str = "pooling";
+
 /// What a URL may ask for beside host, user and database.
-const PARAMETERS: [&str; 14] = [
+const PARAMETERS: [&str; 13] = [
     "application_name",
     "dbname",
     "host",
     "hostaddr",
     "options",
     "password",
+    POOLING,
     "port",
     "sslcert",
     "sslkey",
     "sslmode",
     "sslrootcert",
-    "statement-cache-capacity",
-    "statement_cache_capacity",
     "user",
 ];
 
@@ -43,21 +46,34 @@ impl PostgresUrl {
         text.starts_with("postgres").then(|| PostgresUrl(text.to_owned()))
     }
 
+    /// Whether connections are a transaction's, and not a session's.
+    pub(super) fn pools_transactions(&self) -> bool {
+        let query = self.0.split_once('?').map_or("", |(_, query)| query);
+        query.split('&').any(|pair| pair == "pooling=transaction")
+    }
+
     /// How to connect.
     pub(super) fn connect_options(&self) -> Result<PgConnectOptions, PostgresUrlInvalid> {
         let (place, query) = self.0.split_once('?').unwrap_or((&self.0, ""));
         if !place.starts_with("postgres://") && !place.starts_with("postgresql://") {
             return Err(PostgresUrlInvalid("its scheme is another".to_owned()));
         }
+        let mut passed_on = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let name = pair.split('=').next().unwrap_or_default();
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if name == POOLING {
+                if !matches!(value, "session" | "transaction") {
+                    return Err(PostgresUrlInvalid("pooling is neither session nor transaction".to_owned()));
+                }
+                continue;
+            }
             // An unknown one would be ignored, and the driver would log its value.
             if !PARAMETERS.contains(&name) && !name.starts_with("options[") {
                 return Err(PostgresUrlInvalid("it has a parameter that is not known".to_owned()));
             }
+            passed_on.push(pair);
         }
-        // The driver spells its own parameter with hyphens, everything else here has underscores.
-        let query = query.replace("statement_cache_capacity", "statement-cache-capacity");
+        let query = passed_on.join("&");
         let text = if query.is_empty() { place.to_owned() } else { format!("{place}?{query}") };
         let options = PgConnectOptions::from_str(&text)
             .map_err(|_| PostgresUrlInvalid("it cannot be read as a URL".to_owned()))?;
@@ -101,10 +117,8 @@ mod tests {
             ("postgres://me:secret@db.example:5433/tape", "postgres://me@db.example:5433/tape"),
             ("postgresql://me:secret@localhost:5432/tape", "postgres://me@localhost:5432/tape"),
             ("postgres://me@localhost:1/tape?password=secret", "postgres://me@localhost:1/tape"),
-            (
-                "postgres://me:secret@localhost:1/tape?statement_cache_capacity=0&sslmode=disable",
-                "postgres://me@localhost:1/tape",
-            ),
+            ("postgres://me:secret@localhost:1/tape?pooling=session&sslmode=disable", "postgres://me@localhost:1/tape"),
+            ("postgres://me:secret@localhost:1/tape?pooling=transaction", "postgres://me@localhost:1/tape"),
             (
                 "postgres://me:secret@%2Frun%2Fpostgresql:5432/tape",
                 "postgres://me@/tape?host=/run/postgresql&port=5432",
@@ -125,6 +139,7 @@ mod tests {
         for text in [
             "postgres://me:secret@host:port/tape",
             "postgres://me:p@host:1/tape?sslmod=secret",
+            "postgres://me:p@host:1/tape?pooling=secret",
             "postgres:/me:secret@host",
         ] {
             let error = PostgresUrl::new(text).unwrap().connect_options().unwrap_err();

@@ -123,19 +123,3 @@ async fn servers_that_start_together_make_one_store() {
     }
     server.drop_databases().await;
 }
-
-#[tokio::test]
-async fn a_store_works_without_named_statements() {
-    let Some(server) = TestServer::find() else { return };
-    let database = server.make_database().await;
-    let store = open(&server.url_of(&database, "statement_cache_capacity=0")).await.unwrap();
-    for number in 1..=3 {
-        store.append(group(1, "bytes")).await.unwrap();
-        assert_eq!(store.head().await.unwrap().position, number);
-    }
-    let mut other = server.connect(Some(&database)).await;
-    let named: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_prepared_statements").fetch_one(&mut other).await.unwrap();
-    assert!(named <= 1, "only this question");
-    server.drop_databases().await;
-}
