@@ -3,6 +3,7 @@
 
 mod base;
 mod figure;
+mod history;
 mod ingest;
 mod latest;
 mod live;
@@ -17,7 +18,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, ingest, latest, live or telemetry.
+    /// Which: base, history, ingest, latest, live or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -34,6 +35,12 @@ struct Options {
     /// The program of a NATS server, to compare with it too.
     #[arg(long)]
     nats: Option<PathBuf>,
+    /// A Postgres on which databases may be made, for `history`.
+    #[arg(long)]
+    database: Option<String>,
+    /// A Python with the peers of `history`.
+    #[arg(long)]
+    python: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -47,10 +54,16 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
+        "history" => {
+            let (database, python) = (options.database.as_deref(), options.python.as_deref());
+            history::run(history::World { server: &options.server, database, python }, options.quick).await
+        }
         "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
-        other => Err(format!("there is no benchmark {other}: base, ingest, latest, live and telemetry are").into()),
+        other => {
+            Err(format!("there is no benchmark {other}: base, history, ingest, latest, live and telemetry are").into())
+        }
     }
 }
