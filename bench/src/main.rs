@@ -3,6 +3,7 @@
 
 mod base;
 mod figure;
+mod history;
 mod ingest;
 mod latest;
 mod live;
@@ -18,11 +19,14 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, ingest, latest, live, soak or telemetry.
+    /// Which: base, history, ingest, latest, live, soak or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
     quick: bool,
+    /// Of live, only the cases with this in their names; also client, latency and idle.
+    #[arg(long)]
+    only: Option<String>,
     /// The server binary.
     #[arg(long)]
     server: PathBuf,
@@ -32,6 +36,12 @@ struct Options {
     /// The program of a NATS server, to compare with it too.
     #[arg(long)]
     nats: Option<PathBuf>,
+    /// A Postgres on which databases may be made, for `history`.
+    #[arg(long)]
+    database: Option<String>,
+    /// A Python with the peers of `history`.
+    #[arg(long)]
+    python: Option<PathBuf>,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,13 +55,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
     match options.name.as_str() {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
+        "history" => {
+            let (database, python) = (options.database.as_deref(), options.python.as_deref());
+            history::run(history::World { server: &options.server, database, python }, options.quick).await
+        }
         "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
-        "live" => live::run(&options.server, options.quick, options.nats.as_deref()).await,
+        "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
         "soak" => soak::run(&options.server, options.quick).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
         other => {
-            Err(format!("there is no benchmark {other}: base, ingest, latest, live, soak and telemetry are").into())
+            Err(format!("there is no benchmark {other}: base, history, ingest, latest, live, soak and telemetry are")
+                .into())
         }
     }
 }

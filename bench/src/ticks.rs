@@ -31,13 +31,25 @@ pub struct Tape {
     time: i64,
     id: u64,
     mean_gap: f64,
+    few_busy: bool,
 }
+
+/// The first trade of a tape comes soon after this: 2024-01-01, in nanoseconds since 1970.
+pub const FIRST_TIME: i64 = 1_704_067_200_000_000_000;
 
 impl Tape {
     /// A tape with a mean gap between trades in nanoseconds.
     pub fn new(instruments: u32, mean_gap: f64) -> Tape {
         let prices = (0..instruments).map(|index| 10_000 + 137 * i64::from(index)).collect();
-        Tape { random: SmallRng::seed_from_u64(7), first: 0, prices, time: 1_704_067_200_000_000_000, id: 0, mean_gap }
+        Tape {
+            random: SmallRng::seed_from_u64(7),
+            first: 0,
+            prices,
+            time: FIRST_TIME,
+            id: 0,
+            mean_gap,
+            few_busy: false,
+        }
     }
 
     /// The tape of one producer of several: its instruments have numbers from `first` on, and its trades are its own.
@@ -45,13 +57,27 @@ impl Tape {
         let random = SmallRng::seed_from_u64(7 + u64::from(first));
         Tape { random, first, ..Tape::new(instruments, mean_gap) }
     }
+
+    /// The nth instrument trades about 1/n as often as the first, instead of all alike.
+    pub fn with_few_busy(self) -> Tape {
+        Tape { few_busy: true, ..self }
+    }
+
+    fn instrument(&mut self) -> usize {
+        let count = self.prices.len();
+        if self.few_busy {
+            let place = ((count + 1) as f64).powf(self.random.random::<f64>()) - 1.0;
+            return (place as usize).min(count - 1);
+        }
+        self.random.random_range(0..count)
+    }
 }
 
 impl Iterator for Tape {
     type Item = Trade;
 
     fn next(&mut self) -> Option<Trade> {
-        let instrument = self.random.random_range(0..self.prices.len());
+        let instrument = self.instrument();
         self.time += (-self.random.random::<f64>().max(1e-9).ln() * self.mean_gap) as i64 / 1_000_000 * 1_000_000;
         self.id += 1;
         let step = [-2, -1, -1, 0, 0, 0, 0, 1, 1, 2][self.random.random_range(0..10)];

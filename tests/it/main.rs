@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod bad_input;
+mod bulk;
 mod combinations;
 mod degraded;
 mod disk_full;

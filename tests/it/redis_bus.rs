@@ -225,6 +225,7 @@ fn announcement(epoch: Epoch, first_seq: u64, bytes: Bytes) -> Announcement {
         entries: Entries::default(),
         traced: Default::default(),
         encodings: Default::default(),
+        segments: Vec::new(),
     };
     Announcement { epoch, first_seq, last_seq: first_seq, block: Some(Arc::new(block)), bytes: Some(bytes) }
 }

@@ -30,7 +30,8 @@ pub(super) fn run(sample_data: Option<&Path>) {
     }
 }
 
-fn tick(index: usize, trade: &Trade) -> Tick {
+/// A trade as a stored tick.
+pub(crate) fn tick(index: usize, trade: &Trade) -> Tick {
     let decimal = |text: String| text.parse().expect("the tape makes plain decimals");
     let time = UnixNanos::new(trade.event_time).expect("the tape starts in 2024");
     Tick {

@@ -1,6 +1,6 @@
 //! The first slice on SQLite: durable ingest, an average over 10 M ticks, latest prices, and stored bytes.
 
-mod bytes;
+pub(crate) mod bytes;
 pub(crate) mod ingest;
 mod reads;
 

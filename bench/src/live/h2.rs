@@ -9,15 +9,24 @@ use tapefeed_server::domain::Cursor;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// Flow-control windows of a reader, of a connection and of each of its streams.
-#[derive(Clone, Copy, Debug)]
-pub struct Window(pub u32);
+/// What a reader's library tells the server when it connects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Flow-control window of each stream.
+    pub stream_window: u32,
+    /// And of the connection.
+    pub connection_window: u32,
+    /// The largest frame that it takes.
+    pub frame: u32,
+}
 
 /// What the streams of one or more connections have received.
 #[derive(Debug, Default)]
 pub struct Received {
     /// Bytes of messages and their prefixes.
     pub bytes: AtomicU64,
+    /// Messages whose beginning has come.
+    pub messages: AtomicU64,
     /// The position that the last message's cursor names.
     pub position: AtomicU64,
 }
@@ -34,35 +43,40 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 const ACK: u8 = 1;
 
-/// Opens a connection with one stream for each of `streams`, and reads until it is dropped.
+/// Opens a connection with a stream for each request, which counts in `streams`, and reads until it is dropped.
 pub async fn subscribe(
     address: &str,
     path: &str,
-    request: &[u8],
+    requests: Vec<Vec<u8>>,
     streams: Vec<Arc<Received>>,
-    Window(window): Window,
+    settings: Settings,
 ) -> io::Result<tokio::task::JoinHandle<io::Error>> {
     let mut socket = TcpStream::connect(address).await?;
     socket.set_nodelay(true)?;
+    socket.write_all(&opening(address, path, &requests, settings)).await?;
+    let streams = streams.into_iter().map(Stream::new).collect();
+    let reader = Reader { socket, streams, settings, connection_read: 0, out: Vec::new() };
+    Ok(tokio::spawn(reader.run()))
+}
+
+/// What a client says first: its settings, and a call for each request.
+pub fn opening(address: &str, path: &str, requests: &[Vec<u8>], settings: Settings) -> Vec<u8> {
     let mut out = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-    // SETTINGS_INITIAL_WINDOW_SIZE, SETTINGS_ENABLE_PUSH off.
-    let settings = [&[0, 4][..], &window.to_be_bytes(), &[0, 2, 0, 0, 0, 0]].concat();
-    frame(&mut out, SETTINGS, 0, 0, &settings);
-    if window > 65_535 {
-        frame(&mut out, WINDOW_UPDATE, 0, 0, &(window - 65_535).to_be_bytes());
+    let Settings { stream_window, connection_window, frame: largest } = settings;
+    // SETTINGS_INITIAL_WINDOW_SIZE, SETTINGS_MAX_FRAME_SIZE, SETTINGS_ENABLE_PUSH off.
+    let told = [&[0, 4][..], &stream_window.to_be_bytes(), &[0, 5], &largest.to_be_bytes(), &[0, 2, 0, 0, 0, 0]];
+    frame(&mut out, SETTINGS, 0, 0, &told.concat());
+    if connection_window > 65_535 {
+        frame(&mut out, WINDOW_UPDATE, 0, 0, &(connection_window - 65_535).to_be_bytes());
     }
     let headers = headers(address, path);
-    let mut message = vec![0];
-    message.extend_from_slice(&(request.len() as u32).to_be_bytes());
-    message.extend_from_slice(request);
-    for index in 0..streams.len() as u32 {
-        frame(&mut out, HEADERS, END_HEADERS, 2 * index + 1, &headers);
-        frame(&mut out, DATA, END_STREAM, 2 * index + 1, &message);
+    for (index, request) in requests.iter().enumerate() {
+        let stream = 2 * index as u32 + 1;
+        let message = [&[0][..], &(request.len() as u32).to_be_bytes(), request].concat();
+        frame(&mut out, HEADERS, END_HEADERS, stream, &headers);
+        frame(&mut out, DATA, END_STREAM, stream, &message);
     }
-    socket.write_all(&out).await?;
-    let streams = streams.into_iter().map(Stream::new).collect();
-    let reader = Reader { socket, streams, window, connection_read: 0, out: Vec::new() };
-    Ok(tokio::spawn(reader.run()))
+    out
 }
 
 fn frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
@@ -150,6 +164,7 @@ impl Stream {
             return;
         }
         let length = self.length();
+        self.received.messages.fetch_add(1, Ordering::Release);
         if let Some(&[0x0A, size, ref rest @ ..]) = self.head.get(5..self.have)
             && let Some(cursor) = rest.get(..usize::from(size))
             && let Ok(cursor) = Cursor::decode(cursor)
@@ -164,7 +179,7 @@ impl Stream {
 struct Reader {
     socket: TcpStream,
     streams: Vec<Stream>,
-    window: u32,
+    settings: Settings,
     connection_read: u32,
     out: Vec<u8>,
 }
@@ -174,9 +189,12 @@ impl Reader {
         let mut buffer = vec![0; 256 << 10];
         let (mut start, mut end) = (0, 0);
         loop {
-            // What is left of a frame moves to the front; a frame is at most 16 KiB.
+            // What is left of a frame moves to the front.
             buffer.copy_within(start..end, 0);
             (start, end) = (0, end - start);
+            if end == buffer.len() {
+                buffer.resize(2 * end, 0);
+            }
             match self.socket.read(&mut buffer[end..]).await {
                 Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
                 Ok(read) => end += read,
@@ -194,7 +212,7 @@ impl Reader {
                 start += 9 + length;
                 if let Err(error) = take(
                     &mut self.streams,
-                    self.window,
+                    self.settings,
                     &mut self.connection_read,
                     &mut self.out,
                     kind,
@@ -218,7 +236,7 @@ impl Reader {
 #[expect(clippy::too_many_arguments, reason = "the buffer is borrowed beside them")]
 fn take(
     streams: &mut [Stream],
-    window: u32,
+    settings: Settings,
     connection_read: &mut u32,
     out: &mut Vec<u8>,
     kind: u8,
@@ -232,11 +250,11 @@ fn take(
             own.take(payload);
             own.read += payload.len() as u32;
             *connection_read += payload.len() as u32;
-            if own.read > window / 2 {
+            if own.read > settings.stream_window / 2 {
                 frame(out, WINDOW_UPDATE, 0, stream, &own.read.to_be_bytes());
                 own.read = 0;
             }
-            if *connection_read > window / 2 {
+            if *connection_read > settings.connection_window / 2 {
                 frame(out, WINDOW_UPDATE, 0, 0, &connection_read.to_be_bytes());
                 *connection_read = 0;
             }

@@ -1,17 +1,22 @@
-//! One publisher that keeps one batch outstanding, so that every batch is a commit and a message of its own.
+//! A publisher.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::ingest_service_client::IngestServiceClient;
 use tapefeed_proto::v1::publish_batch::Content;
 use tapefeed_proto::v1::{publish_ticks_request, publish_ticks_response};
+use tapefeed_server::domain::Cursor;
 use tokio::sync::mpsc;
 use tonic::Streaming;
 
 use crate::ticks::{Tape, columns};
 
 type Problem = Box<dyn std::error::Error>;
+
+/// Batches that may be unacknowledged: the server's credit.
+pub const CREDIT: usize = 8;
 
 /// A publisher of live ticks.
 #[derive(Debug)]
@@ -20,13 +25,20 @@ pub struct Load {
     responses: Streaming<proto::PublishTicksResponse>,
     tape: Tape,
     batch_seq: u64,
+    /// When each batch was sent that is not acknowledged yet.
+    outstanding: VecDeque<Instant>,
 }
 
 impl Load {
-    /// Claims a producer.
+    /// Claims a producer of ticks of 100 instruments.
     pub async fn start(url: &str, producer: &str) -> Result<Load, Problem> {
+        Load::of(url, producer, 100).await
+    }
+
+    /// Claims a producer of ticks of some instruments.
+    pub async fn of(url: &str, producer: &str, instruments: u32) -> Result<Load, Problem> {
         let mut client = IngestServiceClient::connect(url.to_owned()).await?;
-        let (requests, receiver) = mpsc::channel(1);
+        let (requests, receiver) = mpsc::channel(CREDIT);
         let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: false };
         let claim = proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) };
         requests.send(claim).await?;
@@ -36,23 +48,40 @@ impl Load {
         let Some(publish_ticks_response::Message::Grant(grant)) = granted else {
             return Err("a grant was expected".into());
         };
-        Ok(Load { requests, responses, tape: Tape::new(100, 1e6), batch_seq: grant.last_batch_seq })
+        let tape = Tape::new(instruments, 1e6);
+        Ok(Load { requests, responses, tape, batch_seq: grant.last_batch_seq, outstanding: VecDeque::new() })
     }
 
-    /// Publishes a batch, and returns when it is on disk: after how long, and the position of its last tick.
-    pub async fn publish(&mut self, ticks: usize) -> Result<(Duration, u64), Problem> {
+    /// Sends a batch. While [`CREDIT`] are outstanding, wait for an acknowledgement first.
+    pub async fn send(&mut self, ticks: usize) -> Result<(), Problem> {
         let trades: Vec<_> = self.tape.by_ref().take(ticks).collect();
         self.batch_seq += 1;
         let batch =
             proto::PublishBatch { batch_seq: self.batch_seq, content: Some(Content::Columns(columns(&trades))) };
         let request = proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Batch(batch)) };
-        let begun = Instant::now();
+        self.outstanding.push_back(Instant::now());
         self.requests.send(request).await?;
+        Ok(())
+    }
+
+    /// How many batches are not acknowledged.
+    pub fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    /// The acknowledgement of the oldest batch: how long it took, and the position of the batch's last tick.
+    pub async fn acknowledged(&mut self) -> Result<(Duration, u64), Problem> {
         let response = self.responses.message().await?.ok_or("the stream ended")?;
+        let sent = self.outstanding.pop_front().ok_or("nothing was sent")?;
         let Some(publish_ticks_response::Message::Ack(ack)) = response.message else {
             return Err("an acknowledgement was expected".into());
         };
-        let cursor = tapefeed_server::domain::Cursor::decode(&ack.cursor)?;
-        Ok((begun.elapsed(), cursor.position))
+        Ok((sent.elapsed(), Cursor::decode(&ack.cursor)?.position))
+    }
+
+    /// Publishes a batch, and returns when it is stored: after how long, and the position of its last tick.
+    pub async fn publish(&mut self, ticks: usize) -> Result<(Duration, u64), Problem> {
+        self.send(ticks).await?;
+        self.acknowledged().await
     }
 }

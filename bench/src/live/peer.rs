@@ -14,18 +14,29 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
 
+use super::client;
 use crate::ticks::{Tape, rows};
 
 type Problem = Box<dyn std::error::Error>;
 
-/// Runs a peer: `raw SUBSCRIBERS MESSAGE_BYTES WRITE_BYTES` or `tonic TICKS_PER_MESSAGE`.
+/// Runs a peer: `raw SUBSCRIBERS MESSAGE_BYTES WRITE_BYTES`, `tonic TICKS_PER_MESSAGE ENCODING CHANNEL`, or
+/// `client URL ENCODING`, which is no peer of the server but its client.
 pub fn run(arguments: &[String]) -> Result<(), Problem> {
     let number =
         |index: usize| -> Result<usize, Problem> { Ok(arguments.get(index).ok_or("a number is missing")?.parse()?) };
     match arguments.first().map(String::as_str) {
         Some("raw") => raw(number(1)?, number(2)?, number(3)?),
-        Some("tonic") => tokio::runtime::Runtime::new()?.block_on(plain(number(1)?)),
-        _ => Err("a peer is raw or tonic".into()),
+        Some("tonic") => {
+            let columns = arguments.get(2).is_some_and(|encoding| encoding == "columns");
+            tokio::runtime::Runtime::new()?.block_on(plain(number(1)?, columns, number(3)?))
+        }
+        Some("client") => {
+            let url = arguments.get(1).ok_or("a URL is missing")?.clone();
+            let columns = arguments.get(2).is_some_and(|encoding| encoding == "columns");
+            say_port(0)?;
+            tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(client::read(url, columns))
+        }
+        _ => Err("a peer is raw, tonic or client".into()),
     }
 }
 
@@ -74,6 +85,8 @@ type Subscribers = Arc<Mutex<Vec<mpsc::Sender<Arc<proto::SubscribeTicksResponse>
 #[derive(Debug)]
 struct Plain {
     subscribers: Subscribers,
+    /// Messages that may wait for one subscriber.
+    channel: usize,
 }
 
 #[tonic::async_trait]
@@ -85,7 +98,7 @@ impl LiveService for Plain {
         &self,
         _: Request<proto::SubscribeTicksRequest>,
     ) -> Result<Response<Self::SubscribeTicksStream>, Status> {
-        let (sender, receiver) = mpsc::channel(64);
+        let (sender, receiver) = mpsc::channel(self.channel);
         self.subscribers.lock().expect("nobody panics").push(sender);
         let stream =
             ReceiverStream::new(receiver).map(|message: Arc<proto::SubscribeTicksResponse>| Ok((*message).clone()));
@@ -107,11 +120,11 @@ impl LiveService for Plain {
     }
 }
 
-async fn plain(ticks: usize) -> Result<(), Problem> {
+async fn plain(ticks: usize, columns: bool, channel: usize) -> Result<(), Problem> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let port = listener.local_addr()?.port();
     let subscribers = Subscribers::default();
-    let service = LiveServiceServer::new(Plain { subscribers: subscribers.clone() });
+    let service = LiveServiceServer::new(Plain { subscribers: subscribers.clone(), channel });
     let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)
         .add_service(service)
@@ -123,18 +136,29 @@ async fn plain(ticks: usize) -> Result<(), Problem> {
     while let Some(count) = tokio::task::spawn_blocking(told).await? {
         for _ in 0..count {
             let trades: Vec<_> = tape.by_ref().take(ticks).collect();
-            let mut batch = rows(&trades);
-            for (tick, trade) in batch.ticks.iter_mut().zip(&trades) {
-                // As complete as the server's rows.
-                seq += 1;
-                tick.instrument_id = trade.instrument + 1;
-                tick.log_seq = seq;
-                tick.receive_time = tick.event_time;
-                tick.origin = proto::Origin::Live as i32;
-                tick.action = proto::Action::New as i32;
-            }
-            let message =
-                Arc::new(proto::SubscribeTicksResponse { cursor: vec![7; 20].into(), event: Some(Event::Rows(batch)) });
+            let event = if columns {
+                let mut batch = crate::ticks::columns(&trades);
+                // As complete as the server's columns, and names are told once.
+                for instrument in &mut batch.instruments {
+                    (instrument.instrument_id, instrument.venue, instrument.symbol) = (7, String::new(), String::new());
+                }
+                batch.log_seq_delta = trades.iter().map(|_| 1).collect();
+                batch.receive_time_unix_nano_delta = batch.event_time_unix_nano_delta.clone();
+                Event::Columns(batch)
+            } else {
+                let mut batch = rows(&trades);
+                for (tick, trade) in batch.ticks.iter_mut().zip(&trades) {
+                    // As complete as the server's rows.
+                    seq += 1;
+                    tick.instrument_id = trade.instrument + 1;
+                    tick.log_seq = seq;
+                    tick.receive_time = tick.event_time;
+                    tick.origin = proto::Origin::Live as i32;
+                    tick.action = proto::Action::New as i32;
+                }
+                Event::Rows(batch)
+            };
+            let message = Arc::new(proto::SubscribeTicksResponse { cursor: vec![7; 20].into(), event: Some(event) });
             let subscribers = subscribers.lock().expect("nobody panics").clone();
             for subscriber in &subscribers {
                 // A full channel makes everybody wait: nothing is lost here either.

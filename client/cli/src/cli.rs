@@ -9,8 +9,8 @@ use tapefeed_client::Client;
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::{
-    average, bars, health, history, import, instruments, latest, moving_average, publish, replay, runs, statistics,
-    watch,
+    average, bars, export, health, history, import, instruments, latest, moving_average, publish, replay, runs,
+    statistics, watch,
 };
 
 /// Read, watch, publish and import market data of a Tapefeed server.
@@ -44,6 +44,7 @@ enum Command {
     Statistics(statistics::Args),
     Bars(bars::Args),
     MovingAverage(moving_average::Args),
+    Export(export::Args),
     Watch(watch::Args),
     Import(import::Args),
     Runs(runs::Args),
@@ -89,6 +90,7 @@ async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Statistics(args) => statistics::run(&client, args, &mut output).await?,
         Command::Bars(args) => bars::run(&client, args, &mut output).await?,
         Command::MovingAverage(args) => moving_average::run(&client, args, &mut output).await?,
+        Command::Export(args) => export::run(&client, args, &mut output).await?,
         Command::Watch(args) => watch::run(&client, args, &mut output).await?,
         Command::Import(args) => import::run(&client, args, &mut output).await?,
         Command::Runs(args) => runs::run(&client, args, &mut output).await?,
@@ -120,6 +122,7 @@ mod tests {
             "tapefeed history AAPL --all --period 1h30m",
             "tapefeed average BTCUSDT --method vwap --decimals 4 --end 1723161255342ms",
             "tapefeed statistics BTCUSDT --venue BINANCE",
+            "tapefeed export AAPL --venue NASDAQ --start 2024-08-09 --format parquet --output ticks.parquet",
             "tapefeed watch",
             "tapefeed watch AAPL --from-cursor AQID+g==",
             "tapefeed watch --snapshot --conflate 250ms --backfill",
@@ -164,6 +167,7 @@ mod tests {
             "tapefeed moving-average BTCUSDT",
             "tapefeed moving-average BTCUSDT --window 0",
             "tapefeed runs rejects",
+            "tapefeed export AAPL --format xml",
             "tapefeed watch --from-cursor ?",
             "tapefeed watch --snapshot --start-time 2024-08-09",
             "tapefeed watch --conflate soon",

@@ -6,6 +6,7 @@
 mod average;
 mod bars;
 mod cli;
+mod export;
 mod failure;
 mod file;
 mod follow;

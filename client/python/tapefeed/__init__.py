@@ -96,6 +96,7 @@ from .events import (
     Ticks,
 )
 from .publisher import Publisher
+from .reading import TickBatches
 from .subscription import BarSubscription, Subscription
 from .ticks import Action, NewTick, Origin, Selector, SelectorLike, Side, Tick
 from .values import Cursor, CursorLike, DecimalLike, PeriodLike, TimeLike, UnixNanos
@@ -190,6 +191,7 @@ __all__ = [
     "Subscription",
     "TapefeedError",
     "Tick",
+    "TickBatches",
     "TickViolation",
     "Ticks",
     "TimeLike",

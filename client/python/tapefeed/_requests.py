@@ -109,6 +109,26 @@ def list_ticks(
     )
 
 
+def read_ticks(
+    symbol: str,
+    venue: str,
+    start: TimeLike | None,
+    end: TimeLike | None,
+    period: PeriodLike | None,
+    min_cursor: CursorLike | None,
+) -> history_service_pb2.ReadTicksRequest:
+    """Ask for all ticks of a range, in columns."""
+    return history_service_pb2.ReadTicksRequest(
+        symbol=symbol,
+        venue=venue,
+        start_time=_time(start),
+        end_time=_time(end),
+        period=_period(period, "period"),
+        min_cursor=cursor_to_wire(min_cursor),
+        encoding=stream_event_pb2.ENCODING_COLUMNS,
+    )
+
+
 def list_latest(
     selectors: Iterable[SelectorLike] | SelectorLike, venue: str, min_cursor: CursorLike | None
 ) -> history_service_pb2.ListLatestTicksRequest:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from time import sleep
 from types import TracebackType
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import grpc
 
-from . import _channel, _requests
+from . import _channel, _reading, _requests
 from ._backlog import Backlog
 from ._channel import DEFAULT_TARGET, DEFAULT_TIMEOUT
+from ._reading import BATCH_SIZE, Reading
 from ._upload import CHUNK_BYTES, POLL_INTERVAL, PROGRESS_INTERVAL, Upload
 from .answers import (
     Average,
@@ -35,6 +36,7 @@ from .answers import (
 from .bars import Bar, BarFill, MovingAverage, bar_from_wire, moving_average_from_wire
 from .errors import Closed, ErrorReason, TapefeedError, error_of, unavailable
 from .publisher import Publisher
+from .reading import TickBatches
 from .subscription import BarSubscription, Subscription
 from .ticks import SelectorLike, Tick, ticks_from_wire
 from .v1 import (
@@ -44,6 +46,9 @@ from .v1 import (
     instrument_service_pb2_grpc,
 )
 from .values import Cursor, CursorLike, PeriodLike, TimeLike, UnixNanos, cursor_from_wire, time_from_wire
+
+if TYPE_CHECKING:
+    from .arrays import TickArrays
 
 __all__ = ["Client", "Listing"]
 
@@ -184,6 +189,66 @@ class Client:
             return Page(ticks_from_wire(answer.ticks), answer.next_page_token, cursor_from_wire(answer.as_of), now)
 
         return Listing(fetch, limit)
+
+    def read_ticks(
+        self,
+        symbol: str,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        min_cursor: CursorLike | None = None,
+    ) -> TickArrays:
+        """Read all ticks of a range at full speed, as numpy arrays: about 60 bytes of memory a tick.
+
+        `.to_pandas()`, `.to_polars()` and `.to_arrow()` of the result make tables of them. Needs numpy. The timeout of
+        the client does not count here; the reading goes on by itself after a cut.
+
+        Args:
+            symbol: the symbol, exactly.
+            venue: the venue, exactly. Default: all venues together.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            min_cursor: waits until the answer includes this cursor.
+
+        Raises:
+            InstrumentUnknown, RangeInverted. An empty range is arrays of length 0.
+            ImportError: numpy is not installed.
+        """
+        request = _requests.read_ticks(symbol, venue, start, end, period, min_cursor)
+        batches = TickBatches(self._settings, Reading(self._settings, request, _reading.WHOLE))
+        return next(batches)
+
+    def read_tick_batches(
+        self,
+        symbol: str,
+        *,
+        venue: str = "",
+        start: TimeLike | None = None,
+        end: TimeLike | None = None,
+        period: PeriodLike | None = None,
+        min_cursor: CursorLike | None = None,
+        batch_size: int = BATCH_SIZE,
+    ) -> TickBatches:
+        """Read a range as `read_ticks` does, in batches, so that memory does not grow with the range.
+
+        Args:
+            symbol: the symbol, exactly.
+            venue: the venue, exactly. Default: all venues together.
+            start: the start by event time, inclusive. Default: the first tick.
+            end: the end by event time, exclusive. Default: the last tick.
+            period: looks back so long from the server's now instead of `start` and `end`.
+            min_cursor: waits until the answer includes this cursor.
+            batch_size: about how many ticks a batch has, a few thousand more at most. Default: 100,000.
+
+        Raises:
+            InstrumentUnknown, RangeInverted, when the first batch is asked for.
+            ImportError: numpy is not installed.
+        """
+        request = _requests.read_ticks(symbol, venue, start, end, period, min_cursor)
+        return TickBatches(self._settings, Reading(self._settings, request, batch_size))
 
     def latest(
         self, selectors: Iterable[SelectorLike] | str, *, venue: str = "", min_cursor: CursorLike | None = None

@@ -46,7 +46,7 @@ const MAX_FRAME_BYTES: u32 = 256 * 1024;
 const MAX_MESSAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// How often a read is asked at most while the server is unavailable.
-const READ_ATTEMPTS: u32 = 4;
+pub(crate) const READ_ATTEMPTS: u32 = 4;
 
 /// The delays between those attempts.
 const READ_DELAYS: Delays = Delays { first: Duration::from_millis(100), longest: Duration::from_secs(2) };
@@ -457,5 +457,38 @@ mod tests {
         let tokens: Vec<&str> = requests.iter().map(|r| r.page_token.as_str()).collect();
         assert_eq!(tokens, ["", "a", "b"]);
         assert!(requests.iter().all(|r| r.venue == "X" && r.page_size == 1));
+    }
+    #[tokio::test]
+    async fn readings_go_on_after_a_cut_where_they_were() {
+        let message = |log_seq, token: &str, as_of: &[u8]| {
+            let rows = proto::TickBatch { ticks: vec![wire_tick(log_seq)], merged_counts: Vec::new() };
+            Ok(proto::ReadTicksResponse {
+                ticks: Some(proto::read_ticks_response::Ticks::Rows(rows)),
+                page_token: token.into(),
+                as_of: as_of.to_vec().into(),
+                now: None,
+            })
+        };
+        let cut = || Err(Status::unavailable("later"));
+        let fake = FakeHistory::default();
+        fake.read_answers.lock().unwrap().extend([
+            vec![cut()],
+            vec![message(1, "a", &[]), message(2, "b", &[]), cut()],
+            vec![],
+            vec![message(3, "c", &[]), message(4, "d", &[9])],
+        ]);
+        let client = builder(&serve_history(fake.clone()).await).lazy().unwrap();
+        let batches: Vec<_> = client.read_ticks(Query::symbol("A")).try_collect().await.unwrap();
+        let positions: Vec<u64> = batches.iter().map(|batch| batch.ticks[0].log_seq).collect();
+        assert_eq!(positions, [1, 2, 3, 4]);
+        assert!(batches[3].as_of.is_some());
+        let tokens = || -> Vec<String> {
+            fake.read_requests.lock().unwrap().drain(..).map(|request| request.page_token).collect()
+        };
+        assert_eq!(tokens(), ["", "", "b", "b"]);
+        // Four attempts without a message are the end.
+        let failed: Result<Vec<_>, Error> = client.read_ticks(Query::symbol("A")).try_collect().await;
+        assert!(failed.unwrap_err().is_retryable());
+        assert_eq!(tokens().len(), 4);
     }
 }

@@ -61,6 +61,7 @@ pub(crate) fn decode(columns: proto::TickColumns, definitions: &Definitions) -> 
     let mut ticks = Vec::with_capacity(columns.instrument_index.len());
     let (mut event_time, mut receive_time, mut log_seq) = (0i64, 0i64, 0i64);
     let mut trade_ids = columns.trade_id.into_iter();
+    let mut trade_number = 0i64;
     for (i, &index) in columns.instrument_index.iter().enumerate() {
         let entry = table
             .get_mut(index as usize)
@@ -83,6 +84,13 @@ pub(crate) fn decode(columns: proto::TickColumns, definitions: &Definitions) -> 
             }
             None => None,
         };
+        let trade_id = match columns.trade_number_delta.get(i) {
+            Some(delta) => {
+                trade_number = trade_number.wrapping_add(*delta);
+                trade_number.cast_unsigned().to_string()
+            }
+            None => trade_ids.next().unwrap_or_default(),
+        };
         ticks.push(Tick {
             venue: entry.venue.clone(),
             symbol: entry.symbol.clone(),
@@ -92,7 +100,7 @@ pub(crate) fn decode(columns: proto::TickColumns, definitions: &Definitions) -> 
             price,
             quantity,
             side: Side::from_wire(columns.side.get(i).copied().unwrap_or_default()),
-            trade_id: trade_ids.next().unwrap_or_default(),
+            trade_id,
             // A position is a u64 whose deltas wrap around modulo 2^64.
             log_seq: log_seq.cast_unsigned(),
             origin: Origin::from_wire(columns.origin.get(i).copied().unwrap_or_default()),
@@ -123,6 +131,7 @@ fn check_lengths(columns: &proto::TickColumns) -> Result<(), Error> {
         columns.origin.len(),
         columns.action.len(),
         columns.merged_count.len(),
+        columns.trade_number_delta.len(),
     ];
     let complete =
         required.iter().all(|&length| length == count) && optional.iter().all(|&length| length == count || length == 0);
@@ -332,6 +341,15 @@ mod tests {
                 tick
             },
         )
+    }
+
+    #[test]
+    fn numbers_stand_for_trade_ids() {
+        let mut columns = stamped(encode(&[tick("A", "1"), tick("A", "2"), tick("A", "3")]).unwrap());
+        columns.trade_number_delta = vec![7, -7, -1];
+        let ticks = decode(columns, &Definitions::default()).unwrap();
+        let ids: Vec<&str> = ticks.iter().map(|tick| tick.trade_id.as_str()).collect();
+        assert_eq!(ids, ["7", "0", "18446744073709551615"]);
     }
 
     proptest! {

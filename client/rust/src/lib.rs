@@ -2,7 +2,7 @@
 //!
 //! A [`Client`] speaks to one server, or to several over one store. Its methods are the calls:
 //!
-//! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::latest`], [`Client::average`],
+//! - **history**: [`Client::list_ticks`] and [`Client::tick_pages`], [`Client::read_ticks`], [`Client::latest`], [`Client::average`],
 //!   [`Client::statistics`], [`Client::bar_pages`], [`Client::moving_average_pages`], [`Client::published_bar_pages`], [`Client::instrument`] and [`Client::instrument_pages`];
 //! - **live**: [`Client::subscribe`], and [`Client::subscribe_bars`] for bars, gives a [`SubscriptionStream`], which reconnects and resumes by itself;
 //! - **publishing**: [`Client::publisher`] gives a [`Publisher`] with batches, credit and idempotent resend;
@@ -72,7 +72,8 @@ pub use error::{Error, Refusal, Violation};
 pub use health::Health;
 pub use history::{
     Average, Averaging, Bar, BarFill, BarPrices, BarQuery, BarTimes, Latest, LatestTick, Method, MovingAverage,
-    MovingAverageQuery, MovingMethod, PricePoint, PublishedBar, PublishedBarQuery, Query, Statistics, TickQuery,
+    MovingAverageQuery, MovingMethod, PricePoint, PublishedBar, PublishedBarQuery, Query, ReadBatch, ReadQuery,
+    Statistics, TickQuery,
 };
 pub use import::{
     IgnoredLines, Import, ImportFailure, ImportFormat, ImportOptions, ImportProgress, RejectPage, RejectQuery,

@@ -4,6 +4,7 @@ mod transport;
 
 use std::time::{Duration, Instant};
 
+use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tonic::codec::Streaming;
@@ -152,6 +153,65 @@ async fn grpc_web_works_over_http_1() {
     let answer = fixture.exchange(preflight.as_bytes()).await;
     assert!(answer.starts_with("HTTP/1.1 204"), "{answer}");
     assert!(answer.contains("x-grpc-web"), "{answer}");
+}
+
+#[tokio::test]
+async fn subscribers_in_browsers_get_the_bytes_that_others_get() {
+    use proto::ingest_service_client::IngestServiceClient;
+    use proto::publish_ticks_request::Message as Published;
+    use proto::subscribe_ticks_response::Event;
+
+    let fixture = Fixture::start(accept::Limits::default()).await;
+    let tick = |second: i64| proto::Tick {
+        venue: "V".into(),
+        symbol: "A".into(),
+        event_time: Some(prost_types::Timestamp { seconds: 1_700_000_000 + second, nanos: 0 }),
+        price: Some(proto::Decimal { mantissa: 1 + second, exponent: 0 }),
+        ..proto::Tick::default()
+    };
+    let rows = proto::TickBatch { ticks: (0..500i64).map(tick).collect(), ..proto::TickBatch::default() };
+    let content = Some(proto::publish_batch::Content::Rows(rows));
+    let messages = [
+        Published::Claim(proto::ProducerClaim { producer_id: "p".into(), ..proto::ProducerClaim::default() }),
+        Published::Batch(proto::PublishBatch { batch_seq: 1, content }),
+    ];
+    let messages = messages.map(|message| proto::PublishTicksRequest { message: Some(message) });
+    let published = IngestServiceClient::new(fixture.channel().await).publish_ticks(tokio_stream::iter(messages)).await;
+    let mut published = published.unwrap().into_inner();
+    while published.message().await.unwrap().is_some() {}
+
+    for encoding in [proto::Encoding::Rows, proto::Encoding::Columns] {
+        let request = proto::SubscribeTicksRequest {
+            selectors: vec![proto::Selector { venue: String::new(), symbol: "*".into() }],
+            start: Some(proto::subscribe_ticks_request::Start::StartTime(prost_types::Timestamp::default())),
+            encoding: encoding.into(),
+            ..proto::SubscribeTicksRequest::default()
+        };
+        let mut client = LiveServiceClient::new(fixture.channel().await);
+        let mut stream = client.subscribe_ticks(request.clone()).await.unwrap().into_inner();
+        let ticks = loop {
+            let message = stream.message().await.unwrap().unwrap();
+            if matches!(message.event, Some(Event::Rows(_) | Event::Columns(_))) {
+                break message.encode_to_vec();
+            }
+        };
+        let request = request.encode_to_vec();
+        let head = format!(
+            "POST /tapefeed.v1.LiveService/SubscribeTicks HTTP/1.1\r\nhost: localhost\r\n\
+             content-type: application/grpc-web+proto\r\ncontent-length: {}\r\n\r\n",
+            request.len() + 5
+        );
+        let prefix = [&[0][..], &(request.len() as u32).to_be_bytes()].concat();
+        let mut socket = fixture.connect().await;
+        socket.write_all(&[head.as_bytes(), &prefix, &request].concat()).await.unwrap();
+        let mut answer = Vec::new();
+        let arrived = async {
+            while !answer.windows(ticks.len()).any(|bytes| bytes == ticks) {
+                assert!(socket.read_buf(&mut answer).await.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), arrived).await.expect("the same message comes");
+    }
 }
 
 #[tokio::test]

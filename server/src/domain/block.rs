@@ -1,13 +1,14 @@
 //! A segment's entries in memory.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
 use super::segment::{self, Entries, SegmentCorrupt};
 use super::{Cursor, Epoch, InstrumentId, Origin, Traced, UnixNanos};
 
-/// The entries of one committed segment, decoded once and shared by everything that follows the log.
+/// The entries of one committed segment, or of some that follow each other, decoded once and shared by everything that
+/// follows the log.
 #[derive(Debug)]
 pub struct Block {
     /// The log it belongs to.
@@ -16,7 +17,7 @@ pub struct Block {
     pub first_seq: u64,
     /// How many entries it holds, at least 1.
     pub entry_count: u32,
-    /// When it was appended.
+    /// When its last entry was appended.
     pub append_time: UnixNanos,
     /// Whether it is backfill.
     pub backfill: bool,
@@ -28,6 +29,17 @@ pub struct Block {
     pub encodings: Encodings,
     /// The traces of its batches, if it was made here and they are recorded.
     pub traced: Traced,
+    /// The segments that it is made of; none if it is one.
+    pub segments: Vec<Joined>,
+}
+
+/// One of the segments of a block that is made of several.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Position of its last entry.
+    pub last_seq: u64,
+    /// When it was appended.
+    pub append_time: UnixNanos,
 }
 
 /// A block's ticks as readers get them, each form made once by whoever needs it first and shared by all. What the bytes
@@ -82,7 +94,47 @@ impl Block {
             return Err(SegmentCorrupt("its row counts other entries than its bytes hold"));
         }
         let (traced, encodings) = (Traced::default(), Encodings::default());
-        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings })
+        let segments = Vec::new();
+        Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings, segments })
+    }
+
+    /// Whether it can be joined to others: a segment of ticks alone.
+    pub fn is_joinable(&self) -> bool {
+        self.segments.is_empty() && self.entries.controls.is_empty()
+    }
+
+    /// Several segments as one block: joinable blocks that follow each other, either all backfill or none.
+    pub fn join(blocks: &[Arc<Block>]) -> Block {
+        let (first, last) = (&blocks[0], &blocks[blocks.len() - 1]);
+        let segment = |block: &Arc<Block>| Joined { last_seq: block.last_seq(), append_time: block.append_time };
+        let ticks = blocks.iter().flat_map(|block| block.entries.ticks.iter().cloned());
+        Block {
+            epoch: first.epoch,
+            first_seq: first.first_seq,
+            entry_count: blocks.iter().map(|block| block.entry_count).sum(),
+            append_time: last.append_time,
+            backfill: first.backfill,
+            chain: last.chain,
+            entries: Entries { ticks: ticks.collect(), controls: Vec::new() },
+            encodings: Encodings::default(),
+            traced: Traced::new(blocks.iter().flat_map(|block| block.traced.deliver()).copied()),
+            segments: blocks.iter().map(segment).collect(),
+        }
+    }
+
+    /// When the entry after a position was appended, which the block has.
+    pub fn appended_after(&self, position: u64) -> UnixNanos {
+        let next = self.segments.partition_point(|segment| segment.last_seq <= position);
+        self.segments.get(next).map_or(self.append_time, |segment| segment.append_time)
+    }
+
+    /// The last position up to which everything was appended before a time; the one before the block if nothing was.
+    pub fn appended_before(&self, time: UnixNanos) -> u64 {
+        if self.append_time < time {
+            return self.last_seq();
+        }
+        let earlier = self.segments.partition_point(|segment| segment.append_time < time);
+        earlier.checked_sub(1).map_or(self.first_seq - 1, |last| self.segments[last].last_seq)
     }
 
     /// Position of its last entry.
@@ -107,6 +159,11 @@ impl Block {
         places[from..].iter().take_while(move |(each, _)| *each == instrument).map(|(_, index)| *index)
     }
 
+    /// The instruments of its ticks, ascending.
+    pub fn instruments(&self) -> impl Iterator<Item = InstrumentId> {
+        self.by_instrument().chunk_by(|one, next| one.0 == next.0).map(|places| places[0].0)
+    }
+
     fn by_instrument(&self) -> &[(InstrumentId, u32)] {
         self.encodings.places.get_or_init(|| {
             let ticks = self.entries.ticks.iter().enumerate();
@@ -119,6 +176,7 @@ impl Block {
     /// About how much memory it holds, in bytes.
     pub fn memory(&self) -> usize {
         let controls = self.entries.controls.iter().map(|(_, control)| control.memory()).sum::<usize>();
-        std::mem::size_of::<Block>() + self.entries.ticks.len() * (TICK_BYTES + ENCODED_BYTES) + controls
+        let segments = self.segments.len() * std::mem::size_of::<Joined>();
+        std::mem::size_of::<Block>() + self.entries.ticks.len() * (TICK_BYTES + ENCODED_BYTES) + controls + segments
     }
 }

@@ -287,9 +287,19 @@ impl Writer {
             for (log_seq, _) in &mut entries.controls {
                 *log_seq += first_seq;
             }
-            let encodings = Encodings::default();
-            let block =
-                Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings };
+            let (encodings, segments) = (Encodings::default(), Vec::new());
+            let block = Block {
+                epoch,
+                first_seq,
+                entry_count,
+                append_time,
+                backfill,
+                chain,
+                entries,
+                traced,
+                encodings,
+                segments,
+            };
             if !backfill {
                 let received = commands.iter().map(|command| command.received.nanos()).min();
                 metrics.deliveries.begin(block.last_seq(), received.unwrap_or(append_time.nanos()));

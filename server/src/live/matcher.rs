@@ -132,6 +132,11 @@ impl Matcher {
         self.everything
     }
 
+    /// The wanted instruments that exist, if they are few; more are only ever added at the end.
+    pub fn few(&self) -> Option<&[InstrumentId]> {
+        if self.everything { None } else { self.listed.as_deref() }
+    }
+
     /// Whether an instrument is wanted.
     pub fn wants(&mut self, instrument: InstrumentId) -> bool {
         if self.everything {

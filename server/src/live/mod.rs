@@ -4,6 +4,7 @@
 //! it lags the store; it never holds more than one step of blocks. `start` finds the position, `snapshot` reads what
 //! comes before it, `round` merges what a conflated stream leaves out. Start reading at [`Live::subscribe`].
 
+mod alarm;
 pub mod bars;
 mod delivery;
 mod event;
@@ -14,6 +15,7 @@ mod snapshot;
 mod start;
 #[cfg(test)]
 pub(crate) mod tests;
+mod wait;
 
 pub use bars::{BarEvent, BarMessage, BarSession, BarSubscription, NamedBar};
 pub use delivery::{SLOW_LAG_BYTES, SlowReader};
@@ -33,6 +35,7 @@ use crate::domain::{Clock, Cursor, Epoch, InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{LogHead, Store, StoreError};
 use crate::tape::{BarReader, Follower, Hub, Lineage, NewestTicks, Registry, View};
+use alarm::{Alarm, Draining, Flush};
 use delivery::Delivery;
 use snapshot::Snapshot;
 
@@ -195,6 +198,13 @@ pub struct Live {
     pub metrics: Metrics,
 }
 
+/// When a stream's first heartbeat is due: streams that begin together would else have theirs together for ever. The
+/// multiples of the golden ratio lie evenly between a half and the whole.
+fn spread(heartbeat: Duration, stream: u64) -> Duration {
+    let share = (stream.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as u32;
+    heartbeat - heartbeat / 2 * share / (1 << 16)
+}
+
 /// A start that was found in the log.
 struct Found {
     /// What the acknowledgement carries.
@@ -244,6 +254,8 @@ impl Live {
         }
         let replays = matches!(subscription.start, Start::After(_) | Start::Since(_)) && snapshot.is_none();
         let now = Instant::now();
+        let mark = self.metrics.live.enter(after.position, self.clock.now().nanos());
+        let next_heartbeat = now + spread(subscription.heartbeat, mark.number());
         let delivery = match subscription.conflated {
             Some(min_interval) => Delivery::Conflated { min_interval, due: now, gathering: None, sending: None },
             None => Delivery::Lossless {
@@ -257,11 +269,11 @@ impl Live {
             follower: Follower::new(self.hub.clone(), self.store.clone(), after, STEP_BYTES),
             matcher,
             clock: self.clock.clone(),
-            draining: self.draining.clone(),
+            draining: Draining::new(&self.draining),
             include_backfill: subscription.include_backfill,
             feeds_bars: false,
             heartbeat: subscription.heartbeat,
-            flush_window: subscription.flush_window,
+            flush: subscription.conflated.is_none().then(|| Flush::new(subscription.flush_window)).flatten(),
             message_ticks: subscription.message_ticks,
             not_before,
             opening,
@@ -271,10 +283,11 @@ impl Live {
             warned: false,
             done: after,
             replay_end: replays.then_some(head.position),
-            next_heartbeat: now + subscription.heartbeat,
+            next_heartbeat,
             due_heartbeat: None,
+            alarm: Alarm::new(next_heartbeat),
             metrics: self.metrics.clone(),
-            mark: self.metrics.live.enter(after.position, self.clock.now().nanos()),
+            mark,
         })
     }
 

@@ -9,18 +9,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
+use super::alarm::{Alarm, Draining, Flush};
 use super::delivery::{Delivery, SLOW_LAG_BYTES, SlowReader};
 use super::event::{Event, Message, Run, Ticks};
 use super::round::Round;
 use super::snapshot::Snapshot;
-use super::start::mid_stream;
 use super::{LiveError, Matcher};
 use crate::domain::{Block, Clock, Control, Cursor, InstrumentId, UnixNanos};
 use crate::metrics::{Metrics, ReaderMark};
+use crate::tape::Follower;
 use crate::tape::follower::Step;
-use crate::tape::{FollowError, Follower};
 use crate::trace;
 
 /// Instruments that one message defines at most: keeps it below 64 KiB.
@@ -35,7 +34,7 @@ pub(super) struct Heartbeat {
     /// It waits until the stream has got here.
     behind: u64,
     /// It waits no longer than this.
-    until: Instant,
+    pub(super) until: Instant,
 }
 
 /// One subscription. Whoever polls [`Session::next`] sets its pace; dropping it ends it.
@@ -44,12 +43,13 @@ pub struct Session {
     pub(super) follower: Follower,
     pub(super) matcher: Matcher,
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) draining: CancellationToken,
+    pub(super) draining: Draining,
     pub(super) include_backfill: bool,
     /// Whether it feeds a stream of bars: it hears of watermarks too, and counts no ticks, which nobody is sent.
     pub(super) feeds_bars: bool,
     pub(super) heartbeat: Duration,
-    pub(super) flush_window: Duration,
+    /// How long ticks wait for more, if they do.
+    pub(super) flush: Option<Flush>,
     /// Ticks of one event of a snapshot or a round at most.
     pub(super) message_ticks: usize,
     /// Entries appended before this are passed over.
@@ -69,6 +69,8 @@ pub struct Session {
     pub(super) replay_end: Option<u64>,
     pub(super) next_heartbeat: Instant,
     pub(super) due_heartbeat: Option<Heartbeat>,
+    /// Rings when a heartbeat is due.
+    pub(super) alarm: Alarm,
     pub(super) metrics: Metrics,
     /// Where the reader is, for whoever looks at all readers.
     pub(super) mark: ReaderMark,
@@ -107,20 +109,21 @@ impl Session {
             if let Some(message) = self.opening.pop_front() {
                 return Ok(message);
             }
-            if self.draining.is_cancelled() {
+            if self.draining.has_begun() {
                 return Err(LiveError::ShuttingDown);
             }
             if let Some(message) = self.definitions() {
                 return Ok(message);
             }
             if self.snapshot.is_some() {
-                let draining = self.draining.clone();
+                let draining = self.draining.token();
                 tokio::select! {
                     biased;
                     () = draining.cancelled() => return Err(LiveError::ShuttingDown),
                     message = self.next_of_snapshot() => return message,
                 }
             }
+            self.pass();
             if let Some(notice) = self.expiring() {
                 return Ok(notice);
             }
@@ -131,7 +134,6 @@ impl Session {
             }
             // What was passed over without a message may have made something due.
             if self.done == before {
-                self.mark.reached(self.done.position);
                 self.wait().await?;
             }
         }
@@ -161,7 +163,7 @@ impl Session {
                 self.mark.reached(self.done.position);
                 // What a replay brings was not sent late, it was asked for late.
                 if !run.block.backfill && self.replay_end.is_none() {
-                    self.metrics.ingest.deliveries.delivered(run.block.last_seq(), || self.clock.now().nanos());
+                    self.measure(&run.block);
                 }
                 trace_delivery(&run.block);
             }
@@ -174,6 +176,16 @@ impl Session {
                 live.catch_ups.inc();
             }
             _ => {}
+        }
+    }
+
+    /// Notes that a block's commits are delivered now, if nobody was given them before.
+    fn measure(&self, block: &Block) {
+        let deliveries = &self.metrics.ingest.deliveries;
+        let first = deliveries.delivered(block.last_seq(), || self.clock.now().nanos());
+        // Whoever has had the last of joined commits has had them all.
+        for segment in block.segments.iter().filter(|_| first) {
+            deliveries.delivered(segment.last_seq, || self.clock.now().nanos());
         }
     }
 
@@ -281,7 +293,11 @@ impl Session {
                 blocks.pop_front();
                 continue;
             }
-            let in_time = block.append_time >= self.not_before;
+            let early = block.appended_before(self.not_before);
+            if early > done {
+                self.done.position = early;
+                continue;
+            }
             let controls = &block.entries.controls;
             let other = controls.get(controls.partition_point(|(log_seq, _)| *log_seq <= done));
             let mut event = None;
@@ -291,13 +307,13 @@ impl Session {
                 self.done.position = *log_seq;
                 let watermark = self.feeds_bars && matches!(control, Control::Watermark { .. });
                 let news = control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope));
-                if in_time && (news || watermark) {
+                if news || watermark {
                     event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
                 }
             } else {
                 let end = other.map_or(block.last_seq(), |(log_seq, _)| log_seq - 1);
                 self.done.position = end;
-                if in_time && (self.include_backfill || !block.backfill) {
+                if self.include_backfill || !block.backfill {
                     let picks = self.matcher.picks(block, done, end);
                     event = picks.map(|picks| Event::Run(Run { block: block.clone(), picks }));
                 }
@@ -312,39 +328,8 @@ impl Session {
         None
     }
 
-    /// Waits until something may be due.
-    async fn wait(&mut self) -> Result<(), LiveError> {
-        let alarm = self.due_heartbeat.map_or(self.next_heartbeat, |heartbeat| heartbeat.until);
-        let not_before = match &self.delivery {
-            Delivery::Lossless { .. } => None,
-            Delivery::Conflated { gathering: Some(_), .. } => None,
-            Delivery::Conflated { due, .. } => Some(*due),
-        };
-        let follower = &mut self.follower;
-        let step = tokio::select! {
-            biased;
-            () = self.draining.cancelled() => return Err(LiveError::ShuttingDown),
-            () = tokio::time::sleep_until(alarm) => return Ok(()),
-            step = async {
-                if let Some(due) = not_before {
-                    tokio::time::sleep_until(due).await;
-                }
-                follower.next().await
-            } => step,
-        };
-        match step {
-            Ok(step) => self.take(step).await,
-            Err(FollowError::Expired { oldest, .. }) => {
-                self.miss(oldest);
-                Ok(())
-            }
-            Err(FollowError::EpochChanged { head, lineage }) => Err(mid_stream(&lineage, &head, self.done)),
-            Err(FollowError::Store(error)) => Err(error.into()),
-        }
-    }
-
     /// The log was cut off under this stream: says what it misses, and goes on at the oldest entry.
-    fn miss(&mut self, oldest: u64) {
+    pub(super) fn miss(&mut self, oldest: u64) {
         if let Delivery::Conflated { gathering, sending, .. } = &mut self.delivery
             && let Some((round, _)) = gathering.take()
         {
@@ -360,7 +345,7 @@ impl Session {
         self.opening.push_back(gap);
     }
 
-    async fn take(&mut self, step: Step) -> Result<(), LiveError> {
+    pub(super) fn take(&mut self, step: Step) -> Result<(), LiveError> {
         if let Some(last) = step.blocks.last() {
             self.mark.took(last.append_time.nanos());
         }
@@ -369,16 +354,8 @@ impl Session {
             return Ok(());
         }
         self.judge_lag(&step)?;
-        let live = !step.from_log && self.replay_end.is_none();
         let Delivery::Lossless { blocks, .. } = &mut self.delivery else { return Ok(()) };
         blocks.extend(step.blocks);
-        if live && !self.flush_window.is_zero() {
-            // What was taken is kept already, so a call that is dropped here loses nothing.
-            tokio::time::sleep(self.flush_window).await;
-            if let Some(step) = self.follower.ready() {
-                blocks.extend(step.blocks);
-            }
-        }
         Ok(())
     }
 
@@ -445,12 +422,9 @@ impl Session {
         let mut next = Some(step);
         while let Some(step) = next {
             for block in &step.blocks {
-                let in_time = block.append_time >= self.not_before;
-                if !in_time {
-                    continue;
-                }
+                let after = self.done.position.max(block.appended_before(self.not_before));
                 let with_ticks = self.include_backfill || !block.backfill;
-                let reached = round.absorb(block, self.done.position, with_ticks, &mut self.matcher);
+                let reached = round.absorb(block, after, with_ticks, &mut self.matcher);
                 if reached < block.last_seq() {
                     // The round is full: the rest is the next one's, which need not wait.
                     self.follower.seek(reached);

@@ -3,6 +3,7 @@
 mod bars;
 mod conflation;
 mod delivery;
+mod joining;
 mod matching;
 mod refusals;
 mod resume;

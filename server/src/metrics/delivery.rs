@@ -52,15 +52,17 @@ impl Deliveries {
         slot.position.store(last_seq, Ordering::Release);
     }
 
-    /// A subscriber gets ticks of a group. Measured if it is the first.
-    pub fn delivered(&self, last_seq: u64, now: impl FnOnce() -> i64) {
+    /// A subscriber gets ticks of a group. Measured if it is the first; whether it is.
+    pub fn delivered(&self, last_seq: u64, now: impl FnOnce() -> i64) -> bool {
         let slot = self.slot(last_seq);
         if slot.position.load(Ordering::Acquire) != last_seq {
-            return;
+            return false;
         }
         let received = slot.received.load(Ordering::Acquire);
-        if slot.position.compare_exchange(last_seq, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let first = slot.position.compare_exchange(last_seq, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if first {
             self.latency.observe(seconds(now() - received));
         }
+        first
     }
 }

@@ -63,7 +63,7 @@ impl LiveMetrics {
         ReaderMark { metrics: self.clone(), number, reader }
     }
 
-    /// Where every reader is: its position, and when the newest block that it took was appended.
+    /// Where every reader is: its position, beyond any if it waits, and when the newest block that it took was appended.
     pub fn readers(&self) -> Vec<(u64, i64)> {
         let readers = self.readers.lock().expect("no holder of the lock panics");
         let place = |reader: &Arc<Reader>| {
@@ -74,6 +74,16 @@ impl LiveMetrics {
 }
 
 impl ReaderMark {
+    /// Which subscription it is, counted from 0.
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// It has everything that is for it, and is not woken by what is not: it is nowhere behind.
+    pub fn waits(&self) {
+        self.reached(u64::MAX);
+    }
+
     /// Everything up to here was handed over.
     pub fn reached(&self, position: u64) {
         self.reader.position.store(position, Ordering::Relaxed);

@@ -111,8 +111,7 @@ impl ChunkCache {
             let read = self.bytes(&ids).await?;
             for (&index, bytes) in batch.iter().zip(read) {
                 let (id, instrument) = wanted[index];
-                let chunk = chunk::decode(&bytes, instrument).map_err(|error| corrupt(id, &error))?;
-                let chunk = Arc::new(chunk);
+                let chunk = Arc::new(self.decode(id, instrument, &bytes)?);
                 self.decoded.insert(id, chunk.clone());
                 found[index] = Some(chunk);
             }
@@ -131,6 +130,28 @@ impl ChunkCache {
             }
         }
         Ok(prefixes)
+    }
+
+    /// The bytes of chunks that are at hand or in the store, without keeping what is read.
+    pub(super) async fn bytes_once(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
+        let mut found = Vec::with_capacity(ids.len());
+        let mut missing = Vec::new();
+        for &id in ids {
+            match self.stored.get(&id) {
+                Some(bytes) => found.push((id, bytes)),
+                None => missing.push(id),
+            }
+        }
+        self.metrics.chunks.stored.count(found.len(), missing.len());
+        for batch in missing.chunks(MOST_CHUNKS_A_READ) {
+            found.append(&mut self.store.chunk_bytes(batch).await?);
+        }
+        Ok(found)
+    }
+
+    /// Decodes the bytes of a chunk.
+    pub(super) fn decode(&self, id: ChunkId, instrument: InstrumentId, bytes: &[u8]) -> Result<Chunk, StoreError> {
+        chunk::decode(bytes, instrument).map_err(|error| corrupt(id, &error))
     }
 
     /// The bytes of chunks, in the order asked.

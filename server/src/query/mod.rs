@@ -16,14 +16,17 @@ pub mod latest;
 pub mod moving;
 pub mod page;
 pub mod published;
+pub mod read;
 pub mod scan;
 pub mod statistics;
 pub mod subject;
 pub mod ticks;
 
+mod ahead;
 mod fetch;
 mod integral;
 mod keys;
+mod lane;
 mod totals;
 
 #[cfg(test)]
@@ -48,7 +51,8 @@ pub use latest::{Latest, LatestAnswer, LatestError};
 pub use moving::{MovingError, MovingMethod, MovingPage, MovingPoint, MovingRequest};
 pub use page::PageTokenInvalid;
 pub use published::{PublishedBarPage, PublishedBarsError, PublishedBarsRequest};
-pub use scan::{Extent, Order, Scan};
+pub use read::{Bookmark, ReadRequest, Reading};
+pub use scan::{Extent, HotStretch, Order, Scan, Stretch};
 pub use statistics::{PriceStatistics, StatisticsError, StatisticsRequest};
 pub use subject::{InstrumentUnknown, Selector, Span, Subject};
 pub use ticks::{TickPage, TicksError, TicksRequest};

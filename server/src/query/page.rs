@@ -61,6 +61,8 @@ pub(super) enum Kind {
     Bars = 4,
     /// ListMovingAverages.
     MovingAverages = 5,
+    /// ReadTicks.
+    Reading = 6,
 }
 
 /// What a token says.
@@ -146,6 +148,7 @@ impl PageToken {
             3 => Kind::PublishedBars,
             4 => Kind::Bars,
             5 => Kind::MovingAverages,
+            6 => Kind::Reading,
             _ => return None,
         };
         let number = |index: usize| {

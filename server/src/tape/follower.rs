@@ -5,11 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::Lineage;
 use super::hub::{Head, Held, Hub, Successor, decode};
-use crate::domain::{Block, Cursor};
+use super::waiting::Place;
+use crate::domain::{Block, Cursor, InstrumentId};
 use crate::store::{LogHead, Store, StoreError};
 
 /// How many times the bytes of a stored segment its ticks take in memory, roughly.
@@ -53,12 +52,19 @@ pub struct Step {
     pub lag_bytes: u64,
 }
 
+impl Step {
+    /// How many segments it holds.
+    pub fn commits(&self) -> usize {
+        self.blocks.iter().map(|block| block.segments.len().max(1)).sum()
+    }
+}
+
 /// Follows the log from a position.
 #[derive(Debug)]
 pub struct Follower {
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
-    head: watch::Receiver<Head>,
+    place: Place,
     position: Cursor,
     step_bytes: usize,
 }
@@ -67,8 +73,22 @@ impl Follower {
     /// Follows after a position, which need not be the end of a block. One step takes blocks of `step_bytes` of memory
     /// at most, beyond the first block.
     pub fn new(hub: Arc<Hub>, store: Arc<dyn Store>, after: Cursor, step_bytes: usize) -> Follower {
-        let head = hub.watch();
-        Follower { hub, store, head, position: after, step_bytes }
+        let place = hub.place();
+        Follower { hub, store, place, position: after, step_bytes }
+    }
+
+    /// Says which instruments are worth waking up for, beside new ones and entries about feeds; `None` is whatever comes.
+    /// Instruments are only ever added, behind those that were told before. [`Follower::next`] may then pass over blocks
+    /// that have none of them.
+    pub fn want(&mut self, wanted: Option<&[InstrumentId]>) {
+        self.place.want(wanted);
+    }
+
+    /// After a call of [`Follower::next`] that was dropped: up to where there was nothing to wake up for, if it waited.
+    pub fn pass(&mut self) -> Option<Cursor> {
+        let passed = self.place.pass()?;
+        self.position.position = self.position.position.max(passed);
+        Some(self.position)
     }
 
     /// Goes on after another position of the same log.
@@ -84,6 +104,11 @@ impl Follower {
     /// Whether what comes next leaves the log soon.
     pub fn expires(&self, position: u64) -> bool {
         position < self.hub.expiring()
+    }
+
+    /// Whether the hub has nothing that comes next.
+    pub fn is_at_head(&self) -> bool {
+        self.position == self.hub.head().cursor()
     }
 
     /// Where the log of the store ends, read just now.
@@ -114,15 +139,13 @@ impl Follower {
     /// nothing and lost nothing.
     pub async fn next(&mut self) -> Result<Step, FollowError> {
         loop {
-            self.head.borrow_and_update();
             match self.hub.read(self.position, self.step_bytes) {
                 Held::Blocks { blocks, lag_bytes } => {
                     self.position.position = blocks.last().expect("the hub returns at least one block").last_seq();
                     return Ok(Step { blocks, from_log: false, lag_bytes });
                 }
                 Held::Nothing => {
-                    // The hub keeps the sender, so the channel cannot close while it is held here.
-                    let _ = self.head.changed().await;
+                    self.wait().await;
                 }
                 Held::Over(successor) => {
                     let Successor { head, lineage } = &*successor;
@@ -139,16 +162,24 @@ impl Follower {
                     Err(error) => return Err(error),
                 },
                 Held::Foreign => {
+                    let mut moved = self.hub.watch();
                     let head = self.store.head().await?;
                     if head.epoch == self.position.epoch && head.position >= self.position.position {
-                        // Another replica's cursor: the hub has not got there yet.
-                        let _ = self.head.changed().await;
+                        // Another replica's cursor: the hub has not got there yet. It lives as long as it is held here.
+                        let _ = moved.changed().await;
                         continue;
                     }
                     return Err(self.changed(head).await);
                 }
             }
         }
+    }
+
+    /// Waits until the hub has something to look at behind the position, and passes over what it has before that.
+    async fn wait(&mut self) {
+        let after = self.position.position;
+        std::future::poll_fn(|cx| self.place.poll(after, cx)).await;
+        self.pass();
     }
 
     /// Says that the store's log is another one.

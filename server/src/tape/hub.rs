@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::waiting::{Place, Waiting};
 use super::{Lineage, trail::Trail};
 use crate::domain::{Block, Cursor, Epoch, UnixNanos};
 use crate::store::{Chain, LogHead, Segment, Store, StoreError};
@@ -23,6 +24,12 @@ const CONFIRMED: Duration = Duration::from_millis(50);
 
 /// How long the store may take to say where its head is.
 const CONFIRM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Blocks that are joined at least: fewer are as cheap one by one.
+const JOINED_BLOCKS: usize = 8;
+
+/// Ticks of joined blocks at most, about a message of 64 KiB in rows.
+const JOINED_TICKS: usize = 512;
 
 /// Where the log ends, as far as the hub has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +86,8 @@ pub struct Hub {
     /// Guards the ring and the head that belongs to it. Never held across an await.
     ring: Mutex<Ring>,
     head: watch::Sender<Head>,
-    /// Set once, before the watchers of the head are woken for the last time.
+    waiting: Arc<Waiting>,
+    /// Set once, before everybody who waits is woken for the last time.
     over: OnceLock<Arc<Successor>>,
     /// The store's head as it was last read, and when. Held while it is read, so that many who ask read it once.
     confirmed: tokio::sync::Mutex<Option<(Instant, LogHead)>>,
@@ -91,6 +99,7 @@ pub struct Hub {
 
 #[derive(Debug)]
 struct Ring {
+    head: Head,
     /// Each with the number of bytes that were pushed before it.
     blocks: VecDeque<(u64, Arc<Block>)>,
     /// How many bytes were ever pushed.
@@ -105,11 +114,12 @@ impl Hub {
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
         let LogHead { epoch, position, chain, append_time, .. } = *head;
         let trail = Trail::beginning(position, chain);
-        let ring = Ring { blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit, trail };
         let head = Head { epoch, position, chain, append_time };
+        let ring = Ring { head, blocks: VecDeque::new(), pushed: 0, bytes: 0, byte_limit, trail };
         Hub {
             ring: Mutex::new(ring),
             head: watch::Sender::new(head),
+            waiting: Arc::new(Waiting::new(position)),
             over: OnceLock::new(),
             confirmed: tokio::sync::Mutex::default(),
             expiring: AtomicU64::new(0),
@@ -146,6 +156,11 @@ impl Hub {
         self.head.subscribe()
     }
 
+    /// A place to wait at the head, for whatever comes.
+    pub(super) fn place(&self) -> Place {
+        Place::new(self.waiting.clone())
+    }
+
     /// Whether the hub has everything after a position.
     pub fn reaches(&self, after: Cursor) -> bool {
         !matches!(self.read(after, 0), Held::Behind | Held::Foreign | Held::Over(_))
@@ -153,11 +168,21 @@ impl Hub {
 
     /// Blocks after a position, at least one if there is one, then as many as fit `max_bytes` of memory.
     pub fn read(&self, after: Cursor, max_bytes: usize) -> Held {
+        let mut held = self.look(after, max_bytes);
+        if let Held::Blocks { blocks, .. } = &mut held
+            && blocks.len() >= JOINED_BLOCKS
+        {
+            self.join(blocks);
+        }
+        held
+    }
+
+    fn look(&self, after: Cursor, max_bytes: usize) -> Held {
         if let Some(successor) = self.over.get() {
             return Held::Over(successor.clone());
         }
         let ring = self.ring.lock().expect("no holder of the lock panics");
-        let head = self.head();
+        let head = ring.head;
         if after.epoch != head.epoch || after.position > head.position {
             return Held::Foreign;
         }
@@ -191,33 +216,71 @@ impl Hub {
         self.expiring.store(position, Ordering::Relaxed);
     }
 
+    /// Joins neighbours that are small, in the ring too.
+    fn join(&self, blocks: &mut Vec<Arc<Block>>) {
+        let mut start = 0;
+        while start < blocks.len() {
+            let backfill = blocks[start].backfill;
+            let mut ticks = 0;
+            let small = blocks[start..].iter().take_while(|block| {
+                ticks += block.entries.ticks.len();
+                ticks <= JOINED_TICKS && block.backfill == backfill && block.is_joinable()
+            });
+            let count = small.count();
+            if count >= JOINED_BLOCKS {
+                let joined = Arc::new(Block::join(&blocks[start..start + count]));
+                self.replace(&blocks[start..start + count], &joined);
+                blocks.splice(start..start + count, [joined]);
+            }
+            start += count.max(1);
+        }
+    }
+
+    /// Puts one block in the place of those that it was made of, unless they have left the ring or were joined already.
+    fn replace(&self, blocks: &[Arc<Block>], joined: &Arc<Block>) {
+        let mut ring = self.ring.lock().expect("no holder of the lock panics");
+        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() < joined.first_seq);
+        let present = ring.blocks.range(start..).map(|(_, block)| block);
+        if present.zip(blocks).filter(|(one, other)| Arc::ptr_eq(one, other)).count() < blocks.len() {
+            return;
+        }
+        let pushed = ring.blocks[start].0;
+        ring.blocks.drain(start..start + blocks.len());
+        ring.blocks.insert(start, (pushed, joined.clone()));
+        ring.bytes -= blocks.iter().map(|block| block.memory()).sum::<usize>();
+        ring.bytes += joined.memory();
+    }
+
     /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.
     pub fn appended_after(&self, position: u64) -> Option<UnixNanos> {
         let ring = self.ring.lock().expect("no holder of the lock panics");
         let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= position);
         let (_, next) = ring.blocks.get(start)?;
-        (next.first_seq <= position + 1).then_some(next.append_time)
+        (next.first_seq <= position + 1).then(|| next.appended_after(position))
     }
 
     /// Appends the block that follows the head.
     pub(super) fn push(&self, block: Arc<Block>) {
         let mut ring = self.ring.lock().expect("no holder of the lock panics");
         let head = Head {
-            epoch: self.head().epoch,
+            epoch: ring.head.epoch,
             position: block.last_seq(),
             chain: block.chain,
             append_time: block.append_time,
         };
         ring.trail.push(head.position, head.chain);
+        ring.head = head;
         let (bytes, pushed) = (block.memory(), ring.pushed);
         ring.bytes += bytes;
         ring.pushed += bytes as u64;
-        ring.blocks.push_back((pushed, block));
+        ring.blocks.push_back((pushed, block.clone()));
         while ring.bytes > ring.byte_limit && ring.blocks.len() > 1 {
             let (_, oldest) = ring.blocks.pop_front().expect("the ring has more than one block");
             ring.bytes -= oldest.memory();
         }
         self.head.send_replace(head);
+        drop(ring);
+        self.waiting.pushed(&block);
     }
 
     /// The positions and chains that the hub has passed, for finding out what it shares with another log.
@@ -230,6 +293,7 @@ impl Hub {
         // A second end changes nothing: the first one was true already.
         let _ = self.over.set(Arc::new(successor));
         self.head.send_modify(|_| ());
+        self.waiting.end();
     }
 }
 

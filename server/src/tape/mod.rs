@@ -22,6 +22,7 @@ pub mod registry;
 mod trail;
 pub mod venues;
 pub mod view;
+mod waiting;
 
 use std::sync::Arc;
 

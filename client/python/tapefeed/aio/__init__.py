@@ -14,6 +14,7 @@ It runs in the event loop of the caller, and starts no thread of its own.
 
 from .client import Client, Listing
 from .publisher import Publisher
+from .reading import TickBatches
 from .subscription import BarSubscription, Subscription
 
-__all__ = ["BarSubscription", "Client", "Listing", "Publisher", "Subscription"]
+__all__ = ["BarSubscription", "Client", "Listing", "Publisher", "Subscription", "TickBatches"]

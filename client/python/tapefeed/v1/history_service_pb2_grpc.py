@@ -112,7 +112,8 @@ class HistoryServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReadTicks(self, request, context):
-        """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK.
+        """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK. It has no deadline but the
+        caller's, and waits for a slow reader as long as the connection lives.
 
         After a cut, ask again with the last `page_token`: it goes on right after that message, at the same
         position of the log.

@@ -45,7 +45,8 @@ class HistoryServiceStub:
         tapefeed.v1.history_service_pb2.ReadTicksRequest,
         tapefeed.v1.history_service_pb2.ReadTicksResponse,
     ]
-    """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK.
+    """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK. It has no deadline but the
+    caller's, and waits for a slow reader as long as the connection lives.
 
     After a cut, ask again with the last `page_token`: it goes on right after that message, at the same
     position of the log.
@@ -125,7 +126,8 @@ class HistoryServiceAsyncStub:
         tapefeed.v1.history_service_pb2.ReadTicksRequest,
         tapefeed.v1.history_service_pb2.ReadTicksResponse,
     ]
-    """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK.
+    """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK. It has no deadline but the
+    caller's, and waits for a slow reader as long as the connection lives.
 
     After a cut, ask again with the last `page_token`: it goes on right after that message, at the same
     position of the log.
@@ -209,7 +211,8 @@ class HistoryServiceServicer(metaclass=abc.ABCMeta):
         request: tapefeed.v1.history_service_pb2.ReadTicksRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[tapefeed.v1.history_service_pb2.ReadTicksResponse], collections.abc.AsyncIterator[tapefeed.v1.history_service_pb2.ReadTicksResponse]]:
-        """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK.
+        """Streams the same ticks in bulk, oldest first, at full speed, and ends with OK. It has no deadline but the
+        caller's, and waits for a slow reader as long as the connection lives.
 
         After a cut, ask again with the last `page_token`: it goes on right after that message, at the same
         position of the log.

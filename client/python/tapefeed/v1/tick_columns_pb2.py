@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tapefeed.v1 import tick_pb2 as tapefeed_dot_v1_dot_tick__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etapefeed/v1/tick_columns.proto\x12\x0btapefeed.v1\x1a\x16tapefeed/v1/tick.proto\"\xf9\x02\n\x0bTickColumns\x12\x32\n\x0binstruments\x18\x01 \x03(\x0b\x32\x1d.tapefeed.v1.ColumnInstrument\x12\x18\n\x10instrument_index\x18\x02 \x03(\r\x12\"\n\x1a\x65vent_time_unix_nano_delta\x18\x03 \x03(\x12\x12$\n\x1creceive_time_unix_nano_delta\x18\x04 \x03(\x12\x12\x16\n\x0eprice_mantissa\x18\x05 \x03(\x12\x12\x10\n\x08quantity\x18\x06 \x03(\x04\x12\x1f\n\x04side\x18\x07 \x03(\x0e\x32\x11.tapefeed.v1.Side\x12\x10\n\x08trade_id\x18\x08 \x03(\t\x12\x15\n\rlog_seq_delta\x18\t \x03(\x12\x12#\n\x06origin\x18\n \x03(\x0e\x32\x13.tapefeed.v1.Origin\x12#\n\x06\x61\x63tion\x18\x0b \x03(\x0e\x32\x13.tapefeed.v1.Action\x12\x14\n\x0cmerged_count\x18\x0c \x03(\r\"{\n\x10\x43olumnInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x16\n\x0eprice_exponent\x18\x04 \x01(\x11\x12\x19\n\x11quantity_exponent\x18\x05 \x01(\x11\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etapefeed/v1/tick_columns.proto\x12\x0btapefeed.v1\x1a\x16tapefeed/v1/tick.proto\"\x95\x03\n\x0bTickColumns\x12\x32\n\x0binstruments\x18\x01 \x03(\x0b\x32\x1d.tapefeed.v1.ColumnInstrument\x12\x18\n\x10instrument_index\x18\x02 \x03(\r\x12\"\n\x1a\x65vent_time_unix_nano_delta\x18\x03 \x03(\x12\x12$\n\x1creceive_time_unix_nano_delta\x18\x04 \x03(\x12\x12\x16\n\x0eprice_mantissa\x18\x05 \x03(\x12\x12\x10\n\x08quantity\x18\x06 \x03(\x04\x12\x1f\n\x04side\x18\x07 \x03(\x0e\x32\x11.tapefeed.v1.Side\x12\x10\n\x08trade_id\x18\x08 \x03(\t\x12\x15\n\rlog_seq_delta\x18\t \x03(\x12\x12#\n\x06origin\x18\n \x03(\x0e\x32\x13.tapefeed.v1.Origin\x12#\n\x06\x61\x63tion\x18\x0b \x03(\x0e\x32\x13.tapefeed.v1.Action\x12\x14\n\x0cmerged_count\x18\x0c \x03(\r\x12\x1a\n\x12trade_number_delta\x18\r \x03(\x12\"{\n\x10\x43olumnInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12\x16\n\x0eprice_exponent\x18\x04 \x01(\x11\x12\x19\n\x11quantity_exponent\x18\x05 \x01(\x11\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,7 +34,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tapefeed.v1P\001ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\252\002\013Tapefeed.V1\352\002\014Tapefeed::V1'
   _globals['_TICKCOLUMNS']._serialized_start=72
-  _globals['_TICKCOLUMNS']._serialized_end=449
-  _globals['_COLUMNINSTRUMENT']._serialized_start=451
-  _globals['_COLUMNINSTRUMENT']._serialized_end=574
+  _globals['_TICKCOLUMNS']._serialized_end=477
+  _globals['_COLUMNINSTRUMENT']._serialized_start=479
+  _globals['_COLUMNINSTRUMENT']._serialized_end=602
 # @@protoc_insertion_point(module_scope)

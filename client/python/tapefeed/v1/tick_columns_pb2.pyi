@@ -39,6 +39,7 @@ class TickColumns(google.protobuf.message.Message):
     ORIGIN_FIELD_NUMBER: builtins.int
     ACTION_FIELD_NUMBER: builtins.int
     MERGED_COUNT_FIELD_NUMBER: builtins.int
+    TRADE_NUMBER_DELTA_FIELD_NUMBER: builtins.int
     @property
     def instruments(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnInstrument]:
         """The table of instruments that the ticks of this message belong to. Instruments without a tick here are
@@ -85,8 +86,8 @@ class TickColumns(google.protobuf.message.Message):
 
     @property
     def trade_id(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The venue's name for each trade, empty for a trade without one. Empty array: no trade has one. At most 64
-        bytes of UTF-8 each.
+        """The venue's name for each trade, empty for a trade without one. Empty array: no trade has one, or
+        `trade_number_delta` has them. At most 64 bytes of UTF-8 each.
         """
 
     @property
@@ -111,6 +112,13 @@ class TickColumns(google.protobuf.message.Message):
         streams, else each is at least 1. Ignored when publishing.
         """
 
+    @property
+    def trade_number_delta(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """The venue's names for the trades as numbers, in place of `trade_id`: each less that of the element before,
+        the first absolute. In ReadTicks alone, and only where all names of a message are decimal digits without
+        leading zeros below 2^64. Refused when publishing.
+        """
+
     def __init__(
         self,
         *,
@@ -126,8 +134,9 @@ class TickColumns(google.protobuf.message.Message):
         origin: collections.abc.Iterable[tapefeed.v1.tick_pb2.Origin.ValueType] | None = ...,
         action: collections.abc.Iterable[tapefeed.v1.tick_pb2.Action.ValueType] | None = ...,
         merged_count: collections.abc.Iterable[builtins.int] | None = ...,
+        trade_number_delta: collections.abc.Iterable[builtins.int] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["action", b"action", "event_time_unix_nano_delta", b"event_time_unix_nano_delta", "instrument_index", b"instrument_index", "instruments", b"instruments", "log_seq_delta", b"log_seq_delta", "merged_count", b"merged_count", "origin", b"origin", "price_mantissa", b"price_mantissa", "quantity", b"quantity", "receive_time_unix_nano_delta", b"receive_time_unix_nano_delta", "side", b"side", "trade_id", b"trade_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["action", b"action", "event_time_unix_nano_delta", b"event_time_unix_nano_delta", "instrument_index", b"instrument_index", "instruments", b"instruments", "log_seq_delta", b"log_seq_delta", "merged_count", b"merged_count", "origin", b"origin", "price_mantissa", b"price_mantissa", "quantity", b"quantity", "receive_time_unix_nano_delta", b"receive_time_unix_nano_delta", "side", b"side", "trade_id", b"trade_id", "trade_number_delta", b"trade_number_delta"]) -> None: ...
 
 global___TickColumns = TickColumns
 

@@ -1,10 +1,11 @@
 //! Questions about stored ticks, each answered at one position of the log. Their answers are in `answer`; what venues
-//! publish themselves is in `published`.
+//! publish themselves is in `published`, and what is read in bulk in `read`.
 
 mod answer;
 mod bars;
 mod moving;
 mod published;
+mod read;
 
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ pub use answer::{Average, Latest, LatestTick, PricePoint, Statistics};
 pub use bars::{Bar, BarFill, BarPrices, BarQuery, BarTimes};
 pub use moving::{MovingAverage, MovingAverageQuery, MovingMethod};
 pub use published::{PublishedBar, PublishedBarQuery};
+pub use read::{ReadBatch, ReadQuery};
 
 use crate::client::history_service;
 use crate::page::{Page, pages};

@@ -9,11 +9,17 @@ use tonic::{Request, Response, Status};
 
 use super::Answers;
 
-/// Answers ListTicks, ListBars and ListPublishedBars from lists; everything else is not served.
+/// The messages of one ReadTicks, and how it ends.
+type Reading = Vec<Result<proto::ReadTicksResponse, Status>>;
+
+/// Answers ListTicks, ReadTicks, ListBars and ListPublishedBars from lists; everything else is not served.
 #[derive(Clone, Default)]
 pub(crate) struct FakeHistory {
     pub(crate) answers: Arc<Mutex<VecDeque<Result<proto::ListTicksResponse, Status>>>>,
     pub(crate) requests: Arc<Mutex<Vec<proto::ListTicksRequest>>>,
+    /// For each ReadTicks its messages and how it ends.
+    pub(crate) read_answers: Arc<Mutex<VecDeque<Reading>>>,
+    pub(crate) read_requests: Arc<Mutex<Vec<proto::ReadTicksRequest>>>,
     pub(crate) bar_answers: Arc<Mutex<VecDeque<proto::ListBarsResponse>>>,
     pub(crate) bar_requests: Arc<Mutex<Vec<proto::ListBarsRequest>>>,
     pub(crate) published_answers: Arc<Mutex<VecDeque<proto::ListPublishedBarsResponse>>>,
@@ -36,8 +42,14 @@ impl HistoryService for FakeHistory {
         }
     }
 
-    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
-        Err(Status::unimplemented(""))
+    async fn read_ticks(
+        &self,
+        request: Request<proto::ReadTicksRequest>,
+    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+        self.read_requests.lock().unwrap().push(request.into_inner());
+        let answers = self.read_answers.lock().unwrap().pop_front();
+        let answers = answers.ok_or_else(|| Status::unavailable("no more"))?;
+        Ok(Response::new(Box::pin(futures_util::stream::iter(answers))))
     }
 
     async fn list_latest_ticks(

@@ -274,6 +274,14 @@ impl Codes {
         }
     }
 
+    /// The code of all, if it is the same.
+    pub(super) fn same(&self) -> Option<u8> {
+        match self {
+            Codes::Same(code) => Some(*code),
+            Codes::Each(_) => None,
+        }
+    }
+
     /// How many of the first `count` are a code.
     pub(super) fn count(&self, code: u8, count: usize) -> usize {
         match self {

@@ -234,6 +234,32 @@ impl Chunk {
         (self.present.at(index) == 1).then(|| decimal(self.quantities[index], self.quantity_exponent))
     }
 
+    /// Whether the tick at an index has a quantity.
+    #[inline]
+    pub fn has_quantity(&self, index: usize) -> bool {
+        self.present.at(index) == 1
+    }
+
+    /// The aggressor of all ticks, if it is the same.
+    pub fn same_side(&self) -> Option<Side> {
+        self.sides.same().map(|code| Side::from_code(code).expect("decoding checked every side"))
+    }
+
+    /// How all ticks came into the log, if it is the same.
+    pub fn same_origin(&self) -> Option<Origin> {
+        self.backfill.same().map(|_| self.origin(0))
+    }
+
+    /// Whether any tick has a trade id.
+    pub fn has_trade_ids(&self) -> bool {
+        !self.trade_ids.is_empty()
+    }
+
+    /// The trade ids, if all are numbers, in the order of the event times.
+    pub fn trade_numbers(&self) -> Option<&[u64]> {
+        self.trade_ids.numbers()
+    }
+
     /// The aggressor at an index.
     pub fn side(&self, index: usize) -> Side {
         Side::from_code(self.sides.at(index)).expect("decoding checked every side")

@@ -60,6 +60,16 @@ impl TradeIds {
         TradeIds { kinds, values, text }
     }
 
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.kinds == Codes::Same(NONE)
+    }
+
+    /// The ids, if all are numbers.
+    pub(super) fn numbers(&self) -> Option<&[u64]> {
+        (self.kinds == Codes::Same(NUMBER)).then_some(&self.values)
+    }
+
     /// The id at an index.
     pub(super) fn at(&self, index: usize) -> TradeId {
         match self.kinds.at(index) {

@@ -53,7 +53,11 @@ fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Viol
         origin,
         action,
         merged_count,
+        trade_number_delta,
     } = columns;
+    if !trade_number_delta.is_empty() {
+        violations.add(format_args!("{path}.trade_number_delta"), "is the server's: write trade_id");
+    }
     let count = instrument_index.len();
     if count == 0 {
         violations.add(format_args!("{path}.instrument_index"), "at least one tick");

@@ -1,5 +1,8 @@
 //! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean stands in
 //! [`crate::query`].
+//!
+//! ReadTicks does not go through tonic's encoder: its route answers with messages that are written from columns. Through
+//! the trait the same bytes come as messages.
 
 mod get_average_price;
 mod get_price_statistics;
@@ -8,9 +11,14 @@ mod list_latest_ticks;
 mod list_moving_averages;
 mod list_published_bars;
 mod list_ticks;
+mod read_ticks;
+mod route;
 
+use std::pin::Pin;
 use std::sync::Arc;
 
+use futures_util::StreamExt as _;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::convert::tick;
@@ -35,7 +43,7 @@ impl HistoryService {
 
 #[tonic::async_trait]
 impl proto::history_service_server::HistoryService for HistoryService {
-    type ReadTicksStream = tokio_stream::Empty<Result<proto::ReadTicksResponse, Status>>;
+    type ReadTicksStream = Pin<Box<dyn Stream<Item = Result<proto::ReadTicksResponse, Status>> + Send>>;
 
     async fn list_ticks(
         &self,
@@ -72,8 +80,12 @@ impl proto::history_service_server::HistoryService for HistoryService {
         Ok(Response::new(response))
     }
 
-    async fn read_ticks(&self, _: Request<proto::ReadTicksRequest>) -> Result<Response<Self::ReadTicksStream>, Status> {
-        Err(Refusal::not_served("ReadTicks").into())
+    async fn read_ticks(
+        &self,
+        request: Request<proto::ReadTicksRequest>,
+    ) -> Result<Response<Self::ReadTicksStream>, Status> {
+        let messages = read_ticks::read_ticks(self.query.get(), request.into_inner()).await?;
+        Ok(Response::new(Box::pin(messages.map(route::decode))))
     }
 
     async fn list_bars(

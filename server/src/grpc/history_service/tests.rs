@@ -19,7 +19,7 @@ async fn service() -> HistoryService {
         .append(vec![second(0, 10, "100.5", Some("2")), second(1, 11, "-1", None), second(0, 12, "101", Some("0.5"))])
         .await;
     world.publish().await;
-    HistoryService::new(std::sync::Arc::new(world.stop()))
+    HistoryService::new(world.stop())
 }
 
 fn at(seconds: i64) -> Option<prost_types::Timestamp> {
@@ -125,13 +125,6 @@ async fn averages_and_latest_ticks_are_refused_with_their_reasons() {
         (many.code(), limit["max"].as_str(), limit["actual"].as_str()),
         (Code::ResourceExhausted, "1000", "1001")
     );
-}
-
-#[tokio::test]
-async fn a_call_of_later_days_says_so() {
-    let service = service().await;
-    let status = service.read_ticks(Request::new(Default::default())).await.map(|_| ()).unwrap_err();
-    assert_eq!(told(&status), (Code::Unimplemented, "NOT_SERVED".into(), None));
 }
 
 #[tokio::test]

@@ -1,7 +1,5 @@
 //! The calls as a client makes them.
 
-use std::sync::Arc;
-
 use tonic::{Code, Request};
 
 use super::InstrumentService;
@@ -19,7 +17,7 @@ async fn service() -> InstrumentService {
     let ticks = ticks.map(|(time, price, quantity)| tick(0, time, price, quantity));
     world.append(ticks.into()).await;
     world.publish().await;
-    InstrumentService::new(Arc::new(world.stop()))
+    InstrumentService::new(world.stop())
 }
 
 #[tokio::test]

@@ -91,9 +91,10 @@ impl Guard {
         let oversize = naming.oversize.clone();
         let request = request.map(|body| Body::new(BoundedBody::new(body, method.request_limit, oversize)));
         let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
-        let server = self.ends.ending.clone();
+        // Tokens of its own, because each piece that a stream has to wait for looks at them.
+        let (server, of_connection) = (self.ends.ending.child_token(), connection.ending.child_token());
         let call = unpanicked(async move { self.routes.call(request).await });
-        let end = || Box::pin(end(server.clone(), connection.ending.clone()));
+        let end = || Box::pin(end(server.clone(), of_connection.clone()));
         let ended = async {
             match deadline {
                 Some(deadline) => {

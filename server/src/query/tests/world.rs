@@ -53,7 +53,7 @@ pub(crate) fn tick(index: usize, time: i64, price: &str, quantity: Option<&str>)
 pub(crate) struct World {
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) store: Arc<MemoryStore>,
-    pub(crate) query: Query,
+    pub(crate) query: Arc<Query>,
     names: Vec<(Venue, Symbol)>,
     /// All ticks in the order of the log. While nothing else is told, the tick at an index has the position after it.
     pub(crate) ticks: Vec<Tick>,
@@ -85,7 +85,7 @@ impl World {
         World {
             clock,
             store,
-            query,
+            query: Arc::new(query),
             names,
             ticks: Vec::new(),
             told: Vec::new(),
@@ -124,15 +124,17 @@ impl World {
         (self.ticks.len() + self.told.len()) as u64
     }
 
-    /// Commits ticks as one segment.
+    /// Commits ticks as one segment, all of the first one's origin.
     pub(crate) async fn append(&mut self, ticks: Vec<Tick>) {
-        if ticks.is_empty() {
+        let Some(Tick { origin, .. }) = ticks.first() else {
             return;
-        }
+        };
+        let origin = *origin;
         let first_seq = self.head() + 1;
         let mut entries = Entries::default();
         for (index, mut tick) in ticks.into_iter().enumerate() {
             tick.log_seq = first_seq + index as u64;
+            tick.origin = origin;
             entries.ticks.push(tick.clone());
             self.ticks.push(tick);
         }
@@ -152,7 +154,7 @@ impl World {
             bytes: segment::encode(&entries, first_seq).into(),
             entry_count: entries.len() as u32,
             tick_count: entries.ticks.len() as u32,
-            backfill: false,
+            backfill: entries.ticks.first().is_some_and(|tick| tick.origin == Origin::Backfill),
             run_id: None,
             marks: Vec::new(),
         };
@@ -267,7 +269,7 @@ impl World {
     }
 
     /// No more views come.
-    pub(crate) fn stop(self) -> Query {
+    pub(crate) fn stop(self) -> Arc<Query> {
         self.query
     }
 

@@ -1,0 +1,82 @@
+//! The route of ReadTicks, beside tonic's: its request is read by tonic, its answer is a body of messages that are
+//! written already.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Request, Response};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use prost::Message as _;
+use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::codec::Codec as _;
+use tonic::service::Routes;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use super::{HistoryService, read_ticks};
+use crate::grpc::limits::MAX_RESPONSE_BYTES;
+use crate::grpc::proto;
+use crate::grpc::proto::history_service_server::HistoryServiceServer;
+use crate::query::Query;
+
+/// Where ReadTicks is called.
+const PATH: &str = "/tapefeed.v1.HistoryService/ReadTicks";
+
+/// The bytes before each message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
+type Codec = ProstCodec<proto::ReadTicksResponse, proto::ReadTicksRequest>;
+
+impl HistoryService {
+    /// Adds the service to others.
+    pub fn serve(self, routes: Routes) -> Routes {
+        let history = self.clone();
+        let service = HistoryServiceServer::new(self).max_encoding_message_size(MAX_RESPONSE_BYTES);
+        let own = tower::service_fn(move |request: Request<axum::body::Body>| {
+            let query = history.query.get();
+            async move { Ok::<_, Infallible>(answer(query, request).await) }
+        });
+        Routes::from(routes.add_service(service).into_axum_router().route_service(PATH, own))
+    }
+}
+
+async fn answer(query: Arc<Query>, request: Request<axum::body::Body>) -> Response<Body> {
+    match messages(query, request).await {
+        Ok(messages) => {
+            let end = futures_util::stream::iter([Ok(Frame::trailers(ended()))]);
+            // After an error nothing is asked for any more, so the end follows messages alone.
+            let body = StreamBody::new(messages.map(|message| message.map(Frame::data)).chain(end));
+            let mut response = Response::new(Body::new(body));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+            response
+        }
+        Err(status) => status.into_http(),
+    }
+}
+
+/// The trailers of a stream that has come to its end.
+fn ended() -> HeaderMap {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(Status::GRPC_STATUS, HeaderValue::from_static("0"));
+    trailers
+}
+
+async fn messages(
+    query: Arc<Query>,
+    request: Request<axum::body::Body>,
+) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Status> {
+    let mut requests = Streaming::new_request(Codec::default().decoder(), request.into_body(), None, None);
+    let request = requests.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
+    Ok(read_ticks::read_ticks(query, request).await?)
+}
+
+/// A message without its prefix, read.
+pub(super) fn decode(message: Result<Bytes, Status>) -> Result<proto::ReadTicksResponse, Status> {
+    let message = message?.slice(PREFIX_BYTES..);
+    proto::ReadTicksResponse::decode(message).map_err(|error| Status::internal(error.to_string()))
+}

@@ -1,0 +1,98 @@
+//! What a session waits for beside the log. All of it is made once for a stream and not for each time that it waits: a
+//! timer or a token that is registered anew costs as much as a message.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+
+/// A timer that is set again only when it must ring at another time.
+#[derive(Debug)]
+pub(super) struct Alarm(Pin<Box<Sleep>>);
+
+impl Alarm {
+    pub(super) fn new(at: Instant) -> Alarm {
+        Alarm(Box::pin(tokio::time::sleep_until(at)))
+    }
+
+    /// Rings at a time. A call that is dropped changes nothing.
+    pub(super) async fn at(&mut self, at: Instant) {
+        if self.0.deadline() != at {
+            self.0.as_mut().reset(at);
+        }
+        self.0.as_mut().await;
+    }
+}
+
+/// Whether the server stops. Each stream has a token of its own, so that looking at it disturbs no other.
+pub(super) struct Draining {
+    token: CancellationToken,
+    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl Draining {
+    pub(super) fn new(server: &CancellationToken) -> Draining {
+        let token = server.child_token();
+        Draining { cancelled: Box::pin(token.clone().cancelled_owned()), token }
+    }
+
+    pub(super) fn has_begun(&self) -> bool {
+        self.token.is_cancelled()
+    }
+
+    pub(super) fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Waits until it begins; once it has, do not call this again.
+    pub(super) async fn begins(&mut self) {
+        self.cancelled.as_mut().await;
+    }
+}
+
+impl fmt::Debug for Draining {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_tuple("Draining").field(&self.token).finish()
+    }
+}
+
+/// A flush window: how long ticks wait for more.
+#[derive(Debug)]
+pub(super) struct Flush {
+    window: Duration,
+    alarm: Alarm,
+    closes: Instant,
+    /// Whether the last window gathered several commits. The next one is then waited for by the clock alone, so that a
+    /// stream wakes once a window and not for each commit.
+    busy: bool,
+}
+
+impl Flush {
+    /// `None` for a window of zero: ticks leave at once.
+    pub(super) fn new(window: Duration) -> Option<Flush> {
+        let closes = Instant::now();
+        (!window.is_zero()).then(|| Flush { window, alarm: Alarm::new(closes), closes, busy: false })
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy
+    }
+
+    /// Opens a window, because something has come.
+    pub(super) fn open(&mut self) {
+        self.closes = Instant::now() + self.window;
+    }
+
+    /// Waits until the window closes. A call that is dropped changes nothing.
+    pub(super) async fn closed(&mut self) {
+        self.alarm.at(self.closes).await;
+    }
+
+    /// The window has closed with so many commits, and the next begins; there is none while there is more to send already.
+    pub(super) fn gathered(&mut self, commits: usize, at_head: bool) {
+        self.busy = commits > 1 && at_head;
+        self.open();
+    }
+}
