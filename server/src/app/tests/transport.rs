@@ -58,7 +58,7 @@ async fn an_old_connection_sends_its_streams_away_with_their_cursors() {
     assert_eq!(reason(&end(&mut published).await), "STREAM_EXPIRED", "a publisher comes back and claims again");
     // What does not end itself has the grace, and is ended then.
     assert_eq!(reason(&end(&mut watch).await), "STREAM_EXPIRED");
-    assert!(begin.elapsed() >= aged + Duration::from_millis(300), "{:?} after {aged:?}", begin.elapsed());
+    assert!(begin.elapsed() >= Duration::from_millis(900), "{:?}", begin.elapsed());
 
     // The next call makes another connection, and the stream goes on there.
     use base64::Engine as _;
