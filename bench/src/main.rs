@@ -8,6 +8,7 @@ mod ingest;
 mod latest;
 mod live;
 mod process;
+mod soak;
 mod telemetry;
 mod ticks;
 
@@ -18,7 +19,7 @@ use clap::Parser;
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Which: base, history, ingest, latest, live or telemetry.
+    /// Which: base, history, ingest, latest, live, soak or telemetry.
     name: String,
     /// About a minute instead of a full run.
     #[arg(long)]
@@ -61,9 +62,11 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         "ingest" => ingest::run(&options.server, options.quick).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
+        "soak" => soak::run(&options.server, options.quick).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
         other => {
-            Err(format!("there is no benchmark {other}: base, history, ingest, latest, live and telemetry are").into())
+            let known = "base, history, ingest, latest, live, soak and telemetry are";
+            Err(format!("there is no benchmark {other}: {known}").into())
         }
     }
 }

@@ -116,22 +116,14 @@ pub struct Outside {
     pub seed: u64,
     /// When the steps of the end happen.
     pub times: Times,
-    /// What connections are held to.
-    pub limits: accept::Limits,
     /// Counts; whoever has more to expose adds it before the start.
     pub metrics: Metrics,
 }
 
 impl Outside {
-    /// The system's clock and randomness, and the usual limits.
+    /// The system's clock and randomness.
     pub fn system() -> Outside {
-        Outside {
-            clock: Arc::new(SystemClock),
-            seed: rand::random(),
-            times: Times::default(),
-            limits: accept::Limits::default(),
-            metrics: Metrics::new(),
-        }
+        Outside { clock: Arc::new(SystemClock), seed: rand::random(), times: Times::default(), metrics: Metrics::new() }
     }
 }
 
@@ -167,7 +159,7 @@ impl App {
     ///
     /// The store does not open, or cannot be read.
     pub async fn start<L: Listener>(config: &ServeConfig, listener: L, outside: Outside) -> Result<App, StartError> {
-        let Outside { clock, seed, times, limits, metrics } = outside;
+        let Outside { clock, seed, times, metrics } = outside;
         let mut random = SmallRng::seed_from_u64(seed);
         let address =
             listener.local_addr().map_err(|problem| StartError::Listen { address: config.listen, problem })?;
@@ -262,7 +254,7 @@ impl App {
         let router = http::router(address, ready, metrics.clone(), grpc::is_call, calls);
 
         let monitor = monitor.start(shutdown.asked.clone()).await;
-        let serving = tokio::spawn(accept::serve(listener, router, limits, stop.clone()));
+        let serving = tokio::spawn(accept::serve(listener, router, config.limits, stop.clone()));
         let told = async move {
             // The monitor has seen the same token and says the last word on readiness.
             let _ = monitor.await;

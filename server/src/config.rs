@@ -3,23 +3,26 @@
 //! The only module that reads the environment. It yields plain data and does nothing with it; floors below receive
 //! values, never the configuration.
 
+mod addresses;
 mod file;
 mod traces;
+mod transport;
 mod units;
 
-use crate::bus::RedisUrl;
-use crate::store::PostgresUrl;
+use crate::accept::Limits;
 use crate::tape::compactor::Policy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::feed::demo::MAX_RATE;
+use addresses::Loopback;
+pub use addresses::{BusUrl, StoreUrl};
 use file::File;
 pub use traces::{SampledShare, Traces};
+use transport::TransportOptions;
 use units::{ByteCount, Span};
 
 /// Where to listen.
@@ -148,6 +151,8 @@ struct ServeOptions {
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_STORE_SPACE")]
     store_space: Option<ByteCount>,
     #[command(flatten)]
+    transport: TransportOptions,
+    #[command(flatten)]
     common: CommonOptions,
 }
 
@@ -160,7 +165,7 @@ fn demo_rates() -> clap::builder::RangedI64ValueParser<u32> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Config {
     /// To serve.
-    Serve(ServeConfig),
+    Serve(Box<ServeConfig>),
     /// To begin a new epoch in a store.
     RenewEpoch {
         /// The store.
@@ -195,6 +200,8 @@ pub struct ServeConfig {
     pub store_space: Option<u64>,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
+    /// What connections are held to.
+    pub limits: Limits,
     /// What is logged, and how.
     pub log: LogConfig,
 }
@@ -228,28 +235,6 @@ pub struct Demo {
     /// What the ticks are drawn from.
     pub seed: u64,
 }
-
-/// Where ticks are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// An embedded file.
-    Sqlite(PathBuf),
-    /// A database that several servers may share. Never shows its password.
-    Postgres(PostgresUrl),
-}
-
-/// How commits are announced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BusUrl {
-    /// Inside this process.
-    Local,
-    /// To other servers over the same store.
-    Redis(RedisUrl),
-}
-
-/// An address of this machine alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Loopback(SocketAddr);
 
 /// Options that do not make a configuration.
 #[derive(Debug, thiserror::Error)]
@@ -343,12 +328,12 @@ impl CommandLine {
                     ticks_per_second: demo_rate.or(file.demo_rate).unwrap_or(DEMO_RATE),
                     seed: demo_seed.or(file.demo_seed).unwrap_or(DEMO_SEED),
                 };
-                Ok(Config::Serve(options.resolve(file, store, Some(demo))))
+                Ok(Config::Serve(Box::new(options.resolve(file, store, Some(demo)))))
             }
             Command::Serve { store, options } => {
                 let mut file = File::read(options.common.config.as_deref())?;
                 let store = store.resolve(&mut file);
-                Ok(Config::Serve(options.resolve(file, store, None)))
+                Ok(Config::Serve(Box::new(options.resolve(file, store, None))))
             }
             Command::Epoch { command: EpochCommand::Renew { store, common } } => {
                 let mut file = File::read(common.config.as_deref())?;
@@ -382,71 +367,12 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
-            spool: self.spool.or(file.spool).unwrap_or_else(|| store.spool()),
+            spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),
             store,
             demo,
+            limits: self.transport.or(file.transport).limits(),
             log: self.common.resolve(file.log, file.log_format),
         }
-    }
-}
-
-impl StoreUrl {
-    /// Where uploads wait: a folder beside the store, so that a full disk is the operator's own. A store on another
-    /// machine has none.
-    fn spool(&self) -> PathBuf {
-        match self {
-            StoreUrl::Sqlite(path) => {
-                let mut folder = path.clone().into_os_string();
-                folder.push(".spool");
-                folder.into()
-            }
-            StoreUrl::Postgres(_) => std::env::temp_dir(),
-        }
-    }
-}
-
-impl FromStr for StoreUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<StoreUrl, String> {
-        let path = text.strip_prefix("sqlite://").or_else(|| text.strip_prefix("sqlite:"));
-        match path {
-            Some(path) if !path.is_empty() => Ok(StoreUrl::Sqlite(path.into())),
-            // What is refused here is repeated to the user, so a URL with a password is not: opening it says more.
-            _ => PostgresUrl::new(text).map(StoreUrl::Postgres).ok_or_else(|| {
-                "write sqlite://<path>, as in sqlite://./tapefeed.db, or postgres://<user>@<host>/<database>".into()
-            }),
-        }
-    }
-}
-
-impl FromStr for BusUrl {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<BusUrl, String> {
-        match text {
-            "local" => Ok(BusUrl::Local),
-            // Judged when it is used: what is refused here is repeated on the terminal, with its password.
-            _ if text.starts_with("redis") => Ok(BusUrl::Redis(RedisUrl::new(text))),
-            _ => Err("write local, or redis://[user:password@]host[:port][/database]".into()),
-        }
-    }
-}
-
-impl FromStr for Loopback {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Loopback, String> {
-        let address: SocketAddr =
-            text.parse().map_err(|_| "write an IP address and a port, as in 127.0.0.1:50051".to_owned())?;
-        if !address.ip().is_loopback() {
-            return Err(format!(
-                "{address} is no loopback address, and this version has neither TLS nor authentication: whoever \
-                 reaches the port could read and write everything. Listen on 127.0.0.1 or [::1], and put a proxy that \
-                 has both in front of it"
-            ));
-        }
-        Ok(Loopback(address))
     }
 }
 

@@ -198,6 +198,7 @@ impl Ground {
         let (changed, counts) = (manifest_changed.clone(), metrics.clone());
         let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), changed, counts);
         let builder = tokio::select! {
+            biased;
             opened = builder => opened?.hearing(manifests),
             end = &mut feeder => {
                 self.settle(end.unwrap_or(FeedEnd::Behind), random).await?;
@@ -208,7 +209,8 @@ impl Ground {
         let views = builder.views();
         let (policy, counts) = (self.policy, metrics.clone());
         let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy, counts)
-            .shared(self.id, bus.clone());
+            .shared(self.id, bus.clone())
+            .telling(hub.clone());
         let tape = Tape { epoch: head.epoch, lineage, registry, hub, views };
         let Tape { lineage, registry, hub, views, .. } = tape.clone();
         let (store, clock) = (store.clone(), clock.clone());
@@ -263,6 +265,7 @@ impl Keeper {
     async fn run(mut self, stop: CancellationToken) {
         loop {
             let end = tokio::select! {
+                biased;
                 () = stop.cancelled() => break,
                 end = &mut self.era.feeder => end.unwrap_or(FeedEnd::Behind),
                 _ = &mut self.era.builder => FeedEnd::Behind,

@@ -4,10 +4,11 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
+pub(crate) mod bus;
 pub(crate) mod oracle;
 mod questions;
 pub(crate) mod replica;
-pub(crate) mod stumbling;
+
 mod workload;
 
 use std::path::Path;
@@ -23,8 +24,8 @@ use tokio::task::JoinSet;
 use self::oracle::Log;
 use self::questions::{Answered, Asker};
 use self::replica::{Sin, Stack, TestClock};
-use self::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
 use self::workload::{BUSY, Producer, Shared, THIN, busy, thin};
+use tapefeed_tests::stumbling::{QUERY_CHUNKS, VIEW_LOG, VIEW_MANIFEST};
 
 /// 9 August 2024, 12:00 UTC.
 const NOON: i64 = 1_723_204_800_000_000_000;

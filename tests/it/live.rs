@@ -1,5 +1,7 @@
 //! SubscribeTicks on bare stubs: how a stream starts, what it promises, and what is refused.
 
+mod slow;
+
 use std::time::{Duration, Instant};
 
 use prost_types::Duration as Span;

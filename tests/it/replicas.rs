@@ -14,11 +14,11 @@ use tapefeed_server::replica::Replica;
 use tapefeed_server::store::faults::{self, Fault, FaultAction, Faults};
 use tapefeed_server::store::{MemoryStore, Store as _};
 use tapefeed_server::tape::compactor::Policy;
+use tapefeed_tests::stumbling::{Stumbling, VIEW_LOG};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
 use crate::failpoints::replica::{Plan, Sin};
-use crate::failpoints::stumbling::{Stumbling, VIEW_LOG};
 use world::{Heard, PATIENCE, Source, World, follow, ticks_of, view_at};
 
 /// Publishes some batches on a replica, a new symbol with each.
@@ -350,7 +350,7 @@ async fn a_replica_that_slept_longer_than_the_log_is_kept_begins_anew_under_the_
     };
     let b = world.replica().await;
     let plan = Plan::over(std::path::Path::new("nowhere"));
-    let sleepy = Stumbling::over(Arc::new(world.store.reopen()), plan.clone());
+    let sleepy = Stumbling::over(Arc::new(world.store.reopen()), plan.reads());
     let end = world.ether.end();
     let a = world.replica_with(Arc::new(sleepy), end).await;
     let mut session = follow(&a, Start::Live).await;

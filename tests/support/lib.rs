@@ -7,6 +7,7 @@
 pub mod checker;
 pub mod cli;
 pub mod collector;
+pub mod columns;
 pub mod combination;
 pub mod cut;
 pub mod database;
@@ -27,6 +28,7 @@ pub mod scrape;
 pub mod server;
 pub mod strace;
 pub mod stubs;
+pub mod stumbling;
 pub mod values;
 pub mod wait;
 

@@ -85,6 +85,7 @@ enum EventLine<'a> {
     SlowConsumer {
         catching_up: bool,
         lag_ticks: u64,
+        expiring: bool,
     },
     Disconnected {
         error: String,
@@ -286,8 +287,8 @@ impl<'a> Follow<'a> {
             Event::StreamGap { from_log_seq, to_log_seq, cause } => {
                 EventLine::StreamGap { from_log_seq: *from_log_seq, to_log_seq: *to_log_seq, cause: cause.as_str() }
             }
-            Event::SlowConsumer { catching_up, lag_ticks, .. } => {
-                EventLine::SlowConsumer { catching_up: *catching_up, lag_ticks: *lag_ticks }
+            Event::SlowConsumer { catching_up, lag_ticks, expiring, .. } => {
+                EventLine::SlowConsumer { catching_up: *catching_up, lag_ticks: *lag_ticks, expiring: *expiring }
             }
             Event::Disconnected { error, attempt, .. } => {
                 EventLine::Disconnected { error: error.to_string(), attempt: *attempt }
@@ -354,7 +355,11 @@ impl<'a> Follow<'a> {
                 let cause = cause.as_str();
                 format!("positions {from_log_seq} to {to_log_seq} are missing: {cause}")
             }
-            Event::SlowConsumer { catching_up: true, lag_ticks, lag } => {
+            Event::SlowConsumer { expiring: true, lag_ticks, .. } => {
+                let ticks = count(*lag_ticks, "tick", "ticks");
+                format!("{ticks} behind, and the next of them are about to leave the log")
+            }
+            Event::SlowConsumer { catching_up: true, lag_ticks, lag, .. } => {
                 let lag = i64::try_from(lag.as_nanos()).unwrap_or(i64::MAX);
                 let ticks = count(*lag_ticks, "tick", "ticks");
                 format!("catching up: {ticks}, {} behind", short_duration(lag))

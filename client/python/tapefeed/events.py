@@ -222,7 +222,9 @@ class StreamGap:
 
 @dataclass(frozen=True)
 class SlowConsumer:
-    """Catching up from the log began or ended, because this reader was slower than the stream."""
+    """Catching up from the log began or ended, because this reader was slower than the stream, or what it has yet to get
+    is about to leave the replay window.
+    """
 
     catching_up: bool
     """Whether the stream is behind from now on."""
@@ -230,6 +232,10 @@ class SlowConsumer:
     """How many ticks of the log the stream is behind, at most."""
     lag_nanos: int
     """The age of the oldest entry not sent yet, in nanoseconds."""
+    expiring: bool
+    """Whether that entry leaves the replay window soon. What has not come until then is lost to this stream, and a
+    `StreamGap` says so.
+    """
 
 
 @dataclass(frozen=True)
@@ -309,7 +315,7 @@ def event_from_wire(message: Message, cursor: Cursor | None) -> Event | None:
         return StreamGap(gap.from_log_seq, gap.to_log_seq, cause)
     if kind == "slow_consumer":
         slow = message.slow_consumer
-        return SlowConsumer(slow.catching_up, slow.lag_ticks, nanos_from_wire(slow.lag))
+        return SlowConsumer(slow.catching_up, slow.lag_ticks, nanos_from_wire(slow.lag), slow.expiring)
     if kind == "snapshot_begin":
         return SnapshotBegin(message.snapshot_begin.log_seq, message.snapshot_begin.tick_count)
     if kind == "snapshot_end":

@@ -105,6 +105,8 @@ impl Scrape {
             by_lag[bucket].1 += 1.0;
         }
         page.gauge("tapefeed_live_streams", "Subscriptions that are open", readers.len() as f64);
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        page.gauge("tapefeed_tasks", "Tasks of the runtime that are alive", tasks as f64);
         page.gauge("tapefeed_live_lag_max_entries", "Entries that the slowest subscriber is behind", most.0 as f64);
         page.gauge("tapefeed_live_lag_max_seconds", "Age of the slowest subscriber's next entry", most.1);
         page.gauges("tapefeed_live_streams_by_lag", "Subscriptions by how far they are behind", "lag", by_lag);

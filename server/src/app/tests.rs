@@ -1,5 +1,7 @@
 //! The whole server on real sockets: what a client meets at the door, and how the end is kept short.
 
+mod transport;
+
 use std::time::{Duration, Instant};
 
 use prost::Message as _;
@@ -49,9 +51,10 @@ impl Fixture {
             spool: folder.path().join("spool"),
             store_space: None,
             demo: None,
+            limits,
             log: LogConfig::default(),
         };
-        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, limits, metrics: Metrics::new() };
+        let outside = Outside { clock: Arc::new(SystemClock), seed: 7, times: QUICK, metrics: Metrics::new() };
         let listener = bind(config.listen).await.unwrap();
         let app = App::start(&config, listener, outside).await.unwrap();
         Fixture { app, _folder: folder }

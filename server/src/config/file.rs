@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::transport::TransportOptions;
 use super::units::{ByteCount, Span};
 use super::{BusUrl, ConfigError, LogFormat, Loopback, StoreUrl};
 
@@ -30,6 +31,8 @@ pub(super) struct File {
     pub(super) demo_seed: Option<u64>,
     pub(super) log: Option<String>,
     pub(super) log_format: Option<LogFormat>,
+    #[serde(flatten)]
+    pub(super) transport: TransportOptions,
 }
 
 impl File {
@@ -63,6 +66,9 @@ mod tests {
         assert_eq!(file.log_retention, "2h".parse().ok());
         assert_eq!(file.demo_rate, Some(5));
         assert_eq!(file.store, None);
+        let file = parse("stream-window = \"2MiB\"\nmax-connections = 7\nnodelay = false\n").unwrap();
+        let limits = file.transport.limits();
+        assert_eq!((limits.stream_window, limits.connections, limits.nodelay), (2 << 20, 7, false));
     }
 
     #[test]
@@ -73,6 +79,8 @@ mod tests {
             ("listen = \"0.0.0.0:50051\"", "loopback"),
             ("store = \"mysql://db\"", "sqlite://"),
             ("listen", "line 1"),
+            ("stream-window = \"1KiB\"", "65535"),
+            ("keepalive-interval = \"soon\"", "soon"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(told), "{text}: {error}");

@@ -4,7 +4,7 @@ fn read(arguments: &[&str]) -> Result<ServeConfig, String> {
     let arguments = ["tapefeed-server"].iter().chain(arguments);
     let line = CommandLine::try_parse_from(arguments).map_err(|error| error.to_string())?;
     match line.resolve().map_err(|error| error.to_string())? {
-        Config::Serve(serve) => Ok(serve),
+        Config::Serve(serve) => Ok(*serve),
         other => panic!("expected to serve, got {other:?}"),
     }
 }

@@ -67,10 +67,12 @@ pub enum Event {
         /// The last.
         to: u64,
     },
-    /// The reader lags behind what the hub keeps, or has caught up again.
+    /// The reader lags behind what the hub keeps, or has caught up again, or what it has yet to read leaves the log soon.
     SlowConsumer {
         /// Whether catching up begins (or has ended).
         catching_up: bool,
+        /// Whether the reader's next entry leaves the log soon.
+        expiring: bool,
         /// How many entries lie between the reader and the head.
         lag: u64,
         /// How long ago the reader's next entry was appended.

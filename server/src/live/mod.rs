@@ -280,6 +280,7 @@ impl Live {
             defined: subscription.definitions.then_some(InstrumentId(0)),
             snapshot,
             delivery,
+            warned: false,
             done: after,
             replay_end: replays.then_some(head.position),
             next_heartbeat,

@@ -61,6 +61,8 @@ pub struct Session {
     /// The snapshot, until its end has been told.
     pub(super) snapshot: Option<Snapshot>,
     pub(super) delivery: Delivery,
+    /// Whether the reader was told that what comes next leaves the log soon.
+    pub(super) warned: bool,
     /// Everything up to here has been returned, or is not for this stream.
     pub(super) done: Cursor,
     /// Where the replay ends, until it has.
@@ -122,6 +124,9 @@ impl Session {
                 }
             }
             self.pass();
+            if let Some(notice) = self.expiring() {
+                return Ok(notice);
+            }
             self.begin_heartbeat().await;
             let before = self.done;
             if let Some(message) = self.due() {
@@ -359,9 +364,28 @@ impl Session {
         let lag_nanos = self.clock.now().nanos().saturating_sub(appended.nanos()).max(0);
         self.message(Event::SlowConsumer {
             catching_up,
+            expiring: false,
             lag: self.follower.head().position.saturating_sub(self.done.position),
             lag_time: Duration::from_nanos(lag_nanos as u64),
         })
+    }
+
+    /// Tells a stream, once each time it gets there, that what it has yet to send leaves the log soon.
+    fn expiring(&mut self) -> Option<Message> {
+        let expiring = self.follower.expires(self.done.position);
+        if !std::mem::replace(&mut self.warned, expiring) && expiring {
+            let (catching_up, next) = match &self.delivery {
+                Delivery::Lossless { catching_up, blocks, .. } => (*catching_up, blocks.front()),
+                Delivery::Conflated { .. } => (false, None),
+            };
+            let appended = next.map_or(self.clock.now(), |block| block.append_time);
+            let mut notice = self.lag(catching_up, appended);
+            if let Event::SlowConsumer { expiring, .. } = &mut notice.event {
+                *expiring = true;
+            }
+            return Some(notice);
+        }
+        None
     }
 
     /// Ends a stream whose reader is slower than it may be, or tells the reader that the log is read for it.

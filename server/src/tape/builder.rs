@@ -118,6 +118,7 @@ impl Builder {
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let outcome = tokio::select! {
+                biased;
                 () = manifest_changed.notified() => self.refresh_manifest().await,
                 Ok(()) = self.manifests.changed() => {
                     let news = *self.manifests.borrow_and_update();

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::cut::{DayCut, cut_days, new_chunk};
 use super::merge::{self, Rewrite};
-use super::{Holding, View};
+use super::{Holding, Hub, View};
 use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
@@ -75,6 +76,12 @@ const LEASE: Duration = Duration::from_secs(10);
 /// How often the lease is prolonged, or asked for.
 const LEASE_INTERVAL: Duration = Duration::from_secs(2);
 
+/// Streams are told that what they have yet to read leaves the log when this share of its time, or of its bytes, is left.
+const NOTICE_SHARE: u32 = 10;
+
+/// How often it is looked at what leaves the log soon, at most.
+const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
+
 /// How long the bytes of dropped chunks stay for queries that still read them.
 const CHUNK_GRACE: Duration = Duration::from_secs(600);
 
@@ -101,6 +108,9 @@ pub struct Compactor {
     metrics: Metrics,
     /// Who shares the work, and how they are told of it.
     sharing: Option<Sharing>,
+    /// Who is told what leaves the log soon, and when next.
+    readers: Option<Arc<Hub>>,
+    notice: UnixNanos,
 }
 
 /// Several replicas over one store.
@@ -146,6 +156,8 @@ impl Compactor {
             started,
             swept: started,
             sharing: None,
+            readers: None,
+            notice: UnixNanos::MIN,
             metrics,
         }
     }
@@ -153,6 +165,12 @@ impl Compactor {
     /// A compactor that works only while it has the store's lease, and tells others of its commits.
     pub fn shared(mut self, replica: ReplicaId, bus: Arc<dyn Bus>) -> Compactor {
         self.sharing = Some(Sharing { replica, bus, leads: false, ask: UnixNanos::MIN });
+        self
+    }
+
+    /// A compactor that tells a hub what leaves the log soon, whoever sweeps it.
+    pub fn telling(mut self, readers: Arc<Hub>) -> Compactor {
+        self.readers = Some(readers);
         self
     }
 
@@ -176,6 +194,7 @@ impl Compactor {
                 continue;
             }
             tokio::select! {
+                biased;
                 () = stop.cancelled() => return,
                 () = tokio::time::sleep(self.policy.interval) => (),
             }
@@ -187,6 +206,7 @@ impl Compactor {
         let view = self.views.borrow_and_update().clone();
         let now = self.clock.now();
         self.marks.push_back((view.position(), now));
+        self.give_notice(now).await?;
         if !self.leads(now).await? {
             return Ok(false);
         }
@@ -203,6 +223,27 @@ impl Compactor {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Tells the readers what leaves the log soon: before the window moves past a stream, the stream is told.
+    async fn give_notice(&mut self, now: UnixNanos) -> Result<(), StoreError> {
+        let Some(readers) = &self.readers else { return Ok(()) };
+        if now < self.notice {
+            return Ok(());
+        }
+        let Policy { sweep_interval, log_retention, log_retention_bytes, .. } = self.policy;
+        self.notice = now.saturating_add(NOTICE_INTERVAL.min(sweep_interval / 4));
+        let kept = now.saturating_sub(log_retention - log_retention / NOTICE_SHARE);
+        let young = self.store.position_at(kept).await?;
+        let head = self.store.head().await?;
+        let old = young.map_or(head.position, |edge| edge.first_seq - 1);
+        let room = log_retention_bytes - log_retention_bytes / u64::from(NOTICE_SHARE);
+        let entries = u128::from((head.position + 1).saturating_sub(head.oldest));
+        let over = u128::from(head.log_bytes.saturating_sub(room));
+        // By the mean size of an entry: which of them are large is not worth a look at all segments.
+        let large = u128::from(head.oldest - 1) + entries * over / u128::from(head.log_bytes.max(1));
+        readers.expires(old.max(large as u64));
+        Ok(())
     }
 
     /// Whether the work is this replica's. A wrong yes wastes work: the manifest takes one of two commits.
@@ -275,7 +316,7 @@ impl Compactor {
 
     /// Cuts so many of the oldest ticks of each instrument, and commits them as one.
     async fn cut(&mut self, view: &View, work: Vec<Work>, now: UnixNanos) -> Result<bool, StoreError> {
-        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = tokio::task::spawn_blocking(move || {
+        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = apart(move || {
             work.into_iter()
                 .map(|(instrument, holding, take)| {
                     let days = cut_days(instrument, &holding, take)?;
@@ -283,8 +324,7 @@ impl Compactor {
                 })
                 .collect::<Result<_, StoreError>>()
         })
-        .await
-        .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+        .await?;
         let mut change = ManifestChange {
             epoch: Some(view.epoch()),
             expected_version: view.manifest_version(),
@@ -365,12 +405,11 @@ impl Compactor {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
                 }
-                let added = tokio::task::spawn_blocking(move || {
+                let added = apart(move || {
                     let chunk = |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
                     added.into_iter().map(chunk).collect::<Result<_, _>>()
                 })
-                .await
-                .map_err(|error| StoreError::Unavailable(error.to_string()))??;
+                .await?;
                 let change = ManifestChange {
                     epoch: Some(view.epoch()),
                     expected_version: view.manifest_version(),
@@ -452,4 +491,16 @@ fn hot_floor(view: &View, compacted: &BTreeMap<InstrumentId, u64>) -> u64 {
         }
     }
     floor
+}
+
+/// Does work that would hold other tasks up on a thread of its own. Where all tasks share one thread, it is done in place:
+/// a simulation has such a runtime, and has to come to the same end each time.
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        return work();
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| StoreError::Unavailable(error.to_string()))?
 }

@@ -133,10 +133,11 @@ impl Feeder {
             };
             let quiet = early.waiting.is_empty();
             let heard = tokio::select! {
+                biased;
                 () = stop.cancelled() => return Ok(None),
-                heard = tokio::time::timeout_at(deadline, self.announcements.recv()) => heard,
                 // Somebody has read the store's head; the bus may be about to tell the same.
                 () = self.hub.behind.notified() => return Ok(Some(false)),
+                heard = tokio::time::timeout_at(deadline, self.announcements.recv()) => heard,
             };
             match heard {
                 Ok(Ok(announcement)) => early.hear(announcement),

@@ -106,6 +106,11 @@ impl Follower {
         self.position == self.hub.head().cursor()
     }
 
+    /// Whether what comes next leaves the log soon.
+    pub fn expires(&self, position: u64) -> bool {
+        position < self.hub.expiring()
+    }
+
     /// Where the log of the store ends, read just now.
     pub async fn confirm(&self) -> Result<LogHead, StoreError> {
         self.hub.confirm(&*self.store).await

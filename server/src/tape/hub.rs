@@ -4,6 +4,7 @@
 //! on as another one, the hub is over, and so is whoever followed it.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -90,6 +91,8 @@ pub struct Hub {
     over: OnceLock<Arc<Successor>>,
     /// The store's head as it was last read, and when. Held while it is read, so that many who ask read it once.
     confirmed: tokio::sync::Mutex<Option<(Instant, LogHead)>>,
+    /// Everything up to here leaves the log soon.
+    expiring: AtomicU64,
     /// Wakes the feeder, because the store has more than the hub.
     pub(super) behind: Notify,
 }
@@ -119,6 +122,7 @@ impl Hub {
             waiting: Arc::new(Waiting::new(position)),
             over: OnceLock::new(),
             confirmed: tokio::sync::Mutex::default(),
+            expiring: AtomicU64::new(0),
             behind: Notify::new(),
         }
     }
@@ -235,6 +239,16 @@ impl Hub {
         ring.blocks.insert(start, (pushed, joined.clone()));
         ring.bytes -= blocks.iter().map(|block| block.memory()).sum::<usize>();
         ring.bytes += joined.memory();
+    }
+
+    /// Up to where the log is about to be cut off: streams that have yet to read it are told.
+    pub fn expiring(&self) -> u64 {
+        self.expiring.load(Ordering::Relaxed)
+    }
+
+    /// Notes that everything up to a position leaves the log soon.
+    pub(super) fn expires(&self, position: u64) {
+        self.expiring.store(position, Ordering::Relaxed);
     }
 
     /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.

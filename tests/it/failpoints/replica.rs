@@ -14,8 +14,9 @@ use tapefeed_server::replica::Replica;
 use tapefeed_server::store::faults::{Fault, FaultAction, Faults};
 use tapefeed_server::store::{SqliteOptions, SqliteStore};
 use tapefeed_server::tape::compactor::Policy;
+use tapefeed_tests::stumbling::Stumbling;
 
-use super::stumbling::{LooseBus, Stumbling};
+use super::bus::LooseBus;
 
 /// The time of the test: it goes on by itself from a fixed start, and can be moved ahead.
 #[derive(Debug)]
@@ -127,6 +128,11 @@ impl Plan {
         self.state().hits.clone()
     }
 
+    /// The plan at places beside the writer.
+    pub fn reads(self: &Arc<Plan>) -> Faults {
+        Faults::new(Arc::new(Reads(self.clone())))
+    }
+
     /// Reaches a place. `writing`: the writer stands there, so that the file is at rest.
     pub fn reach(&self, point: &'static str, writing: bool) -> FaultAction {
         let mut state = self.state();
@@ -185,6 +191,20 @@ impl Fault for Plan {
     }
 }
 
+/// The plan at places beside the writer.
+#[derive(Debug)]
+struct Reads(Arc<Plan>);
+
+#[async_trait]
+impl Fault for Reads {
+    async fn hit(&self, point: &'static str) -> FaultAction {
+        match self.0.reach(point, false) {
+            FaultAction::Abort => FaultAction::Fail,
+            action => action,
+        }
+    }
+}
+
 /// A replica and its services.
 #[derive(Debug)]
 pub struct Stack {
@@ -207,7 +227,7 @@ impl Stack {
         let options = SqliteOptions { clock: clock.clone(), epoch: Epoch(seed | 1), faults: Faults::new(plan.clone()) };
         let sqlite = SqliteStore::open(store, options).await.expect("the store opens");
         let parts = tapefeed_server::replica::Parts {
-            store: Arc::new(Stumbling::over(sqlite, plan.clone())),
+            store: Arc::new(Stumbling::over(sqlite, plan.reads())),
             bus: Arc::new(LooseBus::new(seed)),
             prices: None,
             clock,

@@ -222,7 +222,7 @@ class SubscribeTicksResponse(google.protobuf.message.Message):
 
     @property
     def slow_consumer(self) -> tapefeed.v1.stream_event_pb2.SlowConsumer:
-        """Catching up began or ended."""
+        """Catching up began or ended, or what comes next leaves the replay window soon."""
 
     def __init__(
         self,

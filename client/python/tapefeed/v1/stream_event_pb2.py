@@ -28,7 +28,7 @@ from tapefeed.v1 import instrument_pb2 as tapefeed_dot_v1_dot_instrument__pb2
 from tapefeed.v1 import selector_pb2 as tapefeed_dot_v1_dot_selector__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etapefeed/v1/stream_event.proto\x12\x0btapefeed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctapefeed/v1/instrument.proto\x1a\x1atapefeed/v1/selector.proto\"\x98\x03\n\x0fSubscriptionAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x13\n\x0bserver_name\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x14\n\x0chead_log_seq\x18\x04 \x01(\x04\x12\x16\n\x0eoldest_log_seq\x18\x05 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66lush_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x64\x65livery\x18\x08 \x01(\x0e\x32\x15.tapefeed.v1.Delivery\x12/\n\x0cmin_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x15.tapefeed.v1.Encoding\x12\x35\n\x10selector_results\x18\x0b \x03(\x0b\x32\x1b.tapefeed.v1.SelectorResult\"4\n\rSnapshotBegin\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12\x12\n\ntick_count\x18\x02 \x01(\r\"U\n\x0bSnapshotEnd\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12\x35\n\x16selectors_without_data\x18\x02 \x03(\x0b\x32\x15.tapefeed.v1.Selector\"O\n\x15InstrumentDefinitions\x12\x36\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32!.tapefeed.v1.InstrumentDefinition\"\"\n\x0fReplayCompleted\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\"L\n\x08Progress\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\tStreamGap\x12\x14\n\x0c\x66rom_log_seq\x18\x01 \x01(\x04\x12\x12\n\nto_log_seq\x18\x02 \x01(\x04\x12*\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1b.tapefeed.v1.StreamGapCause\"^\n\x0cSlowConsumer\x12\x13\n\x0b\x63\x61tching_up\x18\x01 \x01(\x08\x12\x11\n\tlag_ticks\x18\x02 \x01(\x04\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration*M\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x11\n\rENCODING_ROWS\x10\x01\x12\x14\n\x10\x45NCODING_COLUMNS\x10\x02*S\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x16\n\x12\x44\x45LIVERY_CONFLATED\x10\x02*z\n\x10SlowReaderPolicy\x12\"\n\x1eSLOW_READER_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSLOW_READER_POLICY_CATCH_UP\x10\x01\x12!\n\x1dSLOW_READER_POLICY_DISCONNECT\x10\x02*\x99\x01\n\x11UnavailablePolicy\x12\"\n\x1eUNAVAILABLE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17UNAVAILABLE_POLICY_FAIL\x10\x01\x12\"\n\x1eUNAVAILABLE_POLICY_FROM_OLDEST\x10\x02\x12\x1f\n\x1bUNAVAILABLE_POLICY_SNAPSHOT\x10\x03*o\n\x0eStreamGapCause\x12 \n\x1cSTREAM_GAP_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTREAM_GAP_CAUSE_RETENTION\x10\x01\x12\x1b\n\x17STREAM_GAP_CAUSE_POLICY\x10\x02\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1etapefeed/v1/stream_event.proto\x12\x0btapefeed.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ctapefeed/v1/instrument.proto\x1a\x1atapefeed/v1/selector.proto\"\x98\x03\n\x0fSubscriptionAck\x12\x11\n\tstream_id\x18\x01 \x01(\t\x12\x13\n\x0bserver_name\x18\x02 \x01(\t\x12\r\n\x05\x65poch\x18\x03 \x01(\x04\x12\x14\n\x0chead_log_seq\x18\x04 \x01(\x04\x12\x16\n\x0eoldest_log_seq\x18\x05 \x01(\x04\x12\x35\n\x12heartbeat_interval\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x66lush_window\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x64\x65livery\x18\x08 \x01(\x0e\x32\x15.tapefeed.v1.Delivery\x12/\n\x0cmin_interval\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x08\x65ncoding\x18\n \x01(\x0e\x32\x15.tapefeed.v1.Encoding\x12\x35\n\x10selector_results\x18\x0b \x03(\x0b\x32\x1b.tapefeed.v1.SelectorResult\"4\n\rSnapshotBegin\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12\x12\n\ntick_count\x18\x02 \x01(\r\"U\n\x0bSnapshotEnd\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12\x35\n\x16selectors_without_data\x18\x02 \x03(\x0b\x32\x15.tapefeed.v1.Selector\"O\n\x15InstrumentDefinitions\x12\x36\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32!.tapefeed.v1.InstrumentDefinition\"\"\n\x0fReplayCompleted\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\"L\n\x08Progress\x12\x0f\n\x07log_seq\x18\x01 \x01(\x04\x12/\n\x0bserver_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"a\n\tStreamGap\x12\x14\n\x0c\x66rom_log_seq\x18\x01 \x01(\x04\x12\x12\n\nto_log_seq\x18\x02 \x01(\x04\x12*\n\x05\x63\x61use\x18\x03 \x01(\x0e\x32\x1b.tapefeed.v1.StreamGapCause\"p\n\x0cSlowConsumer\x12\x13\n\x0b\x63\x61tching_up\x18\x01 \x01(\x08\x12\x11\n\tlag_ticks\x18\x02 \x01(\x04\x12&\n\x03lag\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x65xpiring\x18\x04 \x01(\x08*M\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x11\n\rENCODING_ROWS\x10\x01\x12\x14\n\x10\x45NCODING_COLUMNS\x10\x02*S\n\x08\x44\x65livery\x12\x18\n\x14\x44\x45LIVERY_UNSPECIFIED\x10\x00\x12\x15\n\x11\x44\x45LIVERY_LOSSLESS\x10\x01\x12\x16\n\x12\x44\x45LIVERY_CONFLATED\x10\x02*z\n\x10SlowReaderPolicy\x12\"\n\x1eSLOW_READER_POLICY_UNSPECIFIED\x10\x00\x12\x1f\n\x1bSLOW_READER_POLICY_CATCH_UP\x10\x01\x12!\n\x1dSLOW_READER_POLICY_DISCONNECT\x10\x02*\x99\x01\n\x11UnavailablePolicy\x12\"\n\x1eUNAVAILABLE_POLICY_UNSPECIFIED\x10\x00\x12\x1b\n\x17UNAVAILABLE_POLICY_FAIL\x10\x01\x12\"\n\x1eUNAVAILABLE_POLICY_FROM_OLDEST\x10\x02\x12\x1f\n\x1bUNAVAILABLE_POLICY_SNAPSHOT\x10\x03*o\n\x0eStreamGapCause\x12 \n\x1cSTREAM_GAP_CAUSE_UNSPECIFIED\x10\x00\x12\x1e\n\x1aSTREAM_GAP_CAUSE_RETENTION\x10\x01\x12\x1b\n\x17STREAM_GAP_CAUSE_POLICY\x10\x02\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,16 +36,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tapefeed.v1.stream_event_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tapefeed.v1P\001ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\252\002\013Tapefeed.V1\352\002\014Tapefeed::V1'
-  _globals['_ENCODING']._serialized_start=1112
-  _globals['_ENCODING']._serialized_end=1189
-  _globals['_DELIVERY']._serialized_start=1191
-  _globals['_DELIVERY']._serialized_end=1274
-  _globals['_SLOWREADERPOLICY']._serialized_start=1276
-  _globals['_SLOWREADERPOLICY']._serialized_end=1398
-  _globals['_UNAVAILABLEPOLICY']._serialized_start=1401
-  _globals['_UNAVAILABLEPOLICY']._serialized_end=1554
-  _globals['_STREAMGAPCAUSE']._serialized_start=1556
-  _globals['_STREAMGAPCAUSE']._serialized_end=1667
+  _globals['_ENCODING']._serialized_start=1130
+  _globals['_ENCODING']._serialized_end=1207
+  _globals['_DELIVERY']._serialized_start=1209
+  _globals['_DELIVERY']._serialized_end=1292
+  _globals['_SLOWREADERPOLICY']._serialized_start=1294
+  _globals['_SLOWREADERPOLICY']._serialized_end=1416
+  _globals['_UNAVAILABLEPOLICY']._serialized_start=1419
+  _globals['_UNAVAILABLEPOLICY']._serialized_end=1572
+  _globals['_STREAMGAPCAUSE']._serialized_start=1574
+  _globals['_STREAMGAPCAUSE']._serialized_end=1685
   _globals['_SUBSCRIPTIONACK']._serialized_start=171
   _globals['_SUBSCRIPTIONACK']._serialized_end=579
   _globals['_SNAPSHOTBEGIN']._serialized_start=581
@@ -61,5 +61,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STREAMGAP']._serialized_start=917
   _globals['_STREAMGAP']._serialized_end=1014
   _globals['_SLOWCONSUMER']._serialized_start=1016
-  _globals['_SLOWCONSUMER']._serialized_end=1110
+  _globals['_SLOWCONSUMER']._serialized_end=1128
 # @@protoc_insertion_point(module_scope)

@@ -389,8 +389,8 @@ global___StreamGap = StreamGap
 
 @typing.final
 class SlowConsumer(google.protobuf.message.Message):
-    """Catching up from the log began or ended, because the reader was slower than the stream. Only in LOSSLESS
-    streams.
+    """The stream is behind: catching up from the log began or ended, because the reader was slower than the
+    stream, or what the stream has yet to send is about to leave the replay window.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -398,10 +398,18 @@ class SlowConsumer(google.protobuf.message.Message):
     CATCHING_UP_FIELD_NUMBER: builtins.int
     LAG_TICKS_FIELD_NUMBER: builtins.int
     LAG_FIELD_NUMBER: builtins.int
+    EXPIRING_FIELD_NUMBER: builtins.int
     catching_up: builtins.bool
-    """Whether the stream is behind from now on: true when catching up begins, false when it ends."""
+    """Whether the stream is catching up from now on: true when that begins, false when it ends. Always false in
+    CONFLATED streams.
+    """
     lag_ticks: builtins.int
     """How many ticks of the log the stream is behind. An upper bound: ticks that no selector matches count."""
+    expiring: builtins.bool
+    """Whether the oldest entry not sent yet leaves the replay window soon: nine tenths of the time, or of the
+    bytes, that the log is kept are over for it. Told once each time the stream gets there. What is not read
+    until it leaves is lost to this stream, and a StreamGap says so.
+    """
     @property
     def lag(self) -> google.protobuf.duration_pb2.Duration:
         """The age of the oldest entry not sent yet, by append time."""
@@ -412,8 +420,9 @@ class SlowConsumer(google.protobuf.message.Message):
         catching_up: builtins.bool = ...,
         lag_ticks: builtins.int = ...,
         lag: google.protobuf.duration_pb2.Duration | None = ...,
+        expiring: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["lag", b"lag"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["catching_up", b"catching_up", "lag", b"lag", "lag_ticks", b"lag_ticks"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["catching_up", b"catching_up", "expiring", b"expiring", "lag", b"lag", "lag_ticks", b"lag_ticks"]) -> None: ...
 
 global___SlowConsumer = SlowConsumer

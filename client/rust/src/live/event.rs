@@ -91,7 +91,8 @@ pub enum Event {
         cause: StreamGapCause,
     },
 
-    /// Catching up from the log began or ended, because this consumer was slower than the stream.
+    /// Catching up from the log began or ended, because this consumer was slower than the stream, or what it has yet to
+    /// get is about to leave the replay window.
     SlowConsumer {
         /// Whether the stream is behind from now on.
         catching_up: bool,
@@ -99,6 +100,9 @@ pub enum Event {
         lag_ticks: u64,
         /// The age of the oldest entry not sent yet.
         lag: Duration,
+        /// Whether the oldest entry not sent yet leaves the replay window soon. What has not come until then is lost to
+        /// this stream, and a [`Event::StreamGap`] says so.
+        expiring: bool,
     },
 
     /// The connection broke, or could not be made. The client tries again by itself.

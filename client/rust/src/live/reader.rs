@@ -269,6 +269,7 @@ impl Reader {
                 catching_up: slow.catching_up,
                 lag_ticks: slow.lag_ticks,
                 lag: duration_from_wire(slow.lag),
+                expiring: slow.expiring,
             }),
         })
     }

@@ -105,7 +105,7 @@ impl Refusal {
             "the position is older than the replay window: resume from oldest_cursor, or ask for a snapshot",
         )
         .with_cursor("oldest_cursor", oldest)
-        .with("oldest_log_seq", oldest.position)
+        .with("oldest_log_seq", oldest.position + 1)
     }
 
     /// A position was lost by a fork, or belongs to another log.
@@ -276,6 +276,11 @@ impl Refusal {
         }
         refusal.0.quota = Some((limit.to_owned(), message));
         refusal
+    }
+
+    /// A connection begins more calls a second than it may.
+    pub fn too_many_calls(max: u32) -> Refusal {
+        Refusal::limit_exceeded("calls_per_second", u64::from(max), None).retry_after(END_RETRY)
     }
 
     /// The reader was too slow and asked to be disconnected.

@@ -104,7 +104,7 @@ fn cursors_in_metadata_are_base64_with_padding() {
     let metadata = &details.error_info().unwrap().metadata;
     let bytes = BASE64.decode(&metadata["oldest_cursor"]).unwrap();
     assert_eq!(Cursor::decode(&bytes), Ok(cursor()));
-    assert_eq!(metadata["oldest_log_seq"], "42");
+    assert_eq!(metadata["oldest_log_seq"], "43");
 }
 
 #[test]

@@ -20,6 +20,7 @@ use crate::domain::{Batch, Clock, Epoch};
 use crate::grpc::convert::tick::BatchDefect;
 use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
+use crate::grpc::layers::guard::Connection;
 use crate::grpc::limits::{MAX_EVENT_TIME_AHEAD, MAX_INGEST_MESSAGE_BYTES};
 use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
 use crate::grpc::violation::Violations;
@@ -89,11 +90,13 @@ pub fn publish_ticks(
     let publishing = publishing.clone();
     let call = Span::current();
     let continues = trace::has_caller(request.metadata().as_ref());
+    let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
+    let aging = aging.unwrap_or_default();
     let requests = request.into_inner();
     let batches = BatchSpans { call: call.clone(), continues };
     tokio::spawn(
         async move {
-            if let Err(refusal) = publishing.run(requests, &responses, batches).await {
+            if let Err(refusal) = publishing.run(requests, &responses, batches, aging).await {
                 // A producer that is gone cannot be told.
                 let _ = responses.send(Err(refusal.into())).await;
             }
@@ -145,6 +148,7 @@ impl Publishing {
         mut requests: Streaming<proto::PublishTicksRequest>,
         responses: &Responses,
         spans: BatchSpans,
+        aging: CancellationToken,
     ) -> Result<(), Refusal> {
         let Some(first) = requests.message().await.map_err(from_transport)? else {
             return Ok(());
@@ -177,7 +181,7 @@ impl Publishing {
             credit_bytes: CREDIT_BYTES as u64,
         };
         stream.send(publish_ticks_response::Message::Grant(grant)).await;
-        let ended = stream.work(&mut requests, &fenced).await;
+        let ended = stream.work(&mut requests, &fenced, &aging).await;
         self.claims.leave(&producer, granted.fence);
         ended
     }
@@ -205,6 +209,7 @@ impl Stream<'_> {
         &mut self,
         requests: &mut Streaming<proto::PublishTicksRequest>,
         fenced: &CancellationToken,
+        aging: &CancellationToken,
     ) -> Result<(), Refusal> {
         loop {
             tokio::select! {
@@ -217,6 +222,10 @@ impl Stream<'_> {
                 () = self.publishing.draining.cancelled() => {
                     self.finish().await?;
                     return Err(Refusal::shutting_down(None));
+                }
+                () = aging.cancelled() => {
+                    self.finish().await?;
+                    return Err(Refusal::stream_expired(None));
                 }
                 request = requests.message() => {
                     let taken = match request.map_err(from_transport) {

@@ -23,7 +23,7 @@ use tracing::field::Empty;
 
 use super::methods::{Method, Methods};
 use super::request::{BoundedBody, Oversize};
-use super::response::{NamedBody, Naming};
+use super::response::{Ending, NamedBody, Naming};
 use super::span::CallSpan;
 use crate::grpc::error::Refusal;
 use crate::grpc::limits::{MAX_DEADLINE, MAX_METADATA_BYTES};
@@ -36,6 +36,17 @@ pub struct Ends {
     pub draining: CancellationToken,
     /// Streams that are still open are ended.
     pub ending: CancellationToken,
+}
+
+/// What a call knows of its connection: an extension of its request, put there by whoever accepts connections.
+#[derive(Clone, Debug, Default)]
+pub struct Connection {
+    /// Cancelled when the connection is old: streams end themselves, and their clients come back on another one.
+    pub aging: CancellationToken,
+    /// Cancelled when its grace is over: streams that are still open are ended.
+    pub ending: CancellationToken,
+    /// Calls a second that the connection may begin, if this one is beyond them.
+    pub too_many: Option<u32>,
 }
 
 /// The services behind their limits.
@@ -61,6 +72,9 @@ impl Guard {
             let (max, actual) = (MAX_METADATA_BYTES as u64, metadata as u64);
             return Err(Refusal::limit_exceeded("metadata_bytes", max, Some(actual)));
         }
+        if let Some(Connection { too_many: Some(max), .. }) = request.extensions().get() {
+            return Err(Refusal::too_many_calls(*max));
+        }
         if self.ends.draining.is_cancelled() && !method.while_draining {
             return Err(Refusal::shutting_down(None));
         }
@@ -76,7 +90,10 @@ impl Guard {
         });
         let oversize = naming.oversize.clone();
         let request = request.map(|body| Body::new(BoundedBody::new(body, method.request_limit, oversize)));
+        let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
+        let server = self.ends.ending.clone();
         let call = unpanicked(async move { self.routes.call(request).await });
+        let end = |server| Box::pin(end(server, connection.ending.clone()));
         let ended = async {
             match deadline {
                 Some(deadline) => {
@@ -84,10 +101,7 @@ impl Guard {
                     let millis = deadline.as_millis();
                     Refusal::deadline_exceeded(format!("the call took longer than {millis} ms"))
                 }
-                None => {
-                    self.ends.ending.cancelled().await;
-                    Refusal::shutting_down(None)
-                }
+                None => end(server.clone()).await,
             }
         };
         let answered = tokio::select! {
@@ -108,7 +122,7 @@ impl Guard {
             return response;
         }
         // A token of its own, because each piece that a stream has to wait for looks at it.
-        let ending = method.deadline.is_none().then(|| self.ends.ending.child_token().cancelled_owned());
+        let ending = method.deadline.is_none().then(|| -> Ending { end(server.child_token()) });
         response.map(|body| Body::new(NamedBody::new(body, naming, ending, span)))
     }
 }
@@ -154,6 +168,15 @@ impl Service<Request<Body>> for Guard {
             }
             .instrument(span),
         )
+    }
+}
+
+/// Why a stream is ended that does not end itself, once it has to be.
+async fn end(server: CancellationToken, connection: CancellationToken) -> Refusal {
+    tokio::select! {
+        biased;
+        () = server.cancelled() => Refusal::shutting_down(None),
+        () = connection.cancelled() => Refusal::stream_expired(None),
     }
 }
 

@@ -8,7 +8,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
 use super::guard::panic_text;
@@ -68,25 +67,23 @@ fn trailers(status: &Status) -> Frame<Bytes> {
     Frame::trailers(headers)
 }
 
+/// Tells why a stream is ended that has not ended itself.
+pub(super) type Ending = Pin<Box<dyn Future<Output = Refusal> + Send>>;
+
 /// An answer's body on its way out. Pieces with data pass untouched.
 pub(super) struct NamedBody {
     /// `None` once the end has been told.
     body: Option<Body>,
     naming: Naming,
-    /// Ends a stream that has not ended itself when the server stops; `None` for unary calls.
-    ending: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// Ends a stream that has not ended itself when the server stops, or its connection; `None` for unary calls.
+    ending: Option<Ending>,
     /// Lives as long as the answer, and learns its code.
     span: Option<CallSpan>,
 }
 
 impl NamedBody {
-    pub(super) fn new(
-        body: Body,
-        naming: Naming,
-        ending: Option<WaitForCancellationFutureOwned>,
-        span: CallSpan,
-    ) -> NamedBody {
-        NamedBody { body: Some(body), naming, ending: ending.map(Box::pin), span: Some(span) }
+    pub(super) fn new(body: Body, naming: Naming, ending: Option<Ending>, span: CallSpan) -> NamedBody {
+        NamedBody { body: Some(body), naming, ending, span: Some(span) }
     }
 
     /// Ends the body with a status.
@@ -139,13 +136,10 @@ impl http_body::Body for NamedBody {
                 this.end(|| naming.name(status))
             }
             Ok(Poll::Ready(None)) => Poll::Ready(None),
-            Ok(Poll::Pending) => {
-                let ending = this.ending.as_mut();
-                if ending.is_some_and(|ending| ending.as_mut().poll(cx).is_ready()) {
-                    return this.end(|| Refusal::shutting_down(None).into());
-                }
-                Poll::Pending
-            }
+            Ok(Poll::Pending) => match this.ending.as_mut().map(|ending| ending.as_mut().poll(cx)) {
+                Some(Poll::Ready(refusal)) => this.end(|| refusal.into()),
+                _ => Poll::Pending,
+            },
             Err(panic) => {
                 let problem = format!("{} panicked: {}", this.naming.method.name, panic_text(&panic));
                 this.end(|| Refusal::internal(problem).into())

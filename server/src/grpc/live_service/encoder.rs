@@ -137,9 +137,9 @@ impl Encoder {
                 to_log_seq: to,
                 cause: proto::StreamGapCause::Retention.into(),
             }),
-            Event::SlowConsumer { catching_up, lag, lag_time } => {
+            Event::SlowConsumer { catching_up, expiring, lag, lag_time } => {
                 let lag_time = Some(time::wire_span(lag_time));
-                Wire::SlowConsumer(proto::SlowConsumer { catching_up, lag_ticks: lag, lag: lag_time })
+                Wire::SlowConsumer(proto::SlowConsumer { catching_up, lag_ticks: lag, lag: lag_time, expiring })
             }
         })
     }

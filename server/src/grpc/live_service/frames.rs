@@ -41,6 +41,33 @@ pub(super) struct Pieces {
     bytes: usize,
 }
 
+/// Bytes of a piece at least. h2 ends a connection over frames that nobody has read yet, and counts 256 bytes less its
+/// length for each that is smaller than that; in the smallest window even 171 are not enough. A reader that pauses must not lose its
+/// stream because little happens.
+const SMALLEST_PIECE: usize = 256;
+
+/// The field that is filler in small messages: reserved in the contract, and passed over by all who read it.
+const FILLER: u32 = 15;
+
+/// Fills a piece up to the smallest one, inside its last message.
+fn fill(piece: &mut BytesMut) {
+    let Some(missing) = SMALLEST_PIECE.checked_sub(piece.len()).filter(|missing| *missing > 0) else { return };
+    let length_at = |at: usize| {
+        let length = piece[at + 1..at + 5].try_into().expect("a piece holds whole messages");
+        u32::from_be_bytes(length) as usize
+    };
+    let mut last = 0;
+    while last + 5 + length_at(last) < piece.len() {
+        last += 5 + length_at(last);
+    }
+    prost::encoding::encode_key(FILLER, prost::encoding::WireType::LengthDelimited, piece);
+    let filler = missing.saturating_sub(2);
+    prost::encoding::encode_varint(filler as u64, piece);
+    piece.resize(piece.len() + filler, 0);
+    let length = (piece.len() - last - 5) as u32;
+    piece[last + 1..last + 5].copy_from_slice(&length.to_be_bytes());
+}
+
 impl Pieces {
     /// Where small messages are written.
     pub(super) fn open(&mut self) -> &mut BytesMut {
@@ -60,6 +87,7 @@ impl Pieces {
 
     fn close(&mut self) {
         if !self.open.is_empty() {
+            fill(&mut self.open);
             self.bytes += self.open.len();
             self.ready.push_back(self.open.split().freeze());
         }
@@ -189,4 +217,37 @@ pub(super) fn column_messages(block: &Block) -> Bytes {
     let mut out = BytesMut::with_capacity(block.entries.ticks.len() * 16 + AROUND_ROWS);
     put_columns(&mut out, block.epoch, &block.entries.ticks, block.last_seq());
     out.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+
+    use super::*;
+    use crate::grpc::live_service::route::split;
+    use crate::grpc::proto;
+    use crate::grpc::proto::subscribe_ticks_response::Event;
+
+    #[test]
+    fn small_pieces_are_filled_and_say_the_same() {
+        for count in 1..8 {
+            let mut pieces = Pieces::default();
+            let mut sent = Vec::new();
+            for log_seq in 0..count {
+                let event = Event::Progress(proto::Progress { log_seq: log_seq << 20, server_time: None });
+                let message = proto::SubscribeTicksResponse { cursor: vec![9; 20].into(), event: Some(event) };
+                let open = pieces.open();
+                open.extend_from_slice(&[0]);
+                open.extend_from_slice(&(message.encoded_len() as u32).to_be_bytes());
+                message.encode(open).unwrap();
+                sent.push(message);
+            }
+            let bare = pieces.len();
+            let piece = pieces.pop().unwrap();
+            assert!(piece.len() >= SMALLEST_PIECE && piece.len() <= bare.max(SMALLEST_PIECE + 2), "{}", piece.len());
+            let read: Vec<_> = split(piece).into_iter().map(Result::unwrap).collect();
+            assert_eq!(read, sent);
+            assert!(pieces.pop().is_none());
+        }
+    }
 }

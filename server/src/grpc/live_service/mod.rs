@@ -19,6 +19,7 @@ use std::sync::atomic::AtomicU64;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
+use super::layers::guard::Connection;
 use super::proto;
 use crate::live::Live;
 use crate::tape::Current;
@@ -45,7 +46,8 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         request: Request<proto::SubscribeTicksRequest>,
     ) -> Result<Response<Self::SubscribeTicksStream>, Status> {
-        let pieces = subscribe_ticks::subscribe_ticks(self, request.into_inner()).await?;
+        let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
+        let pieces = subscribe_ticks::subscribe_ticks(self, request.into_inner(), aging.unwrap_or_default()).await?;
         Ok(Response::new(Box::pin(route::messages(pieces))))
     }
 
@@ -53,7 +55,8 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         request: Request<proto::SubscribeBarsRequest>,
     ) -> Result<Response<Self::SubscribeBarsStream>, Status> {
-        let messages = subscribe_bars::subscribe_bars(self, request.into_inner()).await?;
+        let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
+        let messages = subscribe_bars::subscribe_bars(self, request.into_inner(), aging.unwrap_or_default()).await?;
         Ok(Response::new(Box::pin(messages)))
     }
 

@@ -17,6 +17,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::{LiveService, subscribe_ticks};
+use crate::grpc::layers::guard::Connection;
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
 use crate::grpc::proto;
 use crate::grpc::proto::live_service_server::LiveServiceServer;
@@ -58,9 +59,10 @@ async fn pieces(
     service: &LiveService,
     request: Request<axum::body::Body>,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Status> {
+    let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
     let mut requests = Streaming::new_request(Codec::default().decoder(), request.into_body(), None, None);
     let request = requests.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
-    Ok(subscribe_ticks::subscribe_ticks(service, request).await?)
+    Ok(subscribe_ticks::subscribe_ticks(service, request, aging.unwrap_or_default()).await?)
 }
 
 /// The messages of pieces that hold whole ones.

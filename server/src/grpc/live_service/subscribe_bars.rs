@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use tokio_stream::Stream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::LiveService;
@@ -25,6 +26,7 @@ use proto::subscribe_ticks_response::Event as TickWire;
 pub(super) async fn subscribe_bars(
     service: &LiveService,
     request: proto::SubscribeBarsRequest,
+    aging: CancellationToken,
 ) -> Result<impl Stream<Item = Result<proto::SubscribeBarsResponse, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let (subscription, decimals) = parse(request)?;
@@ -38,7 +40,7 @@ pub(super) async fn subscribe_bars(
         selectors,
     };
     let span = tracing::Span::current();
-    let outgoing = Box::new(Outgoing { session, encoder, decimals, ended: false, span });
+    let outgoing = Box::new(Outgoing { session, encoder, decimals, ended: false, aging, span });
     Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
         let next = outgoing.next().await?;
         Some((next, outgoing))
@@ -51,6 +53,8 @@ struct Outgoing {
     encoder: Encoder,
     decimals: u8,
     ended: bool,
+    /// Cancelled when its connection is old: the stream then ends before its next message, at the latest the heartbeat.
+    aging: CancellationToken,
     span: tracing::Span,
 }
 
@@ -58,6 +62,11 @@ impl Outgoing {
     /// The next message; after an error the stream ends.
     async fn next(&mut self) -> Option<Result<proto::SubscribeBarsResponse, Status>> {
         while !self.ended {
+            if self.aging.is_cancelled() {
+                self.ended = true;
+                let cursor = self.session.cursor();
+                return Some(Err(self.span.in_scope(|| Refusal::stream_expired(cursor).into())));
+            }
             match self.session.next().await {
                 Ok(BarMessage { cursor, event }) => {
                     let Some(event) = self.wire(event) else { continue };

@@ -1,10 +1,12 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status};
 
 use super::LiveService;
@@ -28,10 +30,12 @@ const ROW_TICKS: usize = 400;
 /// Messages that are due at the same time are gathered up to about this.
 const GATHERED_BYTES: usize = 32 << 10;
 
-/// Where the stream begins: its messages, framed, in pieces that hold whole ones.
+/// Where the stream begins: its messages, framed, in pieces that hold whole ones. It ends itself when `aging` is
+/// cancelled.
 pub(super) async fn subscribe_ticks(
     service: &LiveService,
     request: proto::SubscribeTicksRequest,
+    aging: CancellationToken,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let (subscription, encoding) = parse(request)?;
@@ -46,7 +50,8 @@ pub(super) async fn subscribe_ticks(
     };
     // In a box, so that what is passed on with each piece is a pointer.
     let span = tracing::Span::current();
-    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, span });
+    let aged = Box::pin(aging.cancelled_owned());
+    let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, aged, span });
     Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
         let next = outgoing.next().await?;
         Some((next, outgoing))
@@ -59,6 +64,8 @@ struct Outgoing {
     encoder: Encoder,
     pieces: Pieces,
     ended: bool,
+    /// Its connection is old, and the stream has to come back on another one.
+    aged: Pin<Box<WaitForCancellationFutureOwned>>,
     /// The call's span, for the status alone: no message is worth entering it.
     span: tracing::Span,
 }
@@ -73,12 +80,19 @@ impl Outgoing {
             if self.ended {
                 return None;
             }
-            match self.session.next().await {
+            let next = tokio::select! {
+                biased;
+                () = &mut self.aged => Err(None),
+                // A call that is dropped here loses nothing.
+                next = self.session.next() => next.map_err(Some),
+            };
+            match next {
                 Ok(message) => self.encoder.write(message, &mut self.pieces),
                 Err(error) => {
                     self.ended = true;
                     let cursor = self.session.cursor();
-                    return Some(Err(self.span.in_scope(|| refusal(error, cursor).into())));
+                    let why = || error.map_or_else(|| Refusal::stream_expired(cursor), |error| refusal(error, cursor));
+                    return Some(Err(self.span.in_scope(|| why().into())));
                 }
             }
             // What is due anyway leaves together: a piece costs the connection more than a message.

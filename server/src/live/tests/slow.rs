@@ -1,8 +1,12 @@
 //! Readers that do not keep up: late, never wrong, and told.
 
+use std::time::Duration;
+
 use super::world::*;
 use crate::domain::Cursor;
 use crate::live::{Event, LiveError, SlowReader, Start, Subscription};
+use crate::store::Store as _;
+use crate::tape::compactor::{Compactor, Policy};
 
 #[tokio::test(start_paused = true)]
 async fn a_reader_that_leaves_the_hub_is_told_and_misses_nothing() {
@@ -139,4 +143,78 @@ async fn the_window_that_moves_past_a_slow_reader_is_told_as_a_gap() {
         assert_eq!(whole.entries, world.expected(&wish(at(to)), to).await);
         assert!(matches!(world.refused(wish(at(to - 1))).await, LiveError::Expired { .. }));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_told_before_the_window_moves_past_it() {
+    let hours = |count: u64| Duration::from_secs(count * 3_600);
+    for conflated in [None, Some(Duration::ZERO)] {
+        let mut world = World::new(ROOMY).await;
+        let wish = Subscription { conflated, ..wish(Start::Live) };
+        let mut behind = world.subscribe(wish.clone()).await;
+        let mut reading = world.subscribe(wish.clone()).await;
+        event(&mut behind).await;
+        let mut head = world.commit_anything().await;
+        for _ in 0..20 {
+            head = world.commit_anything().await;
+        }
+        let mut read = read_to(&mut reading, head.position).await;
+        // The log is kept for 24 hours, and looked at every few seconds.
+        world.advance(hours(21));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let early = behind.next().await.unwrap();
+        assert!(!is_expiring(&early.event), "{early:?}");
+        let mut told = Told::default();
+        told.take(early);
+        world.advance(hours(1));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        told.read_to(&mut behind, head.position).await;
+        let notices = told.find(is_expiring);
+        let [notice] = notices.as_slice() else { panic!("{notices:?}") };
+        let Event::SlowConsumer { catching_up, lag, .. } = notice.event else { panic!() };
+        assert!(!catching_up && lag > 0, "{notice:?}");
+        assert!(notice.cursor.unwrap().position < head.position, "it stands before what is about to leave");
+        // Who has everything is told nothing, also when everything leaves.
+        let head = world.commit_anything().await;
+        read.read_to(&mut reading, head.position).await;
+        assert!(read.find(is_expiring).is_empty());
+        told.read_to(&mut behind, head.position).await;
+        if conflated.is_none() {
+            assert_eq!(told.entries, world.expected(&wish, 0).await, "nothing was lost yet");
+        }
+        // Who falls behind again is told again.
+        for _ in 0..5 {
+            world.commit_anything().await;
+        }
+        world.advance(hours(23));
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let again = behind.next().await.unwrap();
+        assert!(is_expiring(&again.event), "{again:?}");
+    }
+}
+
+fn is_expiring(event: &Event) -> bool {
+    matches!(event, Event::SlowConsumer { expiring: true, .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_log_that_is_nearly_full_is_told_like_one_that_is_nearly_over() {
+    let mut world = World::new(ROOMY).await;
+    let mut session = world.subscribe(wish(Start::Live)).await;
+    event(&mut session).await;
+    for _ in 0..100 {
+        world.commit_anything().await;
+    }
+    let head = world.store.head().await.unwrap();
+    // Three quarters of what there is fit nine tenths of what is kept.
+    let policy = Policy { log_retention_bytes: head.log_bytes * 10 / 12, ..Policy::default() };
+    let tape = world.replica.tapes.get();
+    let parts = (world.store.clone(), tape.views.clone(), Default::default(), world.clock.clone());
+    let mut compactor = Compactor::new(parts.0, parts.1, parts.2, parts.3, policy, Default::default());
+    compactor = compactor.telling(tape.hub.clone());
+    compactor.round().await.unwrap();
+    let told = read_to(&mut session, head.position).await;
+    assert_eq!(told.find(is_expiring).len(), 1);
+    let left = tape.hub.expiring();
+    assert!(left > head.position / 8 && left < head.position / 2, "{left} of {}", head.position);
 }
