@@ -65,8 +65,8 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         "soak" => soak::run(&options.server, options.quick).await,
         "telemetry" => telemetry::run(&options.server, options.quick).await,
         other => {
-            let known = "base, history, ingest, latest, live, soak and telemetry are";
-            Err(format!("there is no benchmark {other}: {known}").into())
+            Err(format!("there is no benchmark {other}: base, history, ingest, latest, live, soak and telemetry are")
+                .into())
         }
     }
 }

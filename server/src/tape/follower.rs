@@ -101,14 +101,14 @@ impl Follower {
         self.hub.reaches(self.position)
     }
 
-    /// Whether the hub has nothing that comes next.
-    pub fn is_at_head(&self) -> bool {
-        self.position == self.hub.head().cursor()
-    }
-
     /// Whether what comes next leaves the log soon.
     pub fn expires(&self, position: u64) -> bool {
         position < self.hub.expiring()
+    }
+
+    /// Whether the hub has nothing that comes next.
+    pub fn is_at_head(&self) -> bool {
+        self.position == self.hub.head().cursor()
     }
 
     /// Where the log of the store ends, read just now.

@@ -206,6 +206,16 @@ impl Hub {
         Held::Blocks { blocks, lag_bytes }
     }
 
+    /// Up to where the log is about to be cut off: streams that have yet to read it are told.
+    pub fn expiring(&self) -> u64 {
+        self.expiring.load(Ordering::Relaxed)
+    }
+
+    /// Notes that everything up to a position leaves the log soon.
+    pub(super) fn expires(&self, position: u64) {
+        self.expiring.store(position, Ordering::Relaxed);
+    }
+
     /// Joins neighbours that are small, in the ring too.
     fn join(&self, blocks: &mut Vec<Arc<Block>>) {
         let mut start = 0;
@@ -239,16 +249,6 @@ impl Hub {
         ring.blocks.insert(start, (pushed, joined.clone()));
         ring.bytes -= blocks.iter().map(|block| block.memory()).sum::<usize>();
         ring.bytes += joined.memory();
-    }
-
-    /// Up to where the log is about to be cut off: streams that have yet to read it are told.
-    pub fn expiring(&self) -> u64 {
-        self.expiring.load(Ordering::Relaxed)
-    }
-
-    /// Notes that everything up to a position leaves the log soon.
-    pub(super) fn expires(&self, position: u64) {
-        self.expiring.store(position, Ordering::Relaxed);
     }
 
     /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.

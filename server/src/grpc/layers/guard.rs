@@ -91,9 +91,10 @@ impl Guard {
         let oversize = naming.oversize.clone();
         let request = request.map(|body| Body::new(BoundedBody::new(body, method.request_limit, oversize)));
         let connection = request.extensions().get::<Connection>().cloned().unwrap_or_default();
-        let server = self.ends.ending.clone();
+        // Tokens of its own, because each piece that a stream has to wait for looks at them.
+        let (server, of_connection) = (self.ends.ending.child_token(), connection.ending.child_token());
         let call = unpanicked(async move { self.routes.call(request).await });
-        let end = |server| Box::pin(end(server, connection.ending.clone()));
+        let end = || Box::pin(end(server.clone(), of_connection.clone()));
         let ended = async {
             match deadline {
                 Some(deadline) => {
@@ -121,8 +122,7 @@ impl Guard {
             span.end(code);
             return response;
         }
-        // A token of its own, because each piece that a stream has to wait for looks at it.
-        let ending = method.deadline.is_none().then(|| -> Ending { end(server.child_token()) });
+        let ending = method.deadline.is_none().then(|| -> Ending { end() });
         response.map(|body| Body::new(NamedBody::new(body, naming, ending, span)))
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn subscribe_ticks(
     };
     // In a box, so that what is passed on with each piece is a pointer.
     let span = tracing::Span::current();
-    let aged = Box::pin(aging.cancelled_owned());
+    let aged = Box::pin(aging.child_token().cancelled_owned());
     let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, aged, span });
     Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
         let next = outgoing.next().await?;
