@@ -102,7 +102,7 @@ impl Guard {
                     let millis = deadline.as_millis();
                     Refusal::deadline_exceeded(format!("the call took longer than {millis} ms"))
                 }
-                None => end(server.clone()).await,
+                None => end().await,
             }
         };
         let answered = tokio::select! {
