@@ -37,6 +37,10 @@ const GAP: Duration = Duration::from_millis(10);
 /// Batches of the even load that may wait for their acknowledgement: the server's credit.
 const OUTSTANDING: usize = 8;
 
+/// Instruments of the even load. Ticks wait in memory until a chunk of an instrument is full: with few instruments they
+/// are few, and what is left to see is not their tide.
+const INSTRUMENTS: u32 = 10;
+
 /// Ticks between two looks at the memory.
 const LOOK: usize = 10 * BATCH;
 
@@ -136,7 +140,7 @@ async fn even_load(server: &Server, load: Duration) -> Result<(f64, f64), Box<dy
     let credit = Arc::new(Semaphore::new(OUTSTANDING));
     let granted = credit.clone();
     let sending = tokio::spawn(async move {
-        let mut tape = Tape::new(100, 1e6);
+        let mut tape = Tape::new(INSTRUMENTS, 1e6);
         let mut due = interval(GAP);
         // Whoever cannot keep up is behind, and catches up.
         due.set_missed_tick_behavior(MissedTickBehavior::Burst);

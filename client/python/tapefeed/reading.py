@@ -69,7 +69,7 @@ class TickBatches:
         if self._call is None:
             # A connection of its own, so that a slow reader holds up no call.
             options = self._settings.channel_options(own_connection=True)
-            self._channel = grpc.insecure_channel(self._settings.address, options)
+            self._channel = grpc.insecure_channel(self._settings.target(), options)
             ask: Any = self._channel.unary_stream(
                 _reading.METHOD,
                 request_serializer=lambda request: request.SerializeToString(),

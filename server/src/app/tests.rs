@@ -230,8 +230,6 @@ async fn statuses_of_the_transport_have_reasons() {
     let oversized = proto::ListTicksRequest { page_token: "x".repeat(5 << 20), ..proto::ListTicksRequest::default() };
     let status = history.list_ticks(oversized).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"));
-    let status = history.list_bars(proto::ListBarsRequest::default()).await.unwrap_err();
-    assert_eq!(reason(&status), "NOT_SERVED");
     let status = history.list_ticks(proto::ListTicksRequest::default()).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "FIELD_INVALID"));
 }

@@ -346,8 +346,16 @@ impl Session {
     }
 
     pub(super) fn take(&mut self, step: Step) -> Result<(), LiveError> {
-        if let Some(last) = step.blocks.last() {
+        if let (Some(first), Some(last)) = (step.blocks.first(), step.blocks.last()) {
             self.mark.took(last.append_time.nanos());
+            let is_done = match &self.delivery {
+                Delivery::Lossless { blocks, .. } => blocks.is_empty(),
+                Delivery::Conflated { gathering, sending, .. } => gathering.is_none() && sending.is_none(),
+            };
+            if is_done {
+                // What lies between was passed over.
+                self.done.position = self.done.position.max(first.first_seq - 1);
+            }
         }
         if matches!(self.delivery, Delivery::Conflated { .. }) {
             self.gather(step);
