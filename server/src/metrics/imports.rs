@@ -8,10 +8,10 @@ use super::Labelled;
 /// How a run can end here.
 const STATES: [&str; 5] = ["succeeded", "known", "failed", "cancelled", "interrupted"];
 
-/// What a rejected line can be blamed on: a field of a tick, an action on an earlier one, or the line itself. Of rejects
+/// What a rejected line can be blamed on: a field of a tick, or the line itself. Of rejects
 /// that a run does not keep, only the number is known. All are exposed from the start, so that an increase from nothing
 /// is seen.
-const BLAMED: [&str; 11] = [
+const BLAMED: [&str; 10] = [
     "event_time",
     "receive_time",
     "venue",
@@ -20,7 +20,6 @@ const BLAMED: [&str; 11] = [
     "quantity",
     "side",
     "trade_id",
-    "action",
     "line",
     "not_kept",
 ];

@@ -199,6 +199,7 @@ impl Query {
     ) -> Result<Vec<InstrumentFacts>, ChunkError> {
         let ids: Vec<InstrumentId> = instruments.iter().map(|named| named.id).collect();
         let reach = Reach { range: TimeRange::ALL, position };
+        let view = &*self.corrected(view, &ids, position).await?;
         let parts = totals(&self.chunks, view, &ids, reach).await?;
         let mut fetch = Fetch::default();
         for (&id, part) in ids.iter().zip(&parts) {

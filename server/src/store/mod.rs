@@ -18,7 +18,7 @@ mod retention;
 mod run;
 mod sqlite;
 
-pub use manifest::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
+pub use manifest::{ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
 pub use memory::{MemoryStore, Standby};
 pub use postgres::{DiskUse, PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{

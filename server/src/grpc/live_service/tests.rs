@@ -7,7 +7,7 @@ use tonic_types::StatusExt as _;
 
 use super::LiveService;
 use super::frames::MAX_MESSAGE_BYTES;
-use crate::domain::{Batch, Cursor, Decimal, Epoch, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use crate::domain::{Action, Batch, Cursor, Decimal, Epoch, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::proto::live_service_server::LiveService as _;
 use crate::live::tests::world::{ROOMY, START, TIGHT, World, status};
@@ -212,6 +212,7 @@ async fn longest(world: &mut World, count: usize) {
             quantity: Some(Decimal::new(999_999_999_999_999_937, -18).unwrap()),
             side: Side::Sell,
             trade_id: TradeId::new(&"é".repeat(32)).unwrap(),
+            action: Action::New,
         });
     }
     world.submit(batch, true).await;

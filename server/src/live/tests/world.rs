@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::bus::LocalBus;
 use crate::domain::source::{Detail, Scope, Source, SourceStatus};
 use crate::domain::{
-    Batch, Block, Clock, Control, Cursor, Decimal, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId,
+    Action, Batch, Block, Clock, Control, Cursor, Decimal, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId,
     UnixNanos, Venue,
 };
 use crate::ingest::{Sender, Submission};
@@ -192,6 +192,7 @@ impl World {
                 quantity: (!self.trades.is_multiple_of(3)).then(|| Decimal::new(7, -1).unwrap()),
                 side: if !self.trades.is_multiple_of(2) { Side::Buy } else { Side::Unspecified },
                 trade_id: TradeId::Number(self.trades),
+                action: Action::New,
             });
         }
         batch

@@ -220,6 +220,7 @@ impl World {
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
             venues: self.view().await.venues_as_stored(),
+            corrections: Vec::new(),
             epoch: None,
             expected_version: head.manifest_version,
             added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),
