@@ -24,6 +24,18 @@ use crate::tape::{Hub, Registry, View};
 #[derive(Debug)]
 pub(crate) struct ManualClock(AtomicI64);
 
+impl ManualClock {
+    /// A clock that stands at an instant.
+    pub(crate) fn at(nanos: i64) -> ManualClock {
+        ManualClock(AtomicI64::new(nanos))
+    }
+
+    /// Moves it on.
+    pub(crate) fn advance(&self, nanos: i64) {
+        self.0.fetch_add(nanos, Ordering::SeqCst);
+    }
+}
+
 impl Clock for ManualClock {
     fn now(&self) -> UnixNanos {
         UnixNanos::new(self.0.load(Ordering::SeqCst)).unwrap()
