@@ -34,6 +34,8 @@ pub struct InstrumentFacts {
     pub quantity_decimals: u8,
     /// What the venue says about it, as it is stored now: it has no position.
     pub details: Option<InstrumentDetails>,
+    /// Corrections that are about no trade, as the newest view knows: it has no position.
+    pub unmatched_corrections: u64,
 }
 
 /// Which page of which instruments.
@@ -212,6 +214,9 @@ impl Query {
         }
         let mut ticks = fetch.read(&self.chunks).await?.into_iter();
         let mut details = self.details(&ids).await?;
+        let unmatched = |instrument: InstrumentId| {
+            view.holding(instrument).map_or(0, |holding| holding.correction_counts().unmatched as u64)
+        };
         let facts = instruments.iter().zip(parts).map(|(instrument, part)| {
             // Two ticks were asked for where the totals know a first and a last one, none otherwise.
             let mut tick = |known: bool| if known { ticks.next().flatten() } else { None };
@@ -224,6 +229,7 @@ impl Query {
                 price_decimals,
                 quantity_decimals,
                 details: details.remove(&instrument.id),
+                unmatched_corrections: unmatched(instrument.id),
             }
         });
         Ok(facts.collect())

@@ -135,7 +135,7 @@ fn correction(log_seq: u64, day: u32, standing: Standing) -> CorrectionRow {
         log_seq,
         instrument: InstrumentId(7),
         day,
-        append_time: at(START + log_seq as i64),
+        append_time: at(START + (log_seq % 1_000) as i64),
         standing,
         bytes: Bytes::from(format!("correction {log_seq}")),
     }
