@@ -89,14 +89,14 @@ impl Round {
     }
 
     /// The messages of the complete round. `before` is the end of the round before it, `end` its own.
-    pub(super) fn send(self, before: Cursor, end: Cursor) -> Sending {
-        Sending {
+    pub(super) fn send(self, before: Cursor, end: Cursor) -> Box<Sending> {
+        Box::new(Sending {
             controls: self.controls.into_iter(),
             ticks: self.ticks.into_values(),
             corrections: self.corrections.into_iter(),
             before,
             end,
-        }
+        })
     }
 }
 

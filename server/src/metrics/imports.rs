@@ -11,18 +11,8 @@ const STATES: [&str; 5] = ["succeeded", "known", "failed", "cancelled", "interru
 /// What a rejected line can be blamed on: a field of a tick, or the line itself. Of rejects
 /// that a run does not keep, only the number is known. All are exposed from the start, so that an increase from nothing
 /// is seen.
-const BLAMED: [&str; 10] = [
-    "event_time",
-    "receive_time",
-    "venue",
-    "symbol",
-    "price",
-    "quantity",
-    "side",
-    "trade_id",
-    "line",
-    "not_kept",
-];
+const BLAMED: [&str; 10] =
+    ["event_time", "receive_time", "venue", "symbol", "price", "quantity", "side", "trade_id", "line", "not_kept"];
 
 /// What imports count.
 #[derive(Debug)]

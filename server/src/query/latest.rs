@@ -77,7 +77,9 @@ impl Query {
         let mut replans = 0;
         loop {
             match self.newest(&view, selectors, &matches).await? {
-                Ok((latest, without_data)) => return Ok(LatestAnswer { latest, without_data, now, as_of: view.cursor() }),
+                Ok((latest, without_data)) => {
+                    return Ok(LatestAnswer { latest, without_data, now, as_of: view.cursor() });
+                }
                 Err(error) => view = self.replan(&view, error, &mut replans).await?,
             }
         }
@@ -168,7 +170,8 @@ fn pick(view: &View, selectors: &[Selector], matches: &[Vec<Arc<Instrument>>]) -
     for (index, (selector, matching)) in selectors.iter().zip(matches).enumerate() {
         let mut has_data = false;
         for instrument in matching {
-            let Some((holding, newest)) = view.holding(instrument.id).and_then(|held| Some((held, newest(held)?))) else {
+            let Some((holding, newest)) = view.holding(instrument.id).and_then(|held| Some((held, newest(held)?)))
+            else {
                 continue;
             };
             has_data = true;

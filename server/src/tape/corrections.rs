@@ -57,9 +57,8 @@ impl Logged {
 
     /// What the store kept.
     pub(super) fn read(row: &CorrectionRow) -> Result<Logged, StoreError> {
-        let corrupt = |problem: String| {
-            StoreError::Corrupt { table: "corrections", row: row.log_seq.to_string(), problem }
-        };
+        let corrupt =
+            |problem: String| StoreError::Corrupt { table: "corrections", row: row.log_seq.to_string(), problem };
         let entries = segment::decode(&row.bytes, 1, Origin::Live).map_err(|error| corrupt(error.to_string()))?;
         let Some((_, Control::Correction(correction))) = entries.controls.into_iter().next() else {
             return Err(corrupt("it is no correction".into()));

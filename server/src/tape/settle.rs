@@ -36,7 +36,8 @@ pub(super) async fn step(
     holding: &Holding,
     before: UnixNanos,
 ) -> Result<Option<Settled>, StoreError> {
-    let Some(corrections) = holding.corrections.as_deref().filter(|corrections| corrections.counts().waiting > 0) else {
+    let Some(corrections) = holding.corrections.as_deref().filter(|corrections| corrections.counts().waiting > 0)
+    else {
         return Ok(None);
     };
     let mut ripe = corrections.ripe(before);

@@ -4,12 +4,12 @@
 //! does not know. A kind never changes its bytes: a new form is a new kind.
 
 use super::{MAX_SEGMENT_ENTRIES, SegmentCorrupt};
+use crate::domain::correction::Values;
 use crate::domain::source::{
     Detail, GapCause, MAX_SOURCE_SYMBOLS, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus,
 };
 use crate::domain::tick::MAX_TRADE_ID_BYTES;
 use crate::domain::varint::{self, Reader};
-use crate::domain::correction::Values;
 use crate::domain::{Control, Correction, Decimal, InstrumentId, Side, Symbol, TimeRange, TradeId, UnixNanos, Venue};
 
 // Kinds 1 to 3 were the first forms of the source entries, without venue and symbols, and 5 that of corrections, without
@@ -116,7 +116,10 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
             CORRECTION
         }
         Control::Unknown { kind, bytes } => {
-            debug_assert!(!matches!(*kind, WATERMARK | SOURCE_GAP..=CORRECTION), "kinds that are known have their own variant");
+            debug_assert!(
+                !matches!(*kind, WATERMARK | SOURCE_GAP..=CORRECTION),
+                "kinds that are known have their own variant"
+            );
             out.extend_from_slice(bytes);
             *kind
         }

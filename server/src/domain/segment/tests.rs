@@ -3,10 +3,10 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::correction::Values;
 use crate::domain::samples::{any_decimal, any_log, any_quantity, any_time, any_trade_id, walk};
 use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus};
 use crate::domain::varint;
-use crate::domain::correction::Values;
 use crate::domain::{Correction, Decimal, InstrumentId, Side, Symbol, TimeRange, TradeId, UnixNanos, Venue};
 
 fn any_detail() -> impl Strategy<Value = Detail> {

@@ -308,16 +308,10 @@ impl Stream<'_> {
         let parsed = match batch.content {
             Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
             Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(Content::SourceStatus(status)) => {
-                source::status("batch.source_status", status)
-            }
+            Some(Content::SourceStatus(status)) => source::status("batch.source_status", status),
             Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap),
-            Some(Content::SourceGapFilled(filled)) => {
-                source::gap_filled("batch.source_gap_filled", filled)
-            }
-            Some(Content::Watermark(watermark)) => {
-                source::watermark("batch.watermark", watermark, limit)
-            }
+            Some(Content::SourceGapFilled(filled)) => source::gap_filled("batch.source_gap_filled", filled),
+            Some(Content::Watermark(watermark)) => source::watermark("batch.watermark", watermark, limit),
             None => {
                 let mut violations = Violations::default();
                 violations.add("batch", "has neither ticks nor a source event");

@@ -260,9 +260,7 @@ impl Demo {
                     *claim = self.claim().await.ok_or(IngestError::ShuttingDown)?;
                 }
                 Err(
-                    IngestError::Unavailable
-                    | IngestError::QueueFull { .. }
-                    | IngestError::TooManyCorrections { .. },
+                    IngestError::Unavailable | IngestError::QueueFull { .. } | IngestError::TooManyCorrections { .. },
                 ) => self.pause(&mut wait).await?,
             }
         }

@@ -7,8 +7,8 @@ use rand::Rng as _;
 
 use super::world::*;
 use crate::domain::bar::{BarBuilder, Contents, Interval, final_until};
-use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceSeqs};
 use crate::domain::correction::Values;
+use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceSeqs};
 use crate::domain::{Control, Cursor, InstrumentId, Tick, TimeRange, UnixNanos};
 use crate::live::{
     BarEvent, BarMessage, BarSession, BarSubscription, Event, IfUnavailable, LiveError, Outcome, Selector, Start,

@@ -139,7 +139,17 @@ impl World {
             producers[usize::from(backfill)] = (claim.fence, claim.last_batch_seq);
         }
         let random = SmallRng::seed_from_u64(11);
-        World { live: Live::clone(&replica.live.get()), replica, store, clock, random, hub_bytes, producers, trades: 0, traded: Vec::new() }
+        World {
+            live: Live::clone(&replica.live.get()),
+            replica,
+            store,
+            clock,
+            random,
+            hub_bytes,
+            producers,
+            trades: 0,
+            traded: Vec::new(),
+        }
     }
 
     /// The same store under a new replica.
@@ -206,7 +216,11 @@ impl World {
     }
 
     /// Corrects trades, or takes them back: venue, symbol, second, identifier, and the new price in cents, if it has one.
-    pub(crate) async fn correct(&mut self, corrections: &[(&str, &str, i64, u64, Option<i64>)], backfill: bool) -> Cursor {
+    pub(crate) async fn correct(
+        &mut self,
+        corrections: &[(&str, &str, i64, u64, Option<i64>)],
+        backfill: bool,
+    ) -> Cursor {
         let mut batch = Batch::default();
         for (on, of, second, trade, cents) in corrections {
             batch.instruments.push((venue(on), symbol(of)));
@@ -248,9 +262,9 @@ impl World {
                 corrections.push((on, of, second, trade, cents));
             }
             let backfill = self.random.random_ratio(1, 4);
-            let named = corrections.iter().map(|(on, of, second, trade, cents)| {
-                (on.as_str(), of.as_str(), *second, *trade, *cents)
-            });
+            let named = corrections
+                .iter()
+                .map(|(on, of, second, trade, cents)| (on.as_str(), of.as_str(), *second, *trade, *cents));
             let named: Vec<_> = named.collect();
             return self.correct(&named, backfill).await;
         }

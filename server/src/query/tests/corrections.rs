@@ -20,14 +20,15 @@ use crate::domain::correction::Values;
 use crate::domain::statistics::Sums;
 use crate::domain::time::NANOS_PER_DAY;
 use crate::domain::{
-    Action, Batch, Clock as _, Correction, Decimal, Epoch, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TimeRange,
-    TradeId, UnixNanos, Venue,
+    Action, Batch, Clock as _, Correction, Decimal, Epoch, InstrumentId, NewTick, Origin, Side, Symbol, Tick,
+    TimeRange, TradeId, UnixNanos, Venue,
 };
 use crate::ingest::{Sender, Submission, writer::Writer};
 use crate::metrics::Metrics;
 use crate::query::{
     AverageError, AverageMethod, AverageRequest, BarsRequest, InstrumentsRequest, MovingMethod, MovingRequest, Order,
-    PageTokenInvalid, Query, ReadRequest, Selector, Span, StatisticsRequest, Stretch, Subject, TicksError, TicksRequest,
+    PageTokenInvalid, Query, ReadRequest, Selector, Span, StatisticsRequest, Stretch, Subject, TicksError,
+    TicksRequest,
 };
 use crate::store::faults::Faults;
 use crate::store::{MemoryStore, ProducerId, SqliteOptions, SqliteStore, Store};
@@ -141,17 +142,8 @@ impl Oracle {
             let NewTick { event_time, receive_time, price, quantity, side, trade_id, action, .. } = new.clone();
             let receive_time = receive_time.unwrap();
             if action == Action::New {
-                let tick = Tick {
-                    instrument,
-                    log_seq,
-                    event_time,
-                    receive_time,
-                    price,
-                    quantity,
-                    side,
-                    trade_id,
-                    origin,
-                };
+                let tick =
+                    Tick { instrument, log_seq, event_time, receive_time, price, quantity, side, trade_id, origin };
                 self.ticks.push(tick);
                 continue;
             }
@@ -199,7 +191,8 @@ fn name(index: usize) -> (Venue, Symbol) {
 fn any_batch(random: &mut SmallRng) -> Batch {
     let mut batch = Batch { instruments: (0..NAMES.len()).map(name).collect(), ..Batch::default() };
     for _ in 0..random.random_range(1..12) {
-        let time = FIRST_DAY * NANOS_PER_DAY + random.random_range(0..3) * NANOS_PER_DAY / 2 + random.random_range(0..4);
+        let time =
+            FIRST_DAY * NANOS_PER_DAY + random.random_range(0..3) * NANOS_PER_DAY / 2 + random.random_range(0..4);
         let action = match random.random_range(0..10) {
             0 => Action::Cancel,
             1 | 2 => Action::Correct,
@@ -228,7 +221,8 @@ fn any_batch(random: &mut SmallRng) -> Batch {
 
 fn any_range(random: &mut SmallRng) -> TimeRange {
     let bound = |random: &mut SmallRng| {
-        let near = FIRST_DAY * NANOS_PER_DAY + random.random_range(0..3) * NANOS_PER_DAY / 2 + random.random_range(-1..5);
+        let near =
+            FIRST_DAY * NANOS_PER_DAY + random.random_range(0..3) * NANOS_PER_DAY / 2 + random.random_range(-1..5);
         random.random_ratio(2, 3).then_some(near)
     };
     let (start, end) = match (bound(random), bound(random)) {
@@ -276,7 +270,11 @@ async fn check(bench: &Bench, oracle: &Oracle, random: &mut SmallRng) {
                     assert_eq!(naive::big(average.sums.notional), notional);
                     if let Some(weighted) = average.time_weighted {
                         let (weight, sum, _) = naive::time_weighted(&known, range, average.now).unwrap();
-                        assert_eq!((weighted.weight.into(), naive::big(weighted.sum)), (weight, sum), "{subject} {range:?}");
+                        assert_eq!(
+                            (weighted.weight.into(), naive::big(weighted.sum)),
+                            (weight, sum),
+                            "{subject} {range:?}"
+                        );
                     }
                 }
                 Err(AverageError::NoData { .. }) => assert!(expected.is_empty()),
@@ -352,7 +350,7 @@ async fn check(bench: &Bench, oracle: &Oracle, random: &mut SmallRng) {
         newest.insert(tick.instrument, tick);
     }
     let all = Selector { venue: None, symbol: None };
-    let latest = bench.query.latest(&[all.clone()], None).await.unwrap().latest;
+    let latest = bench.query.latest(std::slice::from_ref(&all), None).await.unwrap().latest;
     let latest: BTreeMap<InstrumentId, Tick> = latest.into_iter().map(|one| (one.instrument.id, one.tick)).collect();
     assert_eq!(latest, newest);
     let request = InstrumentsRequest { selector: all, page_size: 10, page_token: None, min_cursor: None };
@@ -373,7 +371,8 @@ async fn check_bars(
     let interval = Interval::new(Duration::from_secs(6 * 3_600)).unwrap();
     let length = interval.nanos();
     let start_of = |time: UnixNanos| time.nanos() / length * length;
-    let corrected = oracle.corrections.iter().filter(|(log_seq, one)| *log_seq <= position && ids.contains(&one.instrument));
+    let corrected =
+        oracle.corrections.iter().filter(|(log_seq, one)| *log_seq <= position && ids.contains(&one.instrument));
     let corrected: BTreeSet<i64> = corrected.map(|(_, correction)| start_of(correction.event_time)).collect();
     for fill in [Fill::Skip, Fill::Null] {
         let range = TimeRange::new(Some(at((FIRST_DAY - 1) * NANOS_PER_DAY)), None).unwrap();
@@ -395,7 +394,11 @@ async fn check_bars(
             let own: Vec<Tick> = known.iter().filter(|tick| start_of(tick.event_time) == start).cloned().collect();
             check_totals(&bar.contents.totals, &own);
             let newest = own.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
-            assert_eq!(bar.contents.revision, newest.max(oracle.revision(ids, (start, end), position)), "{subject} {start}");
+            assert_eq!(
+                bar.contents.revision,
+                newest.max(oracle.revision(ids, (start, end), position)),
+                "{subject} {start}"
+            );
             if !own.is_empty() || corrected.contains(&start) && fill == Fill::Null {
                 with_ticks.insert(start);
             }
@@ -511,9 +514,10 @@ async fn run(mut backing: Backing, clock: Arc<ManualClock>, seed: u64, met: &mut
     assert_eq!(view.corrections().all, oracle.corrections.len());
     let named: BTreeSet<_> =
         oracle.ticks.iter().map(|tick| (tick.instrument.0, tick.event_time, tick.trade_id.to_string())).collect();
-    let unmatched = oracle.corrections.iter().filter(|(_, one)| {
-        !named.contains(&(one.instrument.0, one.event_time, one.trade_id.to_string()))
-    });
+    let unmatched = oracle
+        .corrections
+        .iter()
+        .filter(|(_, one)| !named.contains(&(one.instrument.0, one.event_time, one.trade_id.to_string())));
     assert_eq!(view.corrections().unmatched, unmatched.count(), "what waits in vain is counted");
     assert!(view.holdings().all(|(_, holding)| holding.patch(view.position()).is_none()));
     check(&bench, &oracle, &mut random).await;

@@ -153,7 +153,8 @@ async fn correct(store: &dyn Store, corrections: Vec<CorrectionRow>) -> u64 {
 
 async fn corrections(fixture: Fixture) {
     let store = fixture.open().await;
-    let (waiting, settled) = (|seq| correction(seq, 20, Standing::Waiting), |seq| correction(seq, 20, Standing::Settled));
+    let (waiting, settled) =
+        (|seq| correction(seq, 20, Standing::Waiting), |seq| correction(seq, 20, Standing::Settled));
     let unmatched = correction(4, 10, Standing::Unmatched);
     assert_eq!(correct(&*store, vec![waiting(9), unmatched.clone(), waiting(u64::MAX >> 1)]).await, 1);
     assert_eq!(commit(&*store, vec![chunk(1, 1, 1)], Vec::new()).await, 2);

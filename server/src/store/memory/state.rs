@@ -10,9 +10,9 @@ use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, CorrectionRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner,
-    RunState, Segment, StoreError, Swept,
+    Appended, ChunkId, ChunkRow, CorrectionRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run,
+    RunId, RunOwner, RunState, Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.

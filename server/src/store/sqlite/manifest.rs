@@ -9,7 +9,9 @@ use super::writer::Writer;
 use crate::domain::correction::Standing;
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::faults;
-use crate::store::{ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError};
+use crate::store::{
+    ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError,
+};
 
 /// A chunk's row and bytes at once.
 const ADD_CHUNK: &str = "
@@ -220,7 +222,8 @@ impl CorrectionRecord {
             instrument: InstrumentId(rows::count_from_sql(self.instrument_id, "corrections", row)?),
             day: rows::count_from_sql(self.day, "corrections", row)?,
             append_time: rows::time_from_sql(self.append_time, "corrections", row)?,
-            standing: standing.ok_or_else(|| rows::damaged("corrections", row.to_string(), "its standing is not known"))?,
+            standing: standing
+                .ok_or_else(|| rows::damaged("corrections", row.to_string(), "its standing is not known"))?,
             bytes: self.bytes.into(),
         })
     }
