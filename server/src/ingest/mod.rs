@@ -152,7 +152,7 @@ impl IngestError {
             IngestError::OutOfOrder { .. } => "out_of_order",
             IngestError::Conflict => "conflict",
             IngestError::QueueFull { .. } => "queue_full",
-            IngestError::TooManyCorrections { .. } => "too_many_corrections",
+            IngestError::TooManyCorrections { .. } => "corrections_limit",
             IngestError::Unavailable => "store_unavailable",
             IngestError::EpochChanged(_) => "epoch_changed",
             IngestError::ShuttingDown => "shutting_down",

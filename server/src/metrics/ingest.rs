@@ -16,7 +16,7 @@ const REASONS: [&str; 9] = [
     "out_of_order",
     "conflict",
     "queue_full",
-    "too_many_corrections",
+    "corrections_limit",
     "store_unavailable",
     "epoch_changed",
     "shutting_down",
