@@ -477,7 +477,7 @@ impl Compactor {
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
     async fn commit(&mut self, view: &View, mut change: ManifestChange) -> Result<bool, StoreError> {
         let epoch = self.views.borrow().epoch();
-        keep_corrections(view, &mut change.corrections);
+        settle::keep_corrections(view, &mut change.corrections);
         let ticks = change.added.iter().map(|chunk| u64::from(chunk.row.tick_count)).sum();
         let outcome = self.store.commit_manifest(change).await;
         self.manifest_changed.notify_one();
@@ -523,20 +523,6 @@ impl Compactor {
             self.manifest_changed.notify_one();
         }
         Ok(())
-    }
-}
-
-/// Adds the corrections that the store does not have beside the log: whatever a commit allows the log to lose is stored
-/// with it.
-fn keep_corrections(view: &View, corrections: &mut Vec<CorrectionRow>) {
-    if view.corrections().unstored == 0 {
-        return;
-    }
-    let changed: BTreeSet<u64> = corrections.iter().map(|row| row.log_seq).collect();
-    for (_, holding) in view.holdings().filter(|(_, holding)| holding.correction_counts().unstored > 0) {
-        let unstored = holding.corrections.iter().flat_map(|corrections| corrections.iter());
-        let unstored = unstored.filter(|logged| !logged.stored && !changed.contains(&logged.log_seq));
-        corrections.extend(unstored.map(|logged| logged.row(logged.standing)));
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 
 use super::compactor::LATE_CHUNK_TICKS;
-use super::{Holding, merge};
+use super::{Holding, View, merge};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::correction::Standing;
 use crate::domain::{InstrumentId, Tick, UnixNanos};
@@ -83,4 +83,18 @@ pub(super) async fn step(
         settled.corrections.push(logged.row(if known { Standing::Settled } else { Standing::Unmatched }));
     }
     Ok(Some(settled))
+}
+
+/// Adds the corrections that the store does not have beside the log: whatever a commit allows the log to lose is stored
+/// with it.
+pub(super) fn keep_corrections(view: &View, corrections: &mut Vec<CorrectionRow>) {
+    if view.corrections().unstored == 0 {
+        return;
+    }
+    let changed: BTreeSet<u64> = corrections.iter().map(|row| row.log_seq).collect();
+    for (_, holding) in view.holdings().filter(|(_, holding)| holding.correction_counts().unstored > 0) {
+        let unstored = holding.corrections.iter().flat_map(|corrections| corrections.iter());
+        let unstored = unstored.filter(|logged| !logged.stored && !changed.contains(&logged.log_seq));
+        corrections.extend(unstored.map(|logged| logged.row(logged.standing)));
+    }
 }

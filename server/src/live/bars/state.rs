@@ -154,6 +154,8 @@ impl State {
                     let venue = self.venue(&named.venue);
                     self.venues[venue].newest = self.venues[venue].newest.max(Some(newest));
                 }
+            } else if holding.corrections.iter().flat_map(|all| all.iter()).any(|one| one.log_seq <= position) {
+                traded.push(instrument);
             }
         }
         for venue in &mut self.venues {

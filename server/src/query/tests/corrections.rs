@@ -2,19 +2,16 @@
 //! trimming of the log and restarts: every answer equals that of a list of trades by the definition.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
+use super::bench::{Backing, Bench};
 use super::naive;
 use super::oracle::{NAMES, check_totals};
 use super::world::{ManualClock, at};
-use crate::bus::LocalBus;
 use crate::domain::bar::{Fill, Interval};
 use crate::domain::correction::Values;
 use crate::domain::statistics::Sums;
@@ -23,109 +20,15 @@ use crate::domain::{
     Action, Batch, Clock as _, Correction, Decimal, Epoch, InstrumentId, NewTick, Origin, Side, Symbol, Tick,
     TimeRange, TradeId, UnixNanos, Venue,
 };
-use crate::ingest::{Sender, Submission, writer::Writer};
-use crate::metrics::Metrics;
 use crate::query::{
     AverageError, AverageMethod, AverageRequest, BarsRequest, InstrumentsRequest, MovingMethod, MovingRequest, Order,
-    PageTokenInvalid, Query, ReadRequest, Selector, Span, StatisticsRequest, Stretch, Subject, TicksError,
-    TicksRequest,
+    PageTokenInvalid, ReadRequest, Selector, Span, StatisticsRequest, Stretch, Subject, TicksError, TicksRequest,
 };
-use crate::store::faults::Faults;
-use crate::store::{MemoryStore, ProducerId, SqliteOptions, SqliteStore, Store};
-use crate::tape::builder::Builder;
-use crate::tape::compactor::{Compactor, Policy};
-use crate::tape::feeder::Feeder;
-use crate::tape::{Current, Hub, Lineage, Registry, Tape, View};
+use crate::store::{MemoryStore, TestServer};
 
 const FIRST_DAY: i64 = 19_000;
 const HOUR: i64 = 3_600_000_000_000;
 const MINUTE: i64 = 60_000_000_000;
-
-/// Where the log is kept.
-enum Backing {
-    Memory(Arc<MemoryStore>),
-    Sqlite(PathBuf, Arc<ManualClock>),
-}
-
-impl Backing {
-    async fn open(&mut self) -> Arc<dyn Store> {
-        match self {
-            Backing::Memory(store) => {
-                *store = Arc::new(store.reopen());
-                store.clone()
-            }
-            Backing::Sqlite(path, clock) => {
-                let options = SqliteOptions { clock: clock.clone(), epoch: Epoch(77), faults: Faults::default() };
-                SqliteStore::open(path, options).await.unwrap()
-            }
-        }
-    }
-}
-
-/// A replica over a store, whose compactor works when it is told.
-struct Bench {
-    store: Arc<dyn Store>,
-    query: Arc<Query>,
-    ingest: crate::ingest::Ingest,
-    views: watch::Receiver<Arc<View>>,
-    compactor: Compactor,
-    stop: CancellationToken,
-    /// Fence and last number of the producer.
-    producer: (u64, u64),
-}
-
-impl Bench {
-    async fn start(backing: &mut Backing, clock: Arc<ManualClock>) -> Bench {
-        let store = backing.open().await;
-        let (stop, bus, metrics) = (CancellationToken::new(), Arc::new(LocalBus::new()), Metrics::new());
-        let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
-        let head = store.head().await.unwrap();
-        let hub = Arc::new(Hub::new(&head, 1 << 20));
-        let announcements = crate::bus::Bus::subscribe(&*bus);
-        let (metrics_of_feeder, bus_of_feeder) = (metrics.clone(), bus.clone());
-        let feeder = Feeder {
-            hub: hub.clone(),
-            store: store.clone(),
-            bus: bus_of_feeder,
-            announcements,
-            registry: registry.clone(),
-            metrics: metrics_of_feeder,
-        };
-        tokio::spawn(feeder.run(stop.clone()));
-        let changed = Arc::new(tokio::sync::Notify::new());
-        let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), changed.clone(), metrics.clone());
-        let builder = builder.await.unwrap();
-        let views = builder.views();
-        tokio::spawn(builder.run(stop.clone()));
-        let policy = Policy { log_retention: Duration::from_secs(1), ..Policy::default() };
-        let compactor = Compactor::new(store.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
-        let lineage = Arc::new(Lineage::load(&*store).await.unwrap());
-        let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), 1 << 20, metrics.clone());
-        let tape = Tape { epoch: head.epoch, lineage, registry, hub, views: views.clone() };
-        let random = SmallRng::seed_from_u64(1);
-        let writer = Writer { store: store.clone(), bus, clock, random, unanswered: false, metrics };
-        let (ingest, _) = writer.start(Current::from(Arc::new(tape)), usize::MAX, stop.clone());
-        let claim = ingest.claim(&ProducerId::new("p").unwrap()).await.unwrap();
-        let producer = (claim.fence, claim.last_batch_seq);
-        Bench { store, query: Arc::new(query), ingest, views, compactor, stop, producer }
-    }
-
-    /// Stores a batch; returns the position of its first entry when queries see it.
-    async fn submit(&mut self, batch: Batch, backfill: bool) -> u64 {
-        let (fence, last) = &mut self.producer;
-        *last += 1;
-        let count = batch.entry_count() as u64;
-        let sender = Sender::Producer { producer: ProducerId::new("p").unwrap(), fence: *fence, batch_seq: *last };
-        let receipt = self.ingest.submit(Submission { batch, sender, backfill }).await.unwrap().await.unwrap().unwrap();
-        let reached = self.views.wait_for(|view| view.position() >= receipt.cursor.position);
-        tokio::time::timeout(Duration::from_secs(5), reached).await.unwrap().unwrap();
-        receipt.cursor.position + 1 - count
-    }
-
-    async fn compact(&mut self) {
-        while self.compactor.round().await.unwrap() {}
-    }
-}
 
 /// What was sent, by the definition.
 #[derive(Default)]
@@ -549,4 +452,17 @@ async fn answers_from_a_file_are_those_of_the_corrected_trades_at_every_position
         run(Backing::Sqlite(folder.path().join("store.db"), clock.clone()), clock, seed, &mut met).await;
     }
     assert!(met.settled > 0 && met.unmatched > 0 && met.rewritten > 10 && met.trimmed, "{met:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_from_a_database_are_those_of_the_corrected_trades_at_every_position() {
+    let Some(server) = TestServer::find() else { return };
+    let mut met = Met::default();
+    for seed in 200..202 {
+        let clock = start();
+        let url = server.url_of(&server.make_database().await, "");
+        run(Backing::Postgres(url, clock.clone()), clock, seed, &mut met).await;
+    }
+    server.drop_databases().await;
+    assert!(met.settled > 0 && met.unmatched > 0 && met.rewritten > 5 && met.trimmed, "{met:?}");
 }
