@@ -78,7 +78,7 @@ pub fn init(log: &LogConfig, traces: Option<Traces>) -> Result<Telemetry, Teleme
                     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
                 }
                 let provider = SdkTracerProvider::builder()
-                    .with_sampler(sampling::Sampled::new(&traces))
+                    .with_sampler(sampling::Sampled::new(&traces, processor.room()))
                     .with_resource(resource(&traces))
                     .with_span_processor(processor)
                     .build();

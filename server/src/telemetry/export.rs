@@ -1,11 +1,12 @@
 //! The way of a span to the collector: a bounded queue, and a thread that empties it.
 //!
-//! Whoever ends a span puts it into the queue, or counts it as dropped when the queue is full: nobody ever waits. The
+//! Whoever ends a span puts it into the queue, or counts it as dropped when the queue is full: nobody ever waits. While
+//! it is full spans are not even begun ([`Room`]): what would be dropped is not worth making. The
 //! thread has a runtime of its own and is deaf to `tracing`, so that the spans and lines of the connection to the
 //! collector do not become spans themselves. A collector that is dead or silent costs the spans, and nothing else.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -40,6 +41,8 @@ pub(super) enum ExportError {
 struct Queue {
     /// Never held across an await.
     spans: Mutex<VecDeque<SpanData>>,
+    /// How many there are, to be read without the lock.
+    waiting: AtomicUsize,
     most: usize,
     batch: usize,
     /// Spans of the export that is under way.
@@ -58,13 +61,36 @@ impl Queue {
     fn take(&self) -> Vec<SpanData> {
         let mut spans = self.spans();
         let count = spans.len().min(self.batch);
+        self.waiting.store(spans.len() - count, Ordering::Relaxed);
         spans.drain(..count).collect()
+    }
+}
+
+/// Whether the queue has room.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Queue>);
+
+impl Room {
+    /// Whether a span that ends now would be kept. If not, one is counted as dropped.
+    pub(super) fn is_there(&self) -> bool {
+        let is_there = self.0.waiting.load(Ordering::Relaxed) < self.0.most;
+        if !is_there {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        is_there
     }
 }
 
 /// Puts ended spans into the queue.
 #[derive(Debug)]
 pub(super) struct Processor(Arc<Queue>);
+
+impl Processor {
+    /// For those who begin spans.
+    pub(super) fn room(&self) -> Room {
+        Room(self.0.clone())
+    }
+}
 
 impl SpanProcessor for Processor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
@@ -81,6 +107,7 @@ impl SpanProcessor for Processor {
             return;
         }
         spans.push_back(span);
+        queue.waiting.store(spans.len(), Ordering::Relaxed);
         let whole = spans.len() == queue.batch;
         drop(spans);
         if whole {
@@ -123,6 +150,7 @@ impl Exporter {
 pub(super) fn start(traces: &Traces, resource: Resource) -> Result<(Processor, Exporter), ExportError> {
     let queue = Arc::new(Queue {
         spans: Mutex::default(),
+        waiting: AtomicUsize::new(0),
         most: traces.queue,
         batch: traces.batch,
         sending: AtomicU64::new(0),
@@ -209,11 +237,12 @@ fn tell(problem: Option<String>) {
 mod tests {
     use std::time::Instant;
 
-    use opentelemetry::trace::{Tracer as _, TracerProvider as _};
+    use opentelemetry::trace::{Span as _, Tracer as _, TracerProvider as _};
     use opentelemetry_sdk::trace::SdkTracerProvider;
 
     use super::*;
     use crate::config::SampledShare;
+    use crate::telemetry::sampling::Sampled;
 
     #[test]
     fn a_silent_collector_costs_spans_that_are_counted_and_two_seconds_at_the_end() {
@@ -233,13 +262,15 @@ mod tests {
             warnings: Vec::new(),
         };
         let (processor, exporter) = start(&traces, Resource::builder_empty().build()).unwrap();
-        let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
+        let sampler = Sampled::new(&traces, processor.room());
+        let provider = SdkTracerProvider::builder().with_sampler(sampler).with_span_processor(processor).build();
         let tracer = provider.tracer("test");
         let before = dropped();
         let begin = Instant::now();
-        for _ in 0..1_000 {
+        for _ in 0..999 {
             drop(tracer.start("span"));
         }
+        assert!(!tracer.start("span").is_recording(), "what would be dropped is not made");
         assert!(begin.elapsed() < Duration::from_secs(1), "nobody waits");
         // The queue holds 100, and the export that hangs has a batch of 10, if it had begun by then.
         let lost = dropped() - before;
