@@ -13,6 +13,7 @@ use tapefeed_proto::v1 as proto;
 use tapefeed_proto::v1::live_service_client::LiveServiceClient;
 use tapefeed_proto::v1::subscribe_ticks_request::Start;
 use tapefeed_proto::v1::subscribe_ticks_response::Event;
+use tapefeed_server::domain::Cursor;
 use tapefeed_tests::scrape::Scrape;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -279,7 +280,10 @@ struct Place {
 impl Place {
     fn note(&mut self, message: proto::SubscribeTicksResponse, seen: &Seen) {
         match message.event {
-            Some(Event::Ack(ack)) if self.cursor.is_empty() => self.last = ack.head_log_seq,
+            // The cursor says where the stream begins; the log's head may be a little further on.
+            Some(Event::Ack(_)) if self.cursor.is_empty() => {
+                self.last = Cursor::decode(&message.cursor).map_or(0, |cursor| cursor.position);
+            }
             Some(Event::Columns(columns)) => {
                 let mut position = 0i64;
                 let mut wrong = 0;

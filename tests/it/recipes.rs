@@ -49,7 +49,7 @@ async fn grpcurl_lines_follow_from_the_buf_curl_lines_and_work_where_grpcurl_is(
 #[test]
 fn every_command_of_the_readme_is_run_or_known() {
     /// Run by these tests, by `tests/run`, or by the tests of durability and of telemetry.
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "tapefeed ",
         "printf ",
         "buf curl ",
@@ -60,6 +60,7 @@ fn every_command_of_the_readme_is_run_or_known() {
         "OTEL_EXPORTER_OTLP_ENDPOINT=",
         "tests/run",
         "tests/history/run",
+        "tests/simulation/sins",
         "bench/run",
     ];
     for line in readme::commands() {

@@ -222,8 +222,9 @@ class StreamGap:
 
 @dataclass(frozen=True)
 class SlowConsumer:
-    """Catching up from the log began or ended, because this reader was slower than the stream, or what it has yet to get
-    is about to leave the replay window.
+    """Catching up from the log began or ended.
+
+    The reader was slower than the stream, or what it has yet to get is about to leave the replay window.
     """
 
     catching_up: bool

@@ -132,9 +132,16 @@ impl Matcher {
         self.everything
     }
 
-    /// The wanted instruments that exist, if they are few; more are only ever added at the end.
-    pub fn few(&self) -> Option<&[InstrumentId]> {
-        if self.everything { None } else { self.listed.as_deref() }
+    /// The wanted instruments that exist, if they are few; more are only ever added at the end. Also those that came in
+    /// blocks that were not looked at, such as backfill that nobody here asked for: whoever waits has to name them.
+    pub fn few(&mut self) -> Option<&[InstrumentId]> {
+        if self.everything {
+            return None;
+        }
+        if self.registry.len() as u32 > self.learned {
+            self.learn();
+        }
+        self.listed.as_deref()
     }
 
     /// Whether an instrument is wanted.

@@ -1,5 +1,7 @@
 //! Selectors: what they match, what becomes of each, and the names of what they match.
 
+use std::time::Duration;
+
 use super::world::*;
 use crate::live::{Ack, Event, Matcher, Outcome, Start, Subscription};
 
@@ -132,4 +134,27 @@ async fn names_are_told_before_the_first_ticks_and_only_of_what_matches() {
         }
     }
     assert_eq!(defined.len(), 1_302, "each once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instrument_that_first_comes_in_backfill_joins_a_stream_that_does_not_want_backfill() {
+    let mut world = World::new(ROOMY).await;
+    let wish = Subscription { selectors: vec![selector("", "LATER")], ..wish(Start::Live) };
+    let mut session = world.subscribe(wish.clone()).await;
+    let mut told = Told::default();
+    for round in 0..3 {
+        // It waits whenever something comes.
+        while let Ok(message) = tokio::time::timeout(Duration::from_millis(10), session.next()).await {
+            told.take(message.unwrap());
+        }
+        world.backfill(&[("V", "LATER", round), (["W", "X", "Y"][round as usize], "LATER", round)]).await;
+        while let Ok(message) = tokio::time::timeout(Duration::from_millis(10), session.next()).await {
+            told.take(message.unwrap());
+        }
+        world.publish(&[("V", "LATER", round), (["W", "X", "Y"][round as usize], "LATER", round)]).await;
+    }
+    let head = world.publish(&[("V", "OTHER", 1)]).await;
+    told.read_to(&mut session, head.position).await;
+    assert_eq!(told.entries, world.expected(&wish, 0).await);
+    assert_eq!(told.entries.len(), 6);
 }
