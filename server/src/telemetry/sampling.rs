@@ -1,30 +1,24 @@
-//! Which spans are recorded: those that the variables say, none that begins a trace with a statement, and none while
-//! the queue to the collector is full.
+//! Which traces are kept: what the variables say, and none that begins with a statement.
 
 use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId, TraceState};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, SamplingResult, ShouldSample};
 
-use super::export::Room;
 use crate::config::{SampledShare, Traces};
 
 /// The sampler of the variables. The server also looks at its store by itself, several times a second; a trace of such
 /// a look would tell nothing, so a statement that nobody caused is left out.
 #[derive(Clone, Debug)]
-pub(super) struct Sampled {
-    sampler: Sampler,
-    room: Room,
-}
+pub(super) struct Sampled(Sampler);
 
 impl Sampled {
-    pub(super) fn new(traces: &Traces, room: Room) -> Sampled {
+    pub(super) fn new(traces: &Traces) -> Sampled {
         let root = match traces.sampled {
             SampledShare::All => Sampler::AlwaysOn,
             SampledShare::None => Sampler::AlwaysOff,
             SampledShare::Ratio(ratio) => Sampler::TraceIdRatioBased(ratio),
         };
-        let sampler = if traces.parent_based { Sampler::ParentBased(Box::new(root)) } else { root };
-        Sampled { sampler, room }
+        Sampled(if traces.parent_based { Sampler::ParentBased(Box::new(root)) } else { root })
     }
 }
 
@@ -38,17 +32,14 @@ impl ShouldSample for Sampled {
         attributes: &[KeyValue],
         links: &[Link],
     ) -> SamplingResult {
-        let none = SamplingResult {
-            decision: SamplingDecision::Drop,
-            attributes: Vec::new(),
-            trace_state: TraceState::default(),
-        };
         let has_parent = parent.is_some_and(|parent| parent.span().span_context().is_valid());
         if *kind == SpanKind::Client && !has_parent {
-            return none;
+            return SamplingResult {
+                decision: SamplingDecision::Drop,
+                attributes: Vec::new(),
+                trace_state: TraceState::default(),
+            };
         }
-        let told = self.sampler.should_sample(parent, trace_id, name, kind, attributes, links);
-        // Asked last: only what would have been recorded counts as dropped.
-        if told.decision == SamplingDecision::RecordAndSample && !self.room.is_there() { none } else { told }
+        self.0.should_sample(parent, trace_id, name, kind, attributes, links)
     }
 }
