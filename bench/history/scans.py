@@ -53,7 +53,7 @@ def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool)
     ways: dict[str, Callable[[], int]] = {
         ours[0]: messages,
         ours[1]: lambda: len(client.read_ticks(symbol)),
-        DUCKDB: lambda: len(databases.duck.execute(sql).fetch_arrow_table()),
+        DUCKDB: lambda: len(databases.duck.execute(sql).to_arrow_table()),
         CLICKHOUSE: house,
     }
     if databases.rows is not None:
@@ -69,5 +69,5 @@ def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool)
     for own in ours:
         for peer in list(ways)[len(ours) :]:
             goal = ("at least 2x DuckDB", medians[own] >= 2 * medians[peer]) if peer == DUCKDB else None
-            case = f"Python: all {count} ticks of one instrument, {{own}; peers into Arrow"
+            case = f"Python: all {count} ticks of one instrument as {own}, those of peers as Arrow"
             figure(case, "out of the server", "ticks/s", medians[own], (peer, medians[peer]), goal)

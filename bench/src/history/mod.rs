@@ -60,7 +60,7 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
     for (name, store) in &stores {
         let server = Server::start_on(world.server, &["--store", store], &[]).await?;
         load(&server, name, count).await?;
-        drop(server);
+        server.kill().await?;
         urls.push(cold(world.server, name, store, count).await?);
     }
     for (server, (name, _)) in urls.iter().zip(&stores) {
