@@ -4,11 +4,11 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
-mod bulk;
+pub(crate) mod bulk;
 pub(crate) mod bus;
 mod moving;
 pub(crate) mod oracle;
-mod questions;
+pub(crate) mod questions;
 pub(crate) mod replica;
 mod stores;
 mod workload;

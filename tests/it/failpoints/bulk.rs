@@ -19,6 +19,8 @@ use super::questions::{Facts, facts, facts_of};
 #[derive(Debug)]
 pub struct Read {
     request: proto::ReadTicksRequest,
+    /// What goes on after the last message.
+    next: proto::ReadTicksRequest,
     ticks: Vec<proto::Tick>,
     as_of: Vec<u8>,
 }
@@ -29,42 +31,45 @@ pub async fn ask(
     random: &mut SmallRng,
     request: proto::ReadTicksRequest,
 ) -> Result<Read, Status> {
-    let mut read = Read { request: request.clone(), ticks: Vec::new(), as_of: Vec::new() };
-    let mut next = request;
+    let mut read = Read::begin(request);
     loop {
         let patience = if random.random_bool(0.5) { usize::MAX } else { random.random_range(1..4) };
-        let mut messages = history.read_ticks(Request::new(next.clone())).await?.into_inner();
-        let mut count = 0;
+        let mut messages = history.read_ticks(Request::new(read.next.clone())).await?.into_inner().take(patience);
         while let Some(message) = messages.next().await {
-            let message = message?;
-            match message.ticks {
-                Some(Ticks::Rows(rows)) => read.ticks.extend(rows.ticks),
-                Some(Ticks::Columns(columns)) => {
-                    let named = |entry: &proto::ColumnInstrument| {
-                        (entry.instrument_id, (entry.venue.clone(), entry.symbol.clone()))
-                    };
-                    let names = columns.instruments.iter().map(named).collect();
-                    read.ticks.extend(columns::rows(&columns, &names));
-                }
-                None => (),
-            }
-            next.page_token = message.page_token;
-            if !message.as_of.is_empty() {
-                read.as_of = message.as_of.to_vec();
+            if read.take(message?) {
                 return Ok(read);
-            }
-            count += 1;
-            if count == patience {
-                break;
             }
         }
     }
 }
 
 impl Read {
+    /// Nothing is read yet.
+    pub fn begin(request: proto::ReadTicksRequest) -> Read {
+        Read { next: request.clone(), request, ticks: Vec::new(), as_of: Vec::new() }
+    }
+
+    /// Takes a message; true after the last one.
+    pub fn take(&mut self, message: proto::ReadTicksResponse) -> bool {
+        match message.ticks {
+            Some(Ticks::Rows(rows)) => self.ticks.extend(rows.ticks),
+            Some(Ticks::Columns(columns)) => {
+                let named = |entry: &proto::ColumnInstrument| {
+                    (entry.instrument_id, (entry.venue.clone(), entry.symbol.clone()))
+                };
+                let names = columns.instruments.iter().map(named).collect();
+                self.ticks.extend(columns::rows(&columns, &names));
+            }
+            None => (),
+        }
+        self.next.page_token = message.page_token;
+        self.as_of = message.as_of.to_vec();
+        !self.as_of.is_empty()
+    }
+
     /// Compares what was read with the log up to where it was read.
     pub fn check(&self, log: &Log) {
-        let Read { request, ticks, as_of } = self;
+        let Read { request, ticks, as_of, .. } = self;
         let bound = |time: &Option<prost_types::Timestamp>| time.as_ref().map(unix_nano);
         let span = Span { start: bound(&request.start_time), end: bound(&request.end_time) };
         let position = Cursor::decode(as_of).expect("the server makes cursors").position;

@@ -88,7 +88,8 @@ impl Log {
         log
     }
 
-    fn push(&mut self, tick: Logged) {
+    /// Adds the next tick of the log.
+    pub fn push(&mut self, tick: Logged) {
         self.instruments.entry(tick.name.clone()).or_default().push(self.ticks.len());
         self.ticks.push(tick);
     }
