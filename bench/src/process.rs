@@ -41,7 +41,7 @@ impl Server {
         let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
         let address = listener.local_addr()?;
         drop(listener);
-        let child = Command::new(binary)
+        let mut child = Command::new(binary)
             .args(["serve", "--listen", &address.to_string()])
             .args(options)
             .envs(variables.iter().copied())
@@ -49,14 +49,22 @@ impl Server {
             .stderr(Stdio::null())
             .kill_on_drop(true)
             .spawn()?;
-        let server = Server { child, url: format!("http://{address}") };
+        let url = format!("http://{address}");
         for _ in 0..600 {
-            if tonic::transport::Endpoint::from_shared(server.url.clone())?.connect().await.is_ok() {
-                return Ok(server);
+            if tonic::transport::Endpoint::from_shared(url.clone())?.connect().await.is_ok() {
+                return Ok(Server { child, url });
+            }
+            if let Some(status) = child.try_wait()? {
+                return Err(format!("the server ended at its start: {status}").into());
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         Err("the server did not start within 30 s".into())
+    }
+
+    /// Kills it, and waits until it has let go of its store.
+    pub async fn kill(mut self) -> std::io::Result<()> {
+        self.child.kill().await
     }
 
     /// CPU time that it has used, user and system, in seconds.

@@ -4,11 +4,13 @@
 //! After each failure, and after each crash in its copy of the file: the log holds every acknowledged batch and any
 //! other whole or not at all, and every answer given meanwhile equals the oracle's over the log up to its position.
 
+pub(crate) mod bulk;
 pub(crate) mod bus;
+mod moving;
 pub(crate) mod oracle;
-mod questions;
+pub(crate) mod questions;
 pub(crate) mod replica;
-
+mod stores;
 mod workload;
 
 use std::path::Path;
@@ -60,6 +62,10 @@ impl Test {
     async fn begin(folder: &Path, seed: u64) -> Test {
         let clock = TestClock::at(NOON);
         let stack = Stack::open(&folder.join("tapefeed.db"), clock.clone(), restless(), seed).await;
+        Test::over(stack, clock, seed)
+    }
+
+    fn over(stack: Stack, clock: Arc<TestClock>, seed: u64) -> Test {
         let ledger = Shared::default();
         let producers = (0..4).map(|number| Producer::new(number, seed, ledger.clone())).collect();
         Test { clock, stack, producers, ledger, random: SmallRng::seed_from_u64(seed), answers: 0 }

@@ -27,6 +27,10 @@ pub fn rows(columns: &proto::TickColumns, names: &Names) -> Vec<proto::Tick> {
     let event_times = running(&columns.event_time_unix_nano_delta);
     let receive_times = running(&columns.receive_time_unix_nano_delta);
     let positions = running(&columns.log_seq_delta);
+    let numbers = match columns.trade_number_delta.is_empty() {
+        true => Vec::new(),
+        false => running(&columns.trade_number_delta),
+    };
     let mut prices = vec![0i64; columns.instruments.len()];
     let tick = |index: usize| {
         let entry_index = columns.instrument_index[index] as usize;
@@ -44,7 +48,10 @@ pub fn rows(columns: &proto::TickColumns, names: &Names) -> Vec<proto::Tick> {
             quantity: quantity
                 .map(|mantissa| canonical(i64::try_from(mantissa).expect("at most 2^63"), entry.quantity_exponent)),
             side: at(&columns.side, index, count),
-            trade_id: at(&columns.trade_id, index, count),
+            trade_id: match numbers.get(index) {
+                Some(number) => number.cast_unsigned().to_string(),
+                None => at(&columns.trade_id, index, count),
+            },
             log_seq: positions[index].cast_unsigned(),
             // Empty stands for LIVE and NEW.
             origin: if columns.origin.is_empty() { 1 } else { at(&columns.origin, index, count) },

@@ -2,6 +2,7 @@
 
 mod calls;
 mod codec;
+mod compaction;
 mod scan;
 
 use std::path::Path;
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use sqlx::Connection as _;
 use tapefeed_proto::v1::history_service_client::HistoryServiceClient;
+use tapefeed_server::domain::chunk::CHUNK_TICKS;
+use tapefeed_tests::scrape::Scrape;
 use tonic::transport::Channel;
 
 use crate::base::ingest::publish;
@@ -43,6 +46,8 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
     let count = if quick { 10 * PART } else { 100 * PART };
     let folder = tempfile::tempdir()?;
     codec::run(quick);
+    compaction::run(quick).await?;
+    compaction::cold(world.server).await?;
     let mut stores = vec![("SQLite", format!("sqlite://{}", folder.path().join("history.db").display()))];
     if let Some(database) = world.database {
         let name = format!("tapefeed_history_{}", std::process::id());
@@ -55,12 +60,12 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
     for (name, store) in &stores {
         let server = Server::start_on(world.server, &["--store", store], &[]).await?;
         load(&server, name, count).await?;
-        drop(server);
+        server.kill().await?;
         urls.push(cold(world.server, name, store, count).await?);
     }
     for (server, (name, _)) in urls.iter().zip(&stores) {
         let channel = Channel::from_shared(server.url.clone())?.connect().await?;
-        scan::run(server, &channel, name, quick).await?;
+        scan::run(server, &channel, (name, count), quick).await?;
     }
     calls::run(&urls, &stores, count, quick).await?;
     let Some(python) = world.python else {
@@ -68,7 +73,7 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
         return Ok(());
     };
     let mut peers = tokio::process::Command::new(python);
-    peers.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/history.py"));
+    peers.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/history"));
     peers.args(["--server", &urls[0].url, "--folder"]).arg(folder.path());
     if let Some(database) = world.database {
         peers.args(["--database", database]);
@@ -90,7 +95,17 @@ async fn load(server: &Server, store: &str, count: usize) -> Outcome<()> {
         let (_, rate) = publish(server, &format!("load-{part}"), &trades, true).await?;
         eprintln!("{store}: loaded {} of {count} ticks, {rate:.0} a second", (part + 1) * PART);
     }
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let address = server.url.trim_start_matches("http://").parse()?;
+    // Full chunks are cut at once, and what fills none stays.
+    let rest = (INSTRUMENTS as usize * CHUNK_TICKS) as f64;
+    let start = Instant::now();
+    while Scrape::of(address).await.value("tapefeed_hot_ticks") >= rest {
+        if start.elapsed() > Duration::from_secs(120) {
+            return Err("compaction does not keep up".into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    eprintln!("{store}: compacted {:.1} s after the last acknowledgement", start.elapsed().as_secs_f64());
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! All ticks of one instrument out of the server, counted in bytes by a client that reads nothing of them.
+//! All ticks of an instrument out of the server, counted in bytes by a client that reads nothing of them.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::{Outcome, figure};
+use super::{INSTRUMENTS, Outcome, figure};
 use crate::figure::Figure;
 use crate::process::Server;
 use crate::ticks::symbol;
@@ -19,7 +19,7 @@ use crate::ticks::symbol;
 /// How long to scan for one figure, in seconds of the server's processor: its clock has steps of 10 ms.
 const CPU_SECONDS: f64 = 2.0;
 
-pub(super) async fn run(server: &Server, channel: &Channel, store: &str, quick: bool) -> Outcome<()> {
+pub(super) async fn run(server: &Server, channel: &Channel, (store, total): (&str, usize), quick: bool) -> Outcome<()> {
     let statistics = proto::GetPriceStatisticsRequest {
         venue: "BENCH".into(),
         symbol: symbol(0),
@@ -32,7 +32,7 @@ pub(super) async fn run(server: &Server, channel: &Channel, store: &str, quick: 
         let (cpu, start) = (server.cpu_seconds(), Instant::now());
         let (mut ticks, mut bytes, mut scans) = (0, 0, 0);
         while server.cpu_seconds() - cpu < if quick { CPU_SECONDS } else { 3.0 * CPU_SECONDS } {
-            bytes += scan(&channel, encoding).await?;
+            bytes += scan(&channel, 0, encoding).await?;
             ticks += count;
             scans += 1;
         }
@@ -48,6 +48,15 @@ pub(super) async fn run(server: &Server, channel: &Channel, store: &str, quick: 
         Figure { case: &case, metric: "CPU of the server", unit: "ns/tick", value, peer: None, goal }.print("history");
         figure(&case, "on the wire", "B/tick", bytes as f64 / ticks as f64).print("history");
     }
+    let (before, start) = (server.resident_memory_mib(), Instant::now());
+    for instrument in 0..INSTRUMENTS {
+        scan(&channel, instrument, proto::Encoding::Columns).await?;
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let case = format!("{store}: ReadTicks in columns, all instruments in turn");
+    figure(&case, "out of the server", "ticks/s", total as f64 / seconds).print("history");
+    figure(&case, "resident before", "MiB", before).print("history");
+    figure(&case, "resident after", "MiB", server.resident_memory_mib()).print("history");
     let value = server.peak_memory_mib();
     let goal = Some(("under 200 MiB", value < 200.0));
     let case = format!("{store}: memory of the server, from its start to the end of all scans");
@@ -63,10 +72,10 @@ async fn wide(url: &str) -> Outcome<Channel> {
 }
 
 /// Reads everything once; how many bytes the messages have.
-async fn scan(channel: &Channel, encoding: proto::Encoding) -> Outcome<u64> {
+async fn scan(channel: &Channel, instrument: u32, encoding: proto::Encoding) -> Outcome<u64> {
     let request = proto::ReadTicksRequest {
         venue: "BENCH".into(),
-        symbol: symbol(0),
+        symbol: symbol(instrument),
         encoding: encoding.into(),
         ..proto::ReadTicksRequest::default()
     };

@@ -21,9 +21,7 @@ use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{Clock, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
-use crate::store::{
-    ChunkId, CorrectionRow, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError,
-};
+use crate::store::{ChunkId, ManifestChange, ManifestCommit, NewChunk, ReplicaId, Retention, Store, StoreError};
 
 /// Ticks that one manifest commit moves at most, beyond its first instrument: bounds its bytes and its memory.
 const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;

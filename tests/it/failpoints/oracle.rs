@@ -6,9 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection};
 use tapefeed_proto::v1 as proto;
 use tapefeed_server::domain::{Origin, segment};
+use tapefeed_tests::database;
 use tapefeed_tests::exact::{self, Sums, half_even, text, text_at};
 use tapefeed_tests::values::timestamp;
 
@@ -29,6 +30,11 @@ pub struct Logged {
     pub trade_id: String,
 }
 
+// Numbers of one width in both stores.
+const NAMES: &str = "SELECT CAST(id AS BIGINT), venue, symbol FROM instruments";
+const SEGMENTS: &str =
+    "SELECT CAST(first_seq AS BIGINT), CAST(entry_count AS BIGINT), bytes FROM segments ORDER BY first_seq";
+
 /// The log, and the same ticks by instrument.
 #[derive(Debug, Default)]
 pub struct Log {
@@ -42,18 +48,26 @@ impl Log {
     pub async fn read(store: &Path) -> Log {
         let url = format!("sqlite://{}?mode=ro", store.display());
         let mut file = SqliteConnection::connect(&url).await.expect("the file can be read");
-        let names = sqlx::query("SELECT id, venue, symbol FROM instruments").fetch_all(&mut file).await;
+        let names = sqlx::query_as(NAMES).fetch_all(&mut file).await.expect("a table");
+        Log::made_of(names, sqlx::query_as(SEGMENTS).fetch_all(&mut file).await.expect("a table"))
+    }
+
+    /// Reads the log from a database while servers may run.
+    pub async fn read_database(url: &str) -> Log {
+        let mut database = database::connect(url).await.expect("it takes connections");
+        let names = sqlx::query_as(NAMES).fetch_all(&mut database).await.expect("a table");
+        Log::made_of(names, sqlx::query_as(SEGMENTS).fetch_all(&mut database).await.expect("a table"))
+    }
+
+    /// The log of instruments (id, venue, symbol) and segments (first position, count of entries, bytes) in order.
+    fn made_of(names: Vec<(i64, String, String)>, segments: Vec<(i64, i64, Vec<u8>)>) -> Log {
         let names: BTreeMap<i64, (String, String)> =
-            names.expect("a table").iter().map(|row| (row.get(0), (row.get(1), row.get(2)))).collect();
-        let rows = sqlx::query("SELECT first_seq, entry_count, bytes FROM segments ORDER BY first_seq");
-        let rows = rows.fetch_all(&mut file).await.expect("a table");
+            names.into_iter().map(|(id, venue, symbol)| (id, (venue, symbol))).collect();
         let mut log = Log::default();
         let mut next = 1;
-        for row in rows {
-            let (first, count): (i64, i64) = (row.get(0), row.get(1));
+        for (first, count, bytes) in segments {
             assert_eq!(first, next, "the log is dense");
             next += count;
-            let bytes: Vec<u8> = row.get(2);
             let entries = segment::decode(&bytes, first as u64, Origin::Live).expect("the segment is sound");
             assert_eq!((entries.ticks.len(), entries.controls.len()), (count as usize, 0));
             for tick in entries.ticks {
@@ -74,7 +88,8 @@ impl Log {
         log
     }
 
-    fn push(&mut self, tick: Logged) {
+    /// Adds the next tick of the log.
+    pub fn push(&mut self, tick: Logged) {
         self.instruments.entry(tick.name.clone()).or_default().push(self.ticks.len());
         self.ticks.push(tick);
     }
@@ -84,6 +99,13 @@ impl Log {
         let matches =
             |name: &&(String, String)| (venue.is_empty() || name.0 == venue) && (symbol == "*" || name.1 == symbol);
         self.instruments.keys().filter(matches).collect()
+    }
+
+    /// The newest time of the venues of some ticks, up to a position; 0 without any.
+    pub fn reached(&self, ticks: &[&Logged], as_of: u64) -> i64 {
+        let venues: BTreeSet<&str> = ticks.iter().map(|tick| tick.name.0.as_str()).collect();
+        let seen = self.ticks.iter().filter(|tick| tick.log_seq <= as_of && venues.contains(tick.name.0.as_str()));
+        seen.map(|tick| tick.time).max().unwrap_or(0)
     }
 
     /// The ticks of some instruments up to a position, by (time, log_seq).
@@ -155,9 +177,7 @@ const LATENESS: i64 = 2_000_000_000;
 
 /// The bars of ticks in order, of the log up to a position; whose bars they are is left out. `length` is in nanoseconds.
 pub fn bars(log: &Log, ticks: &[&Logged], as_of: u64, length: i64) -> Vec<proto::Bar> {
-    let venues: BTreeSet<&str> = ticks.iter().map(|tick| tick.name.0.as_str()).collect();
-    let seen = log.ticks.iter().filter(|tick| tick.log_seq <= as_of && venues.contains(tick.name.0.as_str()));
-    let newest = seen.map(|tick| tick.time).max().unwrap_or(0);
+    let newest = log.reached(ticks, as_of);
     let mut bars: Vec<proto::Bar> = Vec::new();
     for own in ticks.chunk_by(|one, next| one.time / length == next.time / length) {
         let statistics = statistics(own);
@@ -190,6 +210,47 @@ pub fn bars(log: &Log, ticks: &[&Logged], as_of: u64, length: i64) -> Vec<proto:
         });
     }
     bars
+}
+
+/// Bars of every interval from the start of the span on, or from the first tick, to the newest time of the venue; those
+/// without ticks have no prices, or the close before them.
+pub fn filled(
+    bars: Vec<proto::Bar>,
+    ticks: &[&Logged],
+    (length, start): (i64, Option<i64>),
+    newest: i64,
+    fill: proto::BarFill,
+) -> Vec<proto::Bar> {
+    let Some(first) = ticks.first() else { return bars };
+    let begin = start.map_or(first.time / length * length, |start| (start + length - 1) / length * length);
+    let mut bars = bars.into_iter().peekable();
+    let mut all = Vec::new();
+    let mut close = None;
+    for start in (first.time.min(begin) / length * length..=newest).step_by(length as usize) {
+        if let Some(bar) = bars.next_if(|bar| bar.start_time == Some(timestamp(start))) {
+            close = bar.close_price;
+            all.push(bar);
+            continue;
+        }
+        if fill == proto::BarFill::Previous && close.is_none() {
+            continue;
+        }
+        let carried = close.filter(|_| fill == proto::BarFill::Previous);
+        let is_final = start + length <= newest - LATENESS;
+        all.push(proto::Bar {
+            start_time: Some(timestamp(start)),
+            end_time: Some(timestamp(start + length)),
+            open_price: carried,
+            high_price: carried,
+            low_price: carried,
+            close_price: carried,
+            volume: "0".to_owned(),
+            notional: "0".to_owned(),
+            state: if is_final { proto::BarState::Final } else { proto::BarState::Forming }.into(),
+            ..Default::default()
+        });
+    }
+    all
 }
 
 /// A time-weighted average: the average, the weight in nanoseconds, and the sum of price times seconds.

@@ -12,7 +12,7 @@ use tapefeed_server::grpc::history_service::HistoryService;
 use tapefeed_server::grpc::instrument_service::InstrumentService;
 use tapefeed_server::replica::Replica;
 use tapefeed_server::store::faults::{Fault, FaultAction, Faults};
-use tapefeed_server::store::{SqliteOptions, SqliteStore};
+use tapefeed_server::store::{SqliteOptions, SqliteStore, Store};
 use tapefeed_server::tape::compactor::Policy;
 use tapefeed_tests::stumbling::Stumbling;
 
@@ -226,8 +226,20 @@ impl Stack {
         let plan = Plan::over(store);
         let options = SqliteOptions { clock: clock.clone(), epoch: Epoch(seed | 1), faults: Faults::new(plan.clone()) };
         let sqlite = SqliteStore::open(store, options).await.expect("the store opens");
+        let stumbling = Arc::new(Stumbling::over(sqlite, plan.reads()));
+        Stack::over(stumbling, plan, clock, policy, seed).await
+    }
+
+    /// Starts a replica over a store of any kind, which fails where the plan says if it was made so.
+    pub async fn over(
+        store: Arc<dyn Store>,
+        plan: Arc<Plan>,
+        clock: Arc<TestClock>,
+        policy: Policy,
+        seed: u64,
+    ) -> Stack {
         let parts = tapefeed_server::replica::Parts {
-            store: Arc::new(Stumbling::over(sqlite, plan.reads())),
+            store,
             bus: Arc::new(LooseBus::new(seed)),
             prices: None,
             clock,
@@ -242,8 +254,8 @@ impl Stack {
             history: HistoryService::new(replica.query.clone()),
             instruments: InstrumentService::new(replica.query.clone()),
             replica,
+            store: plan.store.clone(),
             plan,
-            store: store.to_owned(),
         }
     }
 }
