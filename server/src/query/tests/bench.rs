@@ -65,7 +65,8 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    pub(super) async fn start(backing: &mut Backing, clock: Arc<ManualClock>) -> Bench {
+    /// What is hot for longer than `age_cap` is cut.
+    pub(super) async fn start(backing: &mut Backing, clock: Arc<ManualClock>, age_cap: Duration) -> Bench {
         let store = backing.open().await;
         let (stop, bus, metrics) = (CancellationToken::new(), Arc::new(LocalBus::new()), Metrics::new());
         let registry = Arc::new(Registry::load(store.clone()).await.unwrap());
@@ -87,7 +88,7 @@ impl Bench {
         let builder = builder.await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
-        let policy = Policy { log_retention: Duration::from_secs(1), ..Policy::default() };
+        let policy = Policy { log_retention: Duration::from_secs(1), age_cap, ..Policy::default() };
         let compactor = Compactor::new(store.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
         let lineage = Arc::new(Lineage::load(&*store).await.unwrap());
         let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), 1 << 20, metrics.clone());
