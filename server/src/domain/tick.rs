@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::source::{Scope, SourceGap, SourceGapFilled, SourceStatus};
-use super::{Decimal, InstrumentId, Symbol, UnixNanos, Venue, segment};
+use super::{Action, Correction, Decimal, InstrumentId, Symbol, UnixNanos, Venue, segment};
 
 /// Which side was the aggressor of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -157,8 +157,21 @@ pub struct NewTick {
     pub quantity: Option<Decimal>,
     /// The aggressor.
     pub side: Side,
-    /// The venue's identifier of the trade.
+    /// The venue's identifier of the trade; never [`TradeId::None`] of a correction or a cancel.
     pub trade_id: TradeId,
+    /// Whether it is a trade, or is about an earlier one with its identifier and its event time. Price, quantity and side
+    /// of a cancel are not looked at.
+    pub action: Action,
+}
+
+impl NewTick {
+    /// The same without what does not count in a cancel, so that equal cancels are equal however they were sent.
+    pub fn canonical(self) -> NewTick {
+        match self.action {
+            Action::New | Action::Correct => self,
+            Action::Cancel => NewTick { price: Decimal::ZERO, quantity: None, side: Side::Unspecified, ..self },
+        }
+    }
 }
 
 /// What one sender sends at once, all of it valid: ticks, or what its source says about itself. Stored all or not at
@@ -167,7 +180,7 @@ pub struct NewTick {
 pub struct Batch {
     /// The distinct instruments, in the order of their first tick.
     pub instruments: Vec<(Venue, Symbol)>,
-    /// The ticks, in the order sent.
+    /// The ticks, corrections and cancels, in the order sent.
     pub ticks: Vec<NewTick>,
     /// Other entries, which follow the ticks.
     pub controls: Vec<Control>,
@@ -212,7 +225,7 @@ impl Batch {
                 fixed[31..39].copy_from_slice(&quantity.mantissa().to_le_bytes());
                 fixed[39] = quantity.exponent() as u8;
             }
-            fixed[40] = tick.side as u8;
+            fixed[40] = tick.side as u8 | (tick.action as u8) << 4;
             match &tick.trade_id {
                 TradeId::None => hash.update(&fixed[..42]),
                 TradeId::Number(number) => {
@@ -254,16 +267,7 @@ pub enum Control {
         time: UnixNanos,
     },
     /// A trade's values are replaced, or the trade is cancelled.
-    Correction {
-        /// The trade's instrument.
-        instrument: InstrumentId,
-        /// The trade's identifier.
-        trade_id: TradeId,
-        /// The event time of the trade that is corrected.
-        event_time: UnixNanos,
-        /// The new price and quantity; `None` cancels the trade.
-        values: Option<(Decimal, Option<Decimal>)>,
-    },
+    Correction(Correction),
     /// A kind that this version does not know: kept and skipped.
     Unknown {
         /// Its number.
@@ -288,7 +292,7 @@ impl Control {
             Control::SourceGap(gap) => Some(&gap.scope),
             Control::SourceGapFilled(filled) => Some(&filled.scope),
             Control::SourceStatus(status) => Some(&status.scope),
-            Control::Watermark { .. } | Control::Correction { .. } | Control::Unknown { .. } => None,
+            Control::Watermark { .. } | Control::Correction(_) | Control::Unknown { .. } => None,
         }
     }
 }
@@ -326,6 +330,7 @@ mod tests {
             quantity: None,
             side: Side::Buy,
             trade_id: TradeId::None,
+            action: Action::New,
         };
         let base = Batch {
             instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())],
@@ -340,6 +345,8 @@ mod tests {
             |batch| batch.ticks[0].price = "1.6".parse().unwrap(),
             |batch| batch.ticks[0].quantity = Some(Decimal::ZERO),
             |batch| batch.ticks[0].side = Side::Sell,
+            |batch| batch.ticks[0].action = Action::Correct,
+            |batch| batch.ticks[0].action = Action::Cancel,
             |batch| batch.ticks[0].trade_id = TradeId::Number(0),
             |batch| batch.ticks[0].trade_id = TradeId::text(""),
             |batch| batch.ticks.push(batch.ticks[0].clone()),

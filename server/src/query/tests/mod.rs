@@ -2,6 +2,8 @@
 //! that a list of raw ticks and big integers give.
 
 mod bars;
+mod bench;
+mod corrections;
 mod edges;
 mod moving;
 mod naive;
