@@ -26,6 +26,7 @@ mod readme;
 mod recipes;
 mod redis_bus;
 mod reflection;
+mod replaced;
 mod replay;
 mod replica_processes;
 mod replicas;
