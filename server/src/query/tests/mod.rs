@@ -2,6 +2,7 @@
 //! that a list of raw ticks and big integers give.
 
 mod bars;
+mod caches;
 mod edges;
 mod moving;
 mod naive;
