@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tapefeed_server::app::SystemClock;
 use tapefeed_server::bus::LocalBus;
-use tapefeed_server::domain::{Batch, Clock as _, Decimal, Epoch, NewTick, Side, Symbol, TradeId, Venue};
+use tapefeed_server::domain::{Action, Batch, Clock as _, Decimal, Epoch, NewTick, Side, Symbol, TradeId, Venue};
 use tapefeed_server::ingest::{Sender, Submission};
 use tapefeed_server::query::Selector;
 use tapefeed_server::replica::{HOT_TICK_LIMIT, HUB_BYTES, Parts, Replica};
@@ -47,6 +47,7 @@ pub async fn run(quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         quantity: None,
         side: Side::Buy,
         trade_id: TradeId::Number(index as u64),
+        action: Action::New,
     };
     let batch =
         Batch { instruments: names.clone(), ticks: (0..INSTRUMENTS * 100).map(tick).collect(), ..Batch::default() };

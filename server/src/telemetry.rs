@@ -18,15 +18,16 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Tracer};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing::Level;
-use tracing_subscriber::filter::{FilterFn, ParseError, filter_fn};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{ParseError, dynamic_filter_fn};
 use tracing_subscriber::fmt::format::JsonFields;
-use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::layer::{self, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, reload};
 
 use crate::config::{LogConfig, LogFormat, Traces};
-use export::Exporter;
+use export::{Exporter, Room};
 
 /// How long the end of the process waits for the last spans.
 const CLOSE: Duration = Duration::from_secs(2);
@@ -74,6 +75,7 @@ pub fn init(log: &LogConfig, traces: Option<Traces>) -> Result<Telemetry, Teleme
         warnings.clone_from(&traces.warnings);
         match export::start(&traces, resource(&traces)) {
             Ok((processor, started)) => {
+                let room = processor.room();
                 if traces.propagate {
                     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
                 }
@@ -82,7 +84,7 @@ pub fn init(log: &LogConfig, traces: Option<Traces>) -> Result<Telemetry, Teleme
                     .with_resource(resource(&traces))
                     .with_span_processor(processor)
                     .build();
-                spans = Some(layer(provider.tracer("tapefeed-server")));
+                spans = Some(layer(provider.tracer("tapefeed-server"), room));
                 exporter = Some(started);
             }
             Err(problem) => warnings.push(format!("{problem}; there are no traces")),
@@ -97,15 +99,20 @@ pub fn init(log: &LogConfig, traces: Option<Traces>) -> Result<Telemetry, Teleme
 }
 
 /// Hands spans to OpenTelemetry: ours alone, so that what carries them to the collector makes none. Of the log, what a
-/// span should show: warnings and errors.
-fn layer<S>(tracer: Tracer) -> impl Layer<S>
+/// span should show: warnings and errors. While there is no room for a span, none is begun: one that nobody will see
+/// costs as much to make as any other.
+fn layer<S>(tracer: Tracer, room: Room) -> impl Layer<S>
 where
     S: tracing::Subscriber + for<'span> tracing_subscriber::registry::LookupSpan<'span>,
 {
-    let ours: FilterFn = filter_fn(|metadata| {
+    fn is_ours(metadata: &Metadata<'_>) -> bool {
         let level = if metadata.is_span() { Level::DEBUG } else { Level::WARN };
         metadata.target().starts_with("tapefeed_server") && *metadata.level() <= level
-    });
+    }
+    let ours = dynamic_filter_fn(move |metadata, _: &layer::Context<'_, S>| {
+        is_ours(metadata) && (!metadata.is_span() || room.is_there())
+    })
+    .with_callsite_filter(|callsite| if is_ours(callsite) { Interest::sometimes() } else { Interest::never() });
     tracing_opentelemetry::layer()
         .with_tracer(tracer)
         .with_location(false)

@@ -14,7 +14,7 @@ use tapefeed_tests::{Combination, Options, Publisher, Server, eventually};
 use crate::failpoints::bulk::Read;
 use crate::failpoints::oracle::{Log, Logged};
 use crate::failpoints::questions::Answered;
-use crate::{import, live, publish, resume, values as exact};
+use crate::{corrections, import, live, publish, resume, values as exact};
 
 /// Runs a test over each combination in turn.
 async fn everywhere(behaviour: impl AsyncFn(Options)) {
@@ -68,6 +68,11 @@ async fn a_cursor_older_than_the_replay_window_has_expired() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_subscriber_killed_fifty_times_sees_exactly_the_log() {
     everywhere(resume::killed_subscriber).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn trades_that_are_corrected_or_taken_back_are_so_in_every_answer_and_after_a_kill() {
+    everywhere(corrections::corrected).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

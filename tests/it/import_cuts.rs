@@ -252,25 +252,37 @@ async fn trades_of_b3_that_were_cut_three_times_give_what_uncut_ones_give() {
          CodigoIdentificadorNegocio;TipoSessaoPregao;DataNegocio;CodigoParticipanteComprador;\
          CodigoParticipanteVendedor\r\n",
     );
+    // Some lines change or cancel the trade of an earlier one, or of a later one that is in another batch.
+    let bad = |line: u64| line % BAD_EVERY == 3;
+    let meant = |line: u64| match line % 100 {
+        _ if bad(line) => (3, line),
+        40 => (1, line - 35),
+        60 if line + 30_001 < LINES => (1, line + 30_001),
+        80 => (2, line - 77),
+        _ => (0, line),
+    };
     for line in 0..LINES {
-        let since = 36_000_000 + line * 50;
+        let (action, about) = meant(line);
+        let since = 36_000_000 + about * 50;
         let (hour, minute, second) = (since / 3_600_000, since / 60_000 % 60, since / 1_000 % 60);
-        let action = if line % BAD_EVERY == 3 { 2 } else { 0 };
         write!(
             file,
             "2025-04-29;TEST{};{action};{},{:03};{};{hour:02}{minute:02}{second:02}{:03};{};1;2025-04-29;3;\r\n",
-            line % 7,
+            about % 7,
             line % 41,
             line % 1_000,
             line % 9 + 1,
             since % 1_000,
-            line / 7
+            about / 7
         )
         .expect("memory takes everything");
     }
     let outcome = check(file.into_bytes(), false).await;
     assert_eq!(counts(&outcome.run), (LINES - BAD, 0, BAD, Vec::new()));
     assert_eq!(outcome.instruments.len(), 7);
+    let of = |wanted: u64| (0..LINES).filter(move |&line| meant(line).0 == wanted);
+    let cancelled = of(2).filter(|&line| meant(meant(line).1).0 == 0).count();
+    assert_eq!(outcome.ticks.len(), of(0).count() - cancelled);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

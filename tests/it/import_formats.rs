@@ -192,27 +192,27 @@ async fn only_trade(stubs: &Stubs, symbol: &str) -> (i64, i128, Option<i128>, St
 }
 
 #[tokio::test]
-async fn trades_of_b3_are_exact_and_changes_are_rejected_by_code() {
+async fn trades_of_b3_are_exact_and_changed_and_cancelled_as_the_file_says() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let file = format!(
         "{B3_HEADER}2025-04-29;TEST4;0;5,970;118;024810098;10;1;2025-04-28;127;127\n\
          2025-04-29;TEST3;0;5,900;82;24810098;10;1;2025-04-28;;\n\
-         2025-04-29;TEST3;1;6,000;82;24810098;10;1;2025-04-28;;\n\
-         2025-04-29;TEST3;2;6,000;82;24810098;10;1;2025-04-28;;\n\
+         2025-04-29;TEST3;1;6,000;83;24810098;10;1;2025-04-28;;\n\
+         2025-04-29;TEST3;0;6,100;82;24810099;12;1;2025-04-28;;\n\
+         2025-04-29;TEST3;2;6,100;82;24810099;12;1;2025-04-28;;\n\
          2025-04-29;TEST3;0;6.000;82;24810098;11;1;2025-04-28;;"
     );
     let file = zip(&[("trades.txt", file.as_bytes())]);
     let run = import::bytes(&stubs, start("b3"), file).await.expect("stored").run.expect("a run");
-    assert_eq!((run.tick_count, run.reject_count, run.line_count), (2, 3, 5));
+    assert_eq!((run.tick_count, run.reject_count, run.line_count), (5, 1, 6));
     let codes: Vec<_> = run.first_rejects.iter().map(|line| (line.line_number, line.reason())).collect();
-    let unsupported = proto::ErrorReason::ActionNotSupported;
-    assert_eq!(codes, [(4, unsupported), (5, unsupported), (6, proto::ErrorReason::FieldInvalid)]);
+    assert_eq!(codes, [(7, proto::ErrorReason::FieldInvalid)]);
     // 02:48:10.098 in Sao Paulo.
     const TIME: i64 = 1_745_819_290_098_000_000;
     let expected = |price, quantity| (TIME, units(price), Some(units(quantity)), "10".to_owned());
     assert_eq!(only_trade(&stubs, "TEST4").await, expected("5.97", "118"));
-    assert_eq!(only_trade(&stubs, "TEST3").await, expected("5.9", "82"));
+    assert_eq!(only_trade(&stubs, "TEST3").await, expected("6", "83"));
 }
 
 #[tokio::test]

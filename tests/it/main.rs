@@ -4,6 +4,7 @@ mod acknowledged;
 mod bad_input;
 mod bulk;
 mod combinations;
+mod corrections;
 mod degraded;
 mod disk_full;
 mod failpoints;

@@ -327,21 +327,6 @@ async fn a_stream_claims_once_and_first() {
 }
 
 #[tokio::test]
-async fn corrections_are_not_taken_yet() {
-    let server = Server::start(Options::serve()).await;
-    let stubs = server.stubs().await;
-    for action in [proto::Action::Correct, proto::Action::Cancel] {
-        let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
-        let mut batch = ticks("ACTION", 0, 3);
-        batch[1].action = action.into();
-        publisher.send(1, rows(batch)).await;
-        let refusal = Refusal::of(&end(&mut publisher).await);
-        refusal.assert(Code::Unimplemented, "ACTION_NOT_SUPPORTED", &[]);
-    }
-    assert_eq!(stored(&stubs, "ACTION").await, numbers(0..0));
-}
-
-#[tokio::test]
 async fn more_batches_than_the_credit_end_the_stream_and_lose_nothing() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;

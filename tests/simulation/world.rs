@@ -360,6 +360,7 @@ fn sweep(store: &MemoryStore, dice: &mut SmallRng) {
 fn policy(dice: &mut SmallRng) -> Policy {
     Policy {
         interval: Duration::from_millis(dice.random_range(20..300)),
+        correction_delay: Duration::from_secs(900),
         age_cap: Duration::from_millis(dice.random_range(50..2_000)),
         lag_bytes: dice.random_range(1 << 10..256 << 10),
         merge_delay: Duration::from_millis(dice.random_range(100..2_000)),

@@ -29,6 +29,8 @@ struct Line<'a> {
     tick_count: u64,
     price_decimals: u32,
     quantity_decimals: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    unmatched_correction_count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_event_time: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -97,6 +99,10 @@ const COLUMNS: [(&str, Align); 8] = [
 /// How many columns are not of details.
 const OF_TICKS: usize = 6;
 
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
 fn line(instrument: &Instrument) -> Line<'_> {
     let (first, last) = (&instrument.first_tick, &instrument.last_tick);
     Line {
@@ -106,6 +112,7 @@ fn line(instrument: &Instrument) -> Line<'_> {
         tick_count: instrument.tick_count,
         price_decimals: instrument.price_decimals,
         quantity_decimals: instrument.quantity_decimals,
+        unmatched_correction_count: instrument.unmatched_correction_count,
         first_event_time: first.as_ref().map(|tick| tick.event_time.to_string()),
         last_event_time: last.as_ref().map(|tick| tick.event_time.to_string()),
         last_price: last.as_ref().map(|tick| tick.price.to_string()),

@@ -2,7 +2,7 @@
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
-use tapefeed_client::{Cursor, NewTick, Tick};
+use tapefeed_client::{Action, Cursor, Decimal, NewTick, Tick};
 
 use crate::table::{Align, Table};
 use crate::time::{parse_time, short};
@@ -104,11 +104,19 @@ pub(crate) fn read_tick(line: &str) -> Result<Option<NewTick>, String> {
         number.read(field)?.parse().map_err(|why: tapefeed_client::DecimalInvalid| format!("{field}: {why}"))
     };
     let event_time = line.event_time.ok_or_else(|| missing("event_time"))?;
+    let action: Option<Action> = match &line.action {
+        Some(action) => Some(action.parse().map_err(|why| format!("action: {why}"))?),
+        None => None,
+    };
+    let price = match line.price {
+        None if action == Some(Action::Cancel) => Decimal::ZERO,
+        price => number(price.ok_or_else(|| missing("price"))?, "price")?,
+    };
     let mut tick = NewTick::new(
         line.venue.ok_or_else(|| missing("venue"))?,
         line.symbol.ok_or_else(|| missing("symbol"))?,
         time(event_time, "event_time")?,
-        number(line.price.ok_or_else(|| missing("price"))?, "price")?,
+        price,
     );
     if let Some(receive_time) = line.receive_time {
         tick.receive_time = Some(time(receive_time, "receive_time")?);
@@ -122,9 +130,7 @@ pub(crate) fn read_tick(line: &str) -> Result<Option<NewTick>, String> {
     if let Some(trade_id) = line.trade_id {
         tick.trade_id = trade_id.read("trade_id")?;
     }
-    if let Some(action) = line.action {
-        tick.action = action.parse().map_err(|why| format!("action: {why}"))?;
-    }
+    tick.action = action.unwrap_or_default();
     Ok(Some(tick))
 }
 
@@ -146,16 +152,19 @@ pub(crate) fn tick_row(tick: &Tick) -> Vec<String> {
         short(tick.event_time),
         tick.venue.to_string(),
         tick.symbol.to_string(),
-        tick.price.to_string(),
+        if tick.action == Action::Cancel { String::new() } else { tick.price.to_string() },
         tick.quantity.map(|quantity| quantity.to_string()).unwrap_or_default(),
         tick.side.map(|side| side.to_string()).unwrap_or_default(),
-        tick.trade_id.clone(),
+        match tick.action {
+            Action::New => tick.trade_id.clone(),
+            action => format!("{} ({action})", tick.trade_id),
+        },
     ]
 }
 
 #[cfg(test)]
 mod tests {
-    use tapefeed_client::{Action, Origin, Side, UnixNanos};
+    use tapefeed_client::{Origin, Side, UnixNanos};
 
     use super::*;
 
@@ -212,6 +221,16 @@ mod tests {
             .side(Side::Buy)
             .trade_id("7");
         assert_eq!(read, expected);
+    }
+
+    #[test]
+    fn a_cancel_needs_no_price_and_is_named_in_the_table() {
+        let line = r#"{"venue":"X","symbol":"A","event_time":1723161255342,"trade_id":7,"action":"cancel"}"#;
+        let read = read_tick(line).unwrap().unwrap();
+        assert_eq!((read.action, read.trade_id.as_str()), (Action::Cancel, "7"));
+        assert!(read_tick(&line.replace("cancel", "correct")).unwrap_err().contains("price is missing"));
+        let cancelled = Tick { action: Action::Cancel, ..tick() };
+        assert_eq!(tick_row(&cancelled)[3..], ["", "0.00012", "sell", "37 (cancel)"]);
     }
 
     #[test]

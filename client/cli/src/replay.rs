@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
-use tapefeed_client::{Client, Decimal, Error, NewTick, Publisher, Side, UnixNanos};
+use tapefeed_client::{Action, Client, Decimal, Error, NewTick, Publisher, Side, UnixNanos};
 use tapefeed_server::domain;
 use tapefeed_server::ingest::import::{FileLine, FileReader, LineContent};
 use tokio::sync::mpsc;
@@ -316,7 +316,11 @@ fn published(venue: &str, symbol: &str, tick: domain::NewTick) -> NewTick {
             domain::Side::Unspecified => None,
         },
         trade_id: tick.trade_id.to_string(),
-        action: tapefeed_client::Action::New,
+        action: match tick.action {
+            domain::Action::New => Action::New,
+            domain::Action::Correct => Action::Correct,
+            domain::Action::Cancel => Action::Cancel,
+        },
     }
 }
 

@@ -80,6 +80,8 @@ class Instrument:
     """The greatest number of decimals seen in a price, 0 to 18."""
     quantity_decimals: int
     """The greatest number of decimals seen in a quantity, 0 to 18."""
+    unmatched_correction_count: int = 0
+    """How many corrections and cancels are about no trade that is kept, as far as they were looked for."""
     as_of: Cursor | None = None
     """The cursor at which Client.instrument was answered. None in lists, which have one for all."""
 
@@ -308,6 +310,7 @@ def instrument_from_wire(instrument: instrument_pb2.Instrument, as_of: bytes = b
         tick_count=instrument.tick_count,
         price_decimals=instrument.price_decimals,
         quantity_decimals=instrument.quantity_decimals,
+        unmatched_correction_count=instrument.unmatched_correction_count,
         as_of=cursor_from_wire(as_of),
     )
 

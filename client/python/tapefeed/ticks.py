@@ -100,7 +100,7 @@ class NewTick:
         side: the side of the aggressor, also as `buy` or `sell`. Default None: not told.
         trade_id: the venue's name for the trade, at most 64 bytes. Trades are not de-duplicated by it.
         receive_time: when the source received the trade. Default None: the server stamps it.
-        action: what the tick does to earlier ones; not every server takes corrections.
+        action: whether it is a trade, or corrects or cancels the one with its trade_id and event_time.
 
     Raises:
         TypeError: a number is a float, or a value is of another kind.

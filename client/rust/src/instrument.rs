@@ -29,7 +29,7 @@ pub struct Instrument {
     pub first_tick: Option<Tick>,
     /// The last tick by (`event_time`, `log_seq`). `None` if no tick is kept.
     pub last_tick: Option<Tick>,
-    /// How many ticks are kept.
+    /// How many trades are kept, without those that were cancelled.
     pub tick_count: u64,
     /// The greatest number of decimals seen in a price, 0 to 18.
     pub price_decimals: u32,
@@ -37,6 +37,9 @@ pub struct Instrument {
     pub quantity_decimals: u32,
     /// What the venue says about the instrument. `None` if nothing was imported. It has no position in the log.
     pub details: Option<InstrumentDetails>,
+    /// How many corrections and cancels are about no trade that is kept, as far as they were looked for: about 15 minutes
+    /// after they were stored.
+    pub unmatched_correction_count: u64,
 }
 
 /// What a venue published about an instrument on a day. Texts are the venue's own.
@@ -156,6 +159,7 @@ impl Instrument {
             price_decimals: instrument.price_decimals,
             quantity_decimals: instrument.quantity_decimals,
             details: instrument.details.map(InstrumentDetails::from_wire),
+            unmatched_correction_count: instrument.unmatched_correction_count,
         })
     }
 }

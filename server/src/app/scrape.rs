@@ -13,6 +13,7 @@ use crate::ingest::import::Imports;
 use crate::metrics::{Metrics, Page};
 use crate::query::Query;
 use crate::replica::HOT_TICK_LIMIT;
+use crate::tape::corrections::MOST_CORRECTIONS;
 use crate::tape::{Current, Tape};
 
 /// What is looked at.
@@ -62,6 +63,20 @@ impl Scrape {
         page.gauge("tapefeed_hot_ticks_limit", "Hot ticks from which on writes are refused", HOT_TICK_LIMIT as f64);
         page.gauge("tapefeed_view_lag_entries", "Entries of the log that queries do not see yet", lag as f64);
         page.gauge("tapefeed_view_lag_seconds", "Age of the oldest entry that queries do not see yet", behind);
+        let corrections = view.corrections();
+        let settled = corrections.all - corrections.waiting - corrections.unmatched;
+        page.gauges(
+            "tapefeed_corrections",
+            "Corrections and cancels that are kept: in no chunk yet, about no known trade, and settled",
+            "state",
+            [("waiting", corrections.waiting), ("unmatched", corrections.unmatched), ("settled", settled)]
+                .map(|(state, count)| (state, count as f64)),
+        );
+        page.gauge(
+            "tapefeed_corrections_limit",
+            "Corrections and cancels from which on more are refused",
+            MOST_CORRECTIONS as f64,
+        );
         page.gauge(
             "tapefeed_view_manifest_version",
             "Version of the manifest that queries see",

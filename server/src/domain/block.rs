@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::Bytes;
 
 use super::segment::{self, Entries, SegmentCorrupt};
-use super::{Cursor, Epoch, InstrumentId, Origin, Traced, UnixNanos};
+use super::{Control, Correction, Cursor, Epoch, InstrumentId, Origin, Traced, UnixNanos};
 
 /// The entries of one committed segment, or of some that follow each other, decoded once and shared by everything that
 /// follows the log.
@@ -98,6 +98,11 @@ impl Block {
         Ok(Block { epoch, first_seq, entry_count, append_time, backfill, chain, entries, traced, encodings, segments })
     }
 
+    /// How its ticks came into the log.
+    pub fn origin(&self) -> Origin {
+        if self.backfill { Origin::Backfill } else { Origin::Live }
+    }
+
     /// Whether it can be joined to others: a segment of ticks alone.
     pub fn is_joinable(&self) -> bool {
         self.segments.is_empty() && self.entries.controls.is_empty()
@@ -147,9 +152,19 @@ impl Block {
         Cursor { epoch: self.epoch, position: self.last_seq() }
     }
 
-    /// The greatest id among its ticks' instruments.
+    /// The greatest id among the instruments of its ticks and corrections.
     pub fn greatest_instrument(&self) -> Option<InstrumentId> {
-        self.by_instrument().last().map(|(instrument, _)| *instrument)
+        let ticks = self.by_instrument().last().map(|(instrument, _)| *instrument);
+        let corrected = self.corrections().map(|(_, correction)| correction.instrument);
+        corrected.max().max(ticks)
+    }
+
+    /// Its corrections and cancels, with their positions.
+    pub fn corrections(&self) -> impl Iterator<Item = (u64, &Correction)> {
+        self.entries.controls.iter().filter_map(|(log_seq, control)| match control {
+            Control::Correction(correction) => Some((*log_seq, correction)),
+            _ => None,
+        })
     }
 
     /// The indexes of an instrument's ticks, ascending.

@@ -8,6 +8,7 @@ pub mod bar;
 pub mod block;
 pub mod chunk;
 pub mod clock;
+pub mod correction;
 pub mod cursor;
 pub mod date;
 pub mod decimal;
@@ -32,6 +33,7 @@ pub mod wide;
 
 pub use block::Block;
 pub use clock::Clock;
+pub use correction::{Action, Correction};
 pub use cursor::{Cursor, CursorInvalid, Epoch};
 pub use decimal::{Decimal, DecimalInvalid};
 pub use instrument::{Instrument, InstrumentId};

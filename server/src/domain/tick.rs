@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::source::{Scope, SourceGap, SourceGapFilled, SourceStatus};
-use super::{Decimal, InstrumentId, Symbol, UnixNanos, Venue, segment};
+use super::{Action, Correction, Decimal, InstrumentId, Symbol, UnixNanos, Venue, segment};
 
 /// Which side was the aggressor of a trade.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -55,7 +55,8 @@ pub enum TradeId {
     /// Decimal digits without leading zeros that fit 64 bits.
     Number(u64),
     /// Anything else.
-    Text(Arc<str>),
+    // One pointer, because ticks are kept by the million and few venues have such names.
+    Text(Arc<Box<str>>),
 }
 
 /// A trade id is longer than 64 bytes.
@@ -64,6 +65,11 @@ pub enum TradeId {
 pub struct TradeIdInvalid;
 
 impl TradeId {
+    /// Text that is no number, of a length that was checked.
+    pub(in crate::domain) fn text(text: &str) -> TradeId {
+        TradeId::Text(Arc::new(text.into()))
+    }
+
     /// Checks the length and picks the compact form. Empty text is [`TradeId::None`].
     pub fn new(text: &str) -> Result<TradeId, TradeIdInvalid> {
         if text.is_empty() {
@@ -75,7 +81,7 @@ impl TradeId {
         let canonical = text == "0" || !text.starts_with('0');
         match digits(text) {
             Some(number) if canonical => Ok(TradeId::Number(number)),
-            _ => Ok(TradeId::Text(text.into())),
+            _ => Ok(TradeId::text(text)),
         }
     }
 }
@@ -126,6 +132,9 @@ pub struct Tick {
     pub origin: Origin,
 }
 
+// One line of the processor's cache: ticks are copied and kept by the million.
+const _: () = assert!(std::mem::size_of::<Tick>() == 64 && std::mem::size_of::<NewTick>() == 64);
+
 impl Tick {
     /// The order of ticks in history.
     pub fn key(&self) -> (UnixNanos, u64) {
@@ -148,8 +157,21 @@ pub struct NewTick {
     pub quantity: Option<Decimal>,
     /// The aggressor.
     pub side: Side,
-    /// The venue's identifier of the trade.
+    /// The venue's identifier of the trade; never [`TradeId::None`] of a correction or a cancel.
     pub trade_id: TradeId,
+    /// Whether it is a trade, or is about an earlier one with its identifier and its event time. Price, quantity and side
+    /// of a cancel are not looked at.
+    pub action: Action,
+}
+
+impl NewTick {
+    /// The same without what does not count in a cancel, so that equal cancels are equal however they were sent.
+    pub fn canonical(self) -> NewTick {
+        match self.action {
+            Action::New | Action::Correct => self,
+            Action::Cancel => NewTick { price: Decimal::ZERO, quantity: None, side: Side::Unspecified, ..self },
+        }
+    }
 }
 
 /// What one sender sends at once, all of it valid: ticks, or what its source says about itself. Stored all or not at
@@ -158,7 +180,7 @@ pub struct NewTick {
 pub struct Batch {
     /// The distinct instruments, in the order of their first tick.
     pub instruments: Vec<(Venue, Symbol)>,
-    /// The ticks, in the order sent.
+    /// The ticks, corrections and cancels, in the order sent.
     pub ticks: Vec<NewTick>,
     /// Other entries, which follow the ticks.
     pub controls: Vec<Control>,
@@ -203,7 +225,7 @@ impl Batch {
                 fixed[31..39].copy_from_slice(&quantity.mantissa().to_le_bytes());
                 fixed[39] = quantity.exponent() as u8;
             }
-            fixed[40] = tick.side as u8;
+            fixed[40] = tick.side as u8 | (tick.action as u8) << 4;
             match &tick.trade_id {
                 TradeId::None => hash.update(&fixed[..42]),
                 TradeId::Number(number) => {
@@ -245,16 +267,7 @@ pub enum Control {
         time: UnixNanos,
     },
     /// A trade's values are replaced, or the trade is cancelled.
-    Correction {
-        /// The trade's instrument.
-        instrument: InstrumentId,
-        /// The trade's identifier.
-        trade_id: TradeId,
-        /// The event time of the trade that is corrected.
-        event_time: UnixNanos,
-        /// The new price and quantity; `None` cancels the trade.
-        values: Option<(Decimal, Option<Decimal>)>,
-    },
+    Correction(Correction),
     /// A kind that this version does not know: kept and skipped.
     Unknown {
         /// Its number.
@@ -279,7 +292,7 @@ impl Control {
             Control::SourceGap(gap) => Some(&gap.scope),
             Control::SourceGapFilled(filled) => Some(&filled.scope),
             Control::SourceStatus(status) => Some(&status.scope),
-            Control::Watermark { .. } | Control::Correction { .. } | Control::Unknown { .. } => None,
+            Control::Watermark { .. } | Control::Correction(_) | Control::Unknown { .. } => None,
         }
     }
 }
@@ -302,7 +315,7 @@ mod tests {
         for text in ["", "0", "7", "007", "18446744073709551615", "18446744073709551616", "+7", "a-1", "-1"] {
             assert_eq!(TradeId::new(text).map(|id| id.to_string()).as_deref(), Ok(text));
         }
-        assert_eq!(TradeId::new("007").unwrap(), TradeId::Text("007".into()));
+        assert_eq!(TradeId::new("007").unwrap(), TradeId::text("007"));
         assert_eq!(TradeId::new("7").unwrap(), TradeId::Number(7));
         assert_eq!(TradeId::new(&"9".repeat(65)), Err(TradeIdInvalid));
     }
@@ -317,6 +330,7 @@ mod tests {
             quantity: None,
             side: Side::Buy,
             trade_id: TradeId::None,
+            action: Action::New,
         };
         let base = Batch {
             instruments: vec![(Venue::new("V").unwrap(), Symbol::new("S").unwrap())],
@@ -331,8 +345,10 @@ mod tests {
             |batch| batch.ticks[0].price = "1.6".parse().unwrap(),
             |batch| batch.ticks[0].quantity = Some(Decimal::ZERO),
             |batch| batch.ticks[0].side = Side::Sell,
+            |batch| batch.ticks[0].action = Action::Correct,
+            |batch| batch.ticks[0].action = Action::Cancel,
             |batch| batch.ticks[0].trade_id = TradeId::Number(0),
-            |batch| batch.ticks[0].trade_id = TradeId::Text("".into()),
+            |batch| batch.ticks[0].trade_id = TradeId::text(""),
             |batch| batch.ticks.push(batch.ticks[0].clone()),
             |batch| batch.controls.push(Control::Unknown { kind: 200, bytes: vec![1] }),
             |batch| batch.controls.push(Control::Unknown { kind: 200, bytes: vec![2] }),

@@ -1,6 +1,6 @@
 //! What a stored batch of a file adds to the counts of imports.
 
-use super::import::{Field, RejectCode};
+use super::import::Field;
 use crate::metrics::ImportMetrics;
 use crate::store::{Reject, RunProgress};
 
@@ -17,11 +17,8 @@ pub(super) fn stored(metrics: &ImportMetrics, progress: &RunProgress) {
     }
 }
 
-/// The field that a reason begins with; others are about the line itself, or about what it does to another.
+/// The field that a reason begins with; others are about the line itself.
 fn blamed(reject: &Reject) -> &'static str {
-    if reject.code == RejectCode::ActionNotSupported.name() {
-        return "action";
-    }
     let begin = reject.reason.split(':').next().unwrap_or_default();
     Field::named(begin).map_or("line", Field::name)
 }
@@ -29,16 +26,17 @@ fn blamed(reject: &Reject) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ingest::import::RejectCode;
 
     #[test]
     fn reasons_are_counted_by_their_field() {
-        let blamed_for = |code: RejectCode, reason: &str| {
-            blamed(&Reject { line: 1, code: code.name().into(), reason: reason.to_owned(), text: String::new() })
+        let blamed_for = |reason: &str| {
+            let code = RejectCode::FieldInvalid.name().into();
+            blamed(&Reject { line: 1, code, reason: reason.to_owned(), text: String::new() })
         };
-        assert_eq!(blamed_for(RejectCode::FieldInvalid, "price: not a decimal"), "price");
-        assert_eq!(blamed_for(RejectCode::FieldInvalid, "trade_id: not UTF-8"), "trade_id");
-        assert_eq!(blamed_for(RejectCode::FieldInvalid, "has 3 fields, and the header has 4"), "line");
-        assert_eq!(blamed_for(RejectCode::FieldInvalid, "AAPL: not of this world"), "line");
-        assert_eq!(blamed_for(RejectCode::ActionNotSupported, "action: a log cannot undo"), "action");
+        assert_eq!(blamed_for("price: not a decimal"), "price");
+        assert_eq!(blamed_for("trade_id: not UTF-8"), "trade_id");
+        assert_eq!(blamed_for("has 3 fields, and the header has 4"), "line");
+        assert_eq!(blamed_for("AAPL: not of this world"), "line");
     }
 }

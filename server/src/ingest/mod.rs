@@ -14,9 +14,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::Span;
 
-use crate::domain::{Batch, Clock, Cursor, Epoch, Published};
+use crate::domain::{Action, Batch, Clock, Cursor, Epoch, Published};
 use crate::metrics::Metrics;
 use crate::store::{ProducerClaim, ProducerId, RunId, RunOwner, RunProgress, Store, StoreError};
+use crate::tape::corrections::MOST_CORRECTIONS;
 use crate::tape::{Current, Tape};
 
 /// Batches that wait for the writer. Each producer has at most its credit outstanding, so this covers a hundred of them.
@@ -123,6 +124,14 @@ pub enum IngestError {
         /// The limit.
         limit: usize,
     },
+    /// More corrections are kept than the limit allows.
+    #[error("{kept} corrections are kept; the limit is {limit}")]
+    TooManyCorrections {
+        /// Corrections that are kept.
+        kept: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// The store does not answer; whether the batch is stored is not known. The same batch may be sent again.
     #[error("the store is not available")]
     Unavailable,
@@ -143,6 +152,7 @@ impl IngestError {
             IngestError::OutOfOrder { .. } => "out_of_order",
             IngestError::Conflict => "conflict",
             IngestError::QueueFull { .. } => "queue_full",
+            IngestError::TooManyCorrections { .. } => "corrections_limit",
             IngestError::Unavailable => "store_unavailable",
             IngestError::EpochChanged(_) => "epoch_changed",
             IngestError::ShuttingDown => "shutting_down",
@@ -218,7 +228,15 @@ impl Ingest {
     ) -> Result<oneshot::Receiver<Result<Receipt, IngestError>>, IngestError> {
         // One tape from here to the append: an id of one epoch means nothing in another.
         let tape = self.tapes.get();
-        let hot_ticks = tape.views.borrow().hot_ticks();
+        let (hot_ticks, kept) = {
+            let view = tape.views.borrow();
+            (view.hot_ticks(), view.corrections().all)
+        };
+        if kept >= MOST_CORRECTIONS && submission.batch.ticks.iter().any(|tick| tick.action != Action::New) {
+            let refused = IngestError::TooManyCorrections { kept, limit: MOST_CORRECTIONS };
+            self.metrics.ingest.refused(refused.name(), 1);
+            return Err(refused);
+        }
         if hot_ticks > self.hot_tick_limit {
             let refused = IngestError::QueueFull { hot_ticks, limit: self.hot_tick_limit };
             self.metrics.ingest.refused(refused.name(), 1);

@@ -20,8 +20,11 @@ use tracing::{Instrument as _, Span};
 use super::{Ingest, IngestError, QUEUE_BATCHES, QUEUE_BYTES, Receipt, STORE_PATIENCE, Sender, Submission, counts};
 use crate::bus::{Announcement, Bus};
 use crate::domain::block::Encodings;
+use crate::domain::correction::Values;
 use crate::domain::segment::{self, Entries};
-use crate::domain::{Block, Clock, Control, Cursor, Epoch, InstrumentId, Origin, Tick, Traced, UnixNanos};
+use crate::domain::{
+    Action, Block, Clock, Control, Correction, Cursor, Epoch, InstrumentId, NewTick, Origin, Tick, Traced, UnixNanos,
+};
 use crate::metrics::Metrics;
 use crate::store::{Appended, Chain, Group, Mark, RunId, Store, StoreError, Verdict};
 use crate::tape::{Current, Tape};
@@ -228,11 +231,16 @@ impl Writer {
     fn encode(&self, commands: &[Command]) -> (Group, Entries) {
         let (epoch, backfill, run) = commands[0].kind();
         let origin = if backfill { Origin::Backfill } else { Origin::Live };
-        let tick_count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
-        let mut ticks = Vec::with_capacity(tick_count);
+        let count = commands.iter().map(|command| command.submission.batch.ticks.len()).sum();
+        let mut ticks = Vec::with_capacity(count);
         let mut controls = Vec::new();
         for command in commands {
             for tick in &command.submission.batch.ticks {
+                if tick.action != Action::New {
+                    let log_seq = (ticks.len() + controls.len()) as u64;
+                    controls.push((log_seq, Control::Correction(correction(command, tick))));
+                    continue;
+                }
                 ticks.push(Tick {
                     instrument: command.instruments[tick.instrument as usize],
                     log_seq: (ticks.len() + controls.len()) as u64,
@@ -250,13 +258,14 @@ impl Writer {
                 controls.push((log_seq, stamped(control.clone(), command.received)));
             }
         }
+        let tick_count = ticks.len() as u32;
         let entries = Entries { ticks, controls };
         let bytes = if entries.is_empty() { Bytes::new() } else { segment::encode(&entries, 0).into() };
         let group = Group {
             epoch,
             bytes,
             entry_count: entries.len() as u32,
-            tick_count: tick_count as u32,
+            tick_count,
             backfill,
             run_id: run.cloned(),
             marks: commands.iter().map(Command::mark).collect(),
@@ -361,6 +370,19 @@ impl Writer {
 
 /// The store did not answer a group.
 struct Unanswered;
+
+/// A correction or a cancel as it stands in the log.
+fn correction(command: &Command, tick: &NewTick) -> Correction {
+    let NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action } = tick;
+    let values = Values { price: *price, quantity: *quantity, side: *side };
+    Correction {
+        instrument: command.instruments[*instrument as usize],
+        trade_id: trade_id.clone(),
+        event_time: *event_time,
+        receive_time: receive_time.unwrap_or(command.received),
+        values: (*action == Action::Correct).then_some(values),
+    }
+}
 
 /// A status whose source gives no time changed when it was received.
 fn stamped(mut control: Control, received: UnixNanos) -> Control {

@@ -42,6 +42,6 @@ pub(super) enum Delivery {
         /// The round that is gathered, and the position that it must reach.
         gathering: Option<(Round, u64)>,
         /// The round that is sent.
-        sending: Option<Sending>,
+        sending: Option<Box<Sending>>,
     },
 }

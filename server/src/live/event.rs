@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::matcher::Outcome;
-use crate::domain::{Block, Control, Cursor, Epoch, Instrument, Tick, UnixNanos};
+use crate::domain::{Block, Control, Correction, Cursor, Epoch, Instrument, Origin, Tick, UnixNanos};
 
 /// One event, and where to go on after it.
 #[derive(Clone, Debug)]
@@ -27,6 +27,15 @@ pub enum Event {
     Run(Run),
     /// Ticks of a snapshot or a round.
     Ticks(Ticks),
+    /// A trade was corrected or cancelled.
+    Correction {
+        /// The position of the correction.
+        log_seq: u64,
+        /// What it says.
+        correction: Correction,
+        /// How it came into the log.
+        origin: Origin,
+    },
     /// A feed said something about itself.
     Source {
         /// Its position.

@@ -23,6 +23,7 @@ pub use event::{Ack, Event, Message, Picks, Run, Ticks};
 pub use matcher::{Matcher, Outcome, Selector};
 pub use session::Session;
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -229,6 +230,10 @@ impl Live {
             Some(found) => (found, None),
             None => {
                 let view = self.views.borrow().clone();
+                let view = match self.newest.corrected(&view).await? {
+                    Cow::Borrowed(_) => view.clone(),
+                    Cow::Owned(corrected) => Arc::new(corrected),
+                };
                 let selectors = &subscription.selectors;
                 let snapshot = Snapshot::new(view, self.newest.clone(), &mut matcher, selectors, &self.registry);
                 let at = snapshot.view.cursor();

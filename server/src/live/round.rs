@@ -3,14 +3,14 @@
 //! A round is a stretch of the log, from the end of the round before it to where the log ended when the round began. Of
 //! its ticks it keeps, for each instrument, the greatest by (event_time, log_seq), and how many there were. Whoever
 //! keeps the greatest tick that they have seen therefore ends with the state of the whole log. Entries about feeds are
-//! kept as they are.
+//! kept as they are, and so is every correction and cancel: they come last, behind the ticks that they may be about.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use super::event::{Event, Message, Ticks};
 use super::matcher::Matcher;
-use crate::domain::{Block, Control, Cursor, InstrumentId, Tick};
+use crate::domain::{Block, Control, Correction, Cursor, InstrumentId, Origin, Tick};
 
 /// Instruments that one round holds at most: bounds a stream's memory to about 10 MB. A round that is full ends there,
 /// and the next begins at once.
@@ -19,11 +19,15 @@ const MOST_INSTRUMENTS: usize = 1 << 16;
 /// Entries about feeds that one round holds at most.
 const MOST_CONTROLS: usize = 256;
 
+/// Corrections that one round holds at most.
+const MOST_CORRECTIONS: usize = 1 << 14;
+
 /// A round in the making.
 #[derive(Debug, Default)]
 pub(super) struct Round {
     ticks: BTreeMap<InstrumentId, (Tick, u32)>,
     controls: Vec<(u64, Control)>,
+    corrections: Vec<(u64, Correction, Origin)>,
 }
 
 impl Round {
@@ -40,6 +44,15 @@ impl Round {
                     break;
                 }
                 self.controls.push((*log_seq, control.clone()));
+            } else if let Control::Correction(correction) = control
+                && with_ticks
+                && matcher.wants(correction.instrument)
+            {
+                if self.corrections.len() == MOST_CORRECTIONS {
+                    reached = log_seq - 1;
+                    break;
+                }
+                self.corrections.push((*log_seq, correction.clone(), block.origin()));
             }
         }
         if !with_ticks {
@@ -69,14 +82,21 @@ impl Round {
                 }
             }
         }
-        // Entries about feeds that lie behind the cut belong to the next round.
+        // Other entries that lie behind the cut belong to the next round.
         self.controls.retain(|(log_seq, _)| *log_seq <= reached);
+        self.corrections.retain(|(log_seq, ..)| *log_seq <= reached);
         reached
     }
 
     /// The messages of the complete round. `before` is the end of the round before it, `end` its own.
-    pub(super) fn send(self, before: Cursor, end: Cursor) -> Sending {
-        Sending { controls: self.controls.into_iter(), ticks: self.ticks.into_values(), before, end }
+    pub(super) fn send(self, before: Cursor, end: Cursor) -> Box<Sending> {
+        Box::new(Sending {
+            controls: self.controls.into_iter(),
+            ticks: self.ticks.into_values(),
+            corrections: self.corrections.into_iter(),
+            before,
+            end,
+        })
     }
 }
 
@@ -85,6 +105,7 @@ impl Round {
 pub(super) struct Sending {
     controls: std::vec::IntoIter<(u64, Control)>,
     ticks: std::collections::btree_map::IntoValues<InstrumentId, (Tick, u32)>,
+    corrections: std::vec::IntoIter<(u64, Correction, Origin)>,
     before: Cursor,
     /// Where the round ends.
     pub(super) end: Cursor,
@@ -99,12 +120,14 @@ impl Sending {
             None => {
                 let (ticks, merged): (Vec<_>, Vec<_>) = self.ticks.by_ref().take(most_ticks).unzip();
                 if ticks.is_empty() {
-                    return None;
+                    let (log_seq, correction, origin) = self.corrections.next()?;
+                    Event::Correction { log_seq, correction, origin }
+                } else {
+                    Event::Ticks(Ticks { ticks, merged, before: Some(self.before) })
                 }
-                Event::Ticks(Ticks { ticks, merged, before: Some(self.before) })
             }
         };
-        let last = self.controls.len() == 0 && self.ticks.len() == 0;
+        let last = self.controls.len() == 0 && self.ticks.len() == 0 && self.corrections.len() == 0;
         Some(Message { cursor: Some(if last { self.end } else { self.before }), event })
     }
 }

@@ -167,6 +167,10 @@ impl Session {
                 }
                 trace_delivery(&run.block);
             }
+            Event::Correction { .. } => {
+                live.ticks.inc();
+                self.mark.reached(self.done.position);
+            }
             Event::Ticks(ticks) => {
                 live.ticks.inc_by(ticks.ticks.len() as u64);
                 self.mark.reached(self.done.position);
@@ -307,7 +311,14 @@ impl Session {
                 self.done.position = *log_seq;
                 let watermark = self.feeds_bars && matches!(control, Control::Watermark { .. });
                 let news = control.scope().is_some_and(|scope| self.matcher.wants_news_of(scope));
-                if news || watermark {
+                if let Control::Correction(correction) = control {
+                    let taken = self.include_backfill || !block.backfill;
+                    event = (taken && self.matcher.wants(correction.instrument)).then(|| Event::Correction {
+                        log_seq: *log_seq,
+                        correction: correction.clone(),
+                        origin: block.origin(),
+                    });
+                } else if news || watermark {
                     event = Some(Event::Source { log_seq: *log_seq, control: control.clone() });
                 }
             } else {

@@ -57,7 +57,7 @@ impl Snapshot {
 }
 
 fn has_data(view: &View, instrument: InstrumentId) -> bool {
-    view.holding(instrument).is_some()
+    view.holding(instrument).is_some_and(|holding| holding.has_ticks())
 }
 
 /// Whether a selector has an exact symbol for which there is no tick.

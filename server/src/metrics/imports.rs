@@ -8,22 +8,11 @@ use super::Labelled;
 /// How a run can end here.
 const STATES: [&str; 5] = ["succeeded", "known", "failed", "cancelled", "interrupted"];
 
-/// What a rejected line can be blamed on: a field of a tick, an action on an earlier one, or the line itself. Of rejects
+/// What a rejected line can be blamed on: a field of a tick, or the line itself. Of rejects
 /// that a run does not keep, only the number is known. All are exposed from the start, so that an increase from nothing
 /// is seen.
-const BLAMED: [&str; 11] = [
-    "event_time",
-    "receive_time",
-    "venue",
-    "symbol",
-    "price",
-    "quantity",
-    "side",
-    "trade_id",
-    "action",
-    "line",
-    "not_kept",
-];
+const BLAMED: [&str; 10] =
+    ["event_time", "receive_time", "venue", "symbol", "price", "quantity", "side", "trade_id", "line", "not_kept"];
 
 /// What imports count.
 #[derive(Debug)]

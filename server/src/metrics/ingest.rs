@@ -10,12 +10,13 @@ use prometheus_client::registry::Registry;
 use super::{Deliveries, LATENCIES, Labelled};
 
 /// Why a batch can be refused. All are exposed from the start, so that an increase from nothing is seen.
-const REASONS: [&str; 8] = [
+const REASONS: [&str; 9] = [
     "fenced",
     "unknown_producer",
     "out_of_order",
     "conflict",
     "queue_full",
+    "corrections_limit",
     "store_unavailable",
     "epoch_changed",
     "shutting_down",

@@ -150,6 +150,7 @@ impl Query {
         range: TimeRange,
         now: UnixNanos,
     ) -> Result<(Summed, Option<Weighted>), ChunkError> {
+        let view = &*self.corrected(view, instruments, view.position()).await?;
         let (AverageMethod::TimeWeighted, [instrument]) = (method, instruments) else {
             return Ok((sums(&self.chunks, view, instruments, range).await?, None));
         };

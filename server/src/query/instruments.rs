@@ -34,6 +34,8 @@ pub struct InstrumentFacts {
     pub quantity_decimals: u8,
     /// What the venue says about it, as it is stored now: it has no position.
     pub details: Option<InstrumentDetails>,
+    /// Corrections that are about no trade, as the newest view knows: it has no position.
+    pub unmatched_corrections: u64,
 }
 
 /// Which page of which instruments.
@@ -199,6 +201,7 @@ impl Query {
     ) -> Result<Vec<InstrumentFacts>, ChunkError> {
         let ids: Vec<InstrumentId> = instruments.iter().map(|named| named.id).collect();
         let reach = Reach { range: TimeRange::ALL, position };
+        let view = &*self.corrected(view, &ids, position).await?;
         let parts = totals(&self.chunks, view, &ids, reach).await?;
         let mut fetch = Fetch::default();
         for (&id, part) in ids.iter().zip(&parts) {
@@ -211,6 +214,9 @@ impl Query {
         }
         let mut ticks = fetch.read(&self.chunks).await?.into_iter();
         let mut details = self.details(&ids).await?;
+        let unmatched = |instrument: InstrumentId| {
+            view.holding(instrument).map_or(0, |holding| holding.correction_counts().unmatched as u64)
+        };
         let facts = instruments.iter().zip(parts).map(|(instrument, part)| {
             // Two ticks were asked for where the totals know a first and a last one, none otherwise.
             let mut tick = |known: bool| if known { ticks.next().flatten() } else { None };
@@ -223,6 +229,7 @@ impl Query {
                 price_decimals,
                 quantity_decimals,
                 details: details.remove(&instrument.id),
+                unmatched_corrections: unmatched(instrument.id),
             }
         });
         Ok(facts.collect())

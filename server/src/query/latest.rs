@@ -2,6 +2,7 @@
 //!
 //! Headers and the hot set already say which tick is the newest; a chunk is decoded only if the newest tick is in one.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use crate::domain::{Cursor, Instrument, InstrumentId, Tick, UnixNanos};
 use crate::store::StoreError;
 use crate::tape::{Holding, NewestTicks, View};
 
+use super::bars::unavailable;
 use super::cache::ChunkError;
 use super::fetch::Fetch;
 use super::keys::Key;
@@ -74,24 +76,34 @@ impl Query {
         let now = self.clock.now();
         let mut replans = 0;
         loop {
-            let picked = pick(&view, selectors, &matches)?;
-            match picked.fetch.read(&self.chunks).await {
-                Ok(ticks) => {
-                    let found = picked.instruments.into_iter().zip(ticks);
-                    let latest = found.filter_map(|(instrument, tick)| {
-                        let tick = tick?;
-                        Some(Latest { instrument, tick })
-                    });
-                    return Ok(LatestAnswer {
-                        latest: latest.collect(),
-                        without_data: picked.without_data,
-                        now,
-                        as_of: view.cursor(),
-                    });
+            match self.newest(&view, selectors, &matches).await? {
+                Ok((latest, without_data)) => {
+                    return Ok(LatestAnswer { latest, without_data, now, as_of: view.cursor() });
                 }
                 Err(error) => view = self.replan(&view, error, &mut replans).await?,
             }
         }
+    }
+
+    /// The newest tick of each instrument in one view, and the selectors without one.
+    async fn newest(
+        &self,
+        view: &View,
+        selectors: &[Selector],
+        matches: &[Vec<Arc<Instrument>>],
+    ) -> Result<Result<(Vec<Latest>, Vec<usize>), ChunkError>, LatestError> {
+        let ids: Vec<InstrumentId> = matches.iter().flatten().map(|instrument| instrument.id).collect();
+        let view = match Query::corrected(self, view, &ids, view.position()).await {
+            Ok(view) => view,
+            Err(error) => return Ok(Err(error)),
+        };
+        let Picked { instruments, fetch, without_data } = pick(&view, selectors, matches)?;
+        let read = fetch.read(&self.chunks).await;
+        Ok(read.map(|ticks| {
+            let found = instruments.into_iter().zip(ticks);
+            let latest = found.filter_map(|(instrument, tick)| Some(Latest { instrument, tick: tick? }));
+            (latest.collect(), without_data)
+        }))
     }
 
     /// The instruments of a selector, by venue and symbol. For all symbols only those with ticks: the others have
@@ -121,7 +133,16 @@ impl Query {
 
 #[async_trait]
 impl NewestTicks for Query {
+    async fn corrected<'v>(&self, view: &'v View) -> Result<Cow<'v, View>, StoreError> {
+        if view.corrections().all == 0 {
+            return Ok(Cow::Borrowed(view));
+        }
+        let all: Vec<InstrumentId> = view.holdings().map(|(instrument, _)| instrument).collect();
+        Query::corrected(self, view, &all, view.position()).await.map_err(unavailable)
+    }
+
     async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError> {
+        let view = &*Query::corrected(self, view, instruments, view.position()).await.map_err(unavailable)?;
         let mut fetch = Fetch::default();
         for &instrument in instruments {
             let Some(holding) = view.holding(instrument) else { continue };
@@ -131,14 +152,8 @@ impl NewestTicks for Query {
                 None => (),
             }
         }
-        match fetch.read(&self.chunks).await {
-            Ok(ticks) => Ok(ticks.into_iter().flatten().collect()),
-            Err(ChunkError::Store(error)) => Err(error),
-            Err(ChunkError::Gone(id)) => {
-                let problem = format!("chunk {} went away under an old view: ask again", id.0);
-                Err(StoreError::Unavailable(problem))
-            }
-        }
+        let ticks = fetch.read(&self.chunks).await.map_err(unavailable)?;
+        Ok(ticks.into_iter().flatten().collect())
     }
 }
 
@@ -155,7 +170,8 @@ fn pick(view: &View, selectors: &[Selector], matches: &[Vec<Arc<Instrument>>]) -
     for (index, (selector, matching)) in selectors.iter().zip(matches).enumerate() {
         let mut has_data = false;
         for instrument in matching {
-            let Some(holding) = view.holding(instrument.id) else {
+            let Some((holding, newest)) = view.holding(instrument.id).and_then(|held| Some((held, newest(held)?)))
+            else {
                 continue;
             };
             has_data = true;
@@ -165,10 +181,9 @@ fn pick(view: &View, selectors: &[Selector], matches: &[Vec<Arc<Instrument>>]) -
             if seen.len() > MOST_LATEST {
                 return Err(LatestError::TooManyInstruments);
             }
-            match newest(holding) {
-                Some(Newest::Hot(tick)) => picked.fetch.have(tick),
-                Some(Newest::InChunk(key)) => picked.fetch.ask(instrument.id, holding, key),
-                None => continue,
+            match newest {
+                Newest::Hot(tick) => picked.fetch.have(tick),
+                Newest::InChunk(key) => picked.fetch.ask(instrument.id, holding, key),
             }
             picked.instruments.push(instrument.clone());
         }

@@ -241,6 +241,7 @@ impl Query {
         (range, resumed): (TimeRange, Option<Key>),
         (before, most): (usize, usize),
     ) -> Result<(Vec<Decimal>, Vec<Priced>), ChunkError> {
+        let view = &*self.corrected(view, instruments, position).await?;
         let mut earlier = Vec::new();
         if resumed.is_some() || range.start().is_some() {
             let until = if resumed.is_some() { None } else { range.start() };
@@ -272,6 +273,7 @@ impl Query {
         (before, most): (usize, usize),
     ) -> Result<(Vec<Decimal>, Vec<Priced>), ChunkError> {
         let (interval, position) = (finish.interval(), finish.position());
+        let view = &*self.corrected(view, instruments, position).await?;
         let series = Series { chunks: &self.chunks, view, instruments, position, interval };
         let Some(from) = interval.next_start(range.start().unwrap_or(UnixNanos::MIN)) else {
             return Ok((Vec::new(), Vec::new()));

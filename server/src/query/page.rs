@@ -39,8 +39,8 @@ pub enum PageTokenInvalid {
     /// A token of another method, or other arguments than those of the first page.
     #[error("belongs to another request: repeat the arguments of the first page")]
     OtherRequest,
-    /// Older than its life.
-    #[error("older than 10 minutes")]
+    /// Older than its life, or of a walk whose position is so old that corrections have changed what was there.
+    #[error("older than 10 minutes, or its walk has outlived a correction: begin again")]
     Expired,
     /// Positions of the token's log do not hold here.
     #[error("belongs to another log than this server's")]
@@ -244,6 +244,8 @@ impl Query {
     {
         match self.view(Some(token.pinned)).await {
             Err(ViewError::EpochChanged { .. }) => Err(PageTokenInvalid::OtherLog.into()),
+            // Trades are no longer known as they were there.
+            Ok(view) if view.settled() > token.pinned.position => Err(PageTokenInvalid::Expired.into()),
             other => Ok(other?),
         }
     }

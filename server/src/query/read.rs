@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use crate::domain::{Cursor, InstrumentId, UnixNanos};
 
+use super::cache::ChunkError;
 use super::page::{Arguments, Kind, PageToken};
 use super::scan::{Extent, Order, Scan, Stretch};
-use super::{Key, Query, Span, Subject, TicksError, View};
+use super::{Key, PageTokenInvalid, Query, Span, Subject, TicksError, View};
 
 /// Ticks of a stretch at most: what is encoded before anything is sent.
 const MOST_STRETCH: usize = 4_096;
@@ -97,20 +98,33 @@ impl Reading {
     pub async fn next(&mut self) -> Result<Option<Stretch<'_>>, TicksError> {
         let mut replans = 0;
         let (mut view, mut scan) = match self.open.take() {
-            Some(open) => open,
-            None => {
-                let view = self.query.view(Some(self.pinned)).await?;
-                let scan = Scan::new(&view, &self.instruments, self.extent).in_bulk();
-                (view, scan)
+            Some((view, scan)) => (view, Some(scan)),
+            None => (self.query.view(Some(self.pinned)).await?, None),
+        };
+        let scan = loop {
+            match self.fill(&view, scan).await? {
+                Ok(scan) => break scan,
+                Err(error) => (view, scan) = (self.query.replan(&view, error, &mut replans).await?, None),
             }
         };
-        while let Err(error) = scan.fill(&self.query.chunks).await {
-            view = self.query.replan(&view, error, &mut replans).await?;
-            scan = scan.resume(&view, &self.instruments);
-        }
         let (_, scan) = self.open.insert((view, scan));
         let stretch = scan.take(MOST_STRETCH);
         Ok(stretch)
+    }
+
+    /// Brings the next ticks to hand, in a scan that is open or in a new one.
+    async fn fill(&mut self, view: &View, open: Option<Scan>) -> Result<Result<Scan, ChunkError>, TicksError> {
+        let mut scan = match open {
+            Some(scan) => scan,
+            None if view.settled() > self.pinned.position => return Err(PageTokenInvalid::Expired.into()),
+            None => match self.query.scan(view, &self.instruments, self.extent).await {
+                Ok(scan) => scan.in_bulk(),
+                Err(error) => return Ok(Err(error)),
+            },
+        };
+        let filled = scan.fill(&self.query.chunks).await;
+        self.extent = scan.extent();
+        Ok(filled.map(|()| scan))
     }
 
     /// Lets go of everything but the place. The next stretch is read from the view of that moment.

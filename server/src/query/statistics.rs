@@ -6,8 +6,9 @@ use crate::domain::statistics::{PricePoint, Totals};
 use crate::domain::{Cursor, Instrument, InstrumentId, UnixNanos};
 use crate::store::StoreError;
 
+use super::cache::ChunkError;
 use super::totals::{Reach, totals};
-use super::{InstrumentUnknown, Query, Span, Subject, ViewError};
+use super::{InstrumentUnknown, Query, Span, Subject, View, ViewError};
 
 /// What to look at.
 #[derive(Clone, Debug)]
@@ -71,7 +72,7 @@ impl Query {
         let mut replans = 0;
         loop {
             let position = view.position();
-            match totals(&self.chunks, &view, &instruments, Reach { range, position }).await {
+            match self.totals(&view, &instruments, Reach { range, position }).await {
                 Ok(parts) => {
                     return Ok(PriceStatistics {
                         owners: self.owners(&instruments, &parts),
@@ -83,6 +84,17 @@ impl Query {
                 Err(error) => view = self.replan(&view, error, &mut replans).await?,
             }
         }
+    }
+
+    /// The totals of each instrument, in the order asked.
+    pub(super) async fn totals(
+        &self,
+        view: &View,
+        instruments: &[InstrumentId],
+        reach: Reach,
+    ) -> Result<Vec<Totals>, ChunkError> {
+        let view = self.corrected(view, instruments, reach.position).await?;
+        totals(&self.chunks, &view, instruments, reach).await
     }
 
     fn owners(&self, instruments: &[InstrumentId], parts: &[Totals]) -> PointOwners {

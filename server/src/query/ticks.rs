@@ -1,11 +1,12 @@
 //! ListTicks: a page of ticks of one instrument, or of one symbol over all venues.
 
-use crate::domain::{Cursor, Tick, UnixNanos};
+use crate::domain::{Cursor, InstrumentId, Tick, UnixNanos};
 use crate::store::StoreError;
 
+use super::cache::ChunkError;
 use super::page::{Arguments, Kind, PageToken};
-use super::scan::{Extent, Order, Scan};
-use super::{InstrumentUnknown, PageTokenInvalid, Query, Span, Subject, ViewError};
+use super::scan::{Extent, Order};
+use super::{InstrumentUnknown, PageTokenInvalid, Query, Span, Subject, View, ViewError};
 
 /// Which page of which ticks.
 #[derive(Clone, Debug)]
@@ -83,11 +84,10 @@ impl Query {
         // One more than asked tells whether another page exists.
         let most = request.page_size + 1;
         let mut ticks = Vec::new();
-        let mut scan = Scan::new(&view, &instruments, extent);
         let mut replans = 0;
-        while let Err(error) = scan.read(&self.chunks, most, &mut ticks).await {
+        let mut extent = extent;
+        while let Err(error) = self.read_ticks(&view, &instruments, &mut extent, (most, &mut ticks)).await {
             view = self.replan(&view, error, &mut replans).await?;
-            scan = scan.resume(&view, &instruments);
         }
         let more = ticks.len() > request.page_size;
         ticks.truncate(request.page_size);
@@ -101,5 +101,19 @@ impl Query {
             carried: None,
         });
         Ok(TickPage { ticks, next_page_token: next.map(|token| token.encode()), as_of: pinned, now })
+    }
+
+    /// Reads on until there are `most` ticks. After an error the rest can be read from another view.
+    async fn read_ticks(
+        &self,
+        view: &View,
+        instruments: &[InstrumentId],
+        extent: &mut Extent,
+        (most, ticks): (usize, &mut Vec<Tick>),
+    ) -> Result<(), ChunkError> {
+        let mut scan = self.scan(view, instruments, *extent).await?;
+        let read = scan.read(&self.chunks, most, ticks).await;
+        *extent = scan.extent();
+        read
     }
 }

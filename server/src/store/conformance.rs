@@ -23,8 +23,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use tokio::sync::OnceCell;
 
+use super::TestServer;
 use super::faults::{Fault, FaultAction, Faults};
-use super::postgres::tests::TestServer;
 use super::{
     Appended, Digest, Group, LogHead, Mark, MemoryStore, PostgresOptions, PostgresStore, ProducerId, Segment,
     SqliteOptions, SqliteStore, Store,

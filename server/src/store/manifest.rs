@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::domain::correction::Standing;
 use crate::domain::{Epoch, InstrumentId, UnixNanos};
 
 /// Identifies a chunk for ever: never reused.
@@ -44,6 +45,23 @@ pub struct NewChunk {
     pub bytes: Bytes,
 }
 
+/// A correction or a cancel, kept beside the chunks for good: trimming the log does not lose it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CorrectionRow {
+    /// Its position in the log.
+    pub log_seq: u64,
+    /// The instrument of its trade.
+    pub instrument: InstrumentId,
+    /// The UTC day of its trade, in days since 1970.
+    pub day: u32,
+    /// When it was appended.
+    pub append_time: UnixNanos,
+    /// Whether chunks are as it says.
+    pub standing: Standing,
+    /// The entry of the log, by [`crate::domain::segment`].
+    pub bytes: Bytes,
+}
+
 /// A change of the set of chunks, stored all or not at all.
 #[derive(Clone, Debug, Default)]
 pub struct ManifestChange {
@@ -63,6 +81,8 @@ pub struct ManifestChange {
     /// What is known of venues at a position at or above the hot floor, by [`crate::tape::Venues`]; empty leaves what
     /// was stored before.
     pub venues: Bytes,
+    /// Corrections that are new, or whose standing is another one.
+    pub corrections: Vec<CorrectionRow>,
 }
 
 /// The outcome of a manifest commit.
@@ -100,4 +120,6 @@ pub struct ManifestDelta {
     pub compacted: Vec<(InstrumentId, u64)>,
     /// What is known of venues, as it was stored last; empty in a delta that is not from 0, and if it never was.
     pub venues: Bytes,
+    /// Corrections that are new since, or whose standing changed, by position.
+    pub corrections: Vec<CorrectionRow>,
 }

@@ -18,8 +18,10 @@ mod retention;
 mod run;
 mod sqlite;
 
-pub use manifest::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
+pub use manifest::{ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
 pub use memory::{MemoryStore, Standby};
+#[cfg(test)]
+pub(crate) use postgres::tests::TestServer;
 pub use postgres::{DiskUse, PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl, PostgresUrlInvalid};
 pub use run::{
     Ignored, Lease, NewRun, Reject, Run, RunClaim, RunEnd, RunError, RunFailure, RunId, RunIdInvalid, RunOwner,

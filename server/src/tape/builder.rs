@@ -7,9 +7,11 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::corrections::Logged;
 use super::hub::Hub;
 use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, Venues, VenuesCorrupt, View};
 use crate::bus::ManifestNews;
+use crate::domain::correction::Standing;
 use crate::domain::statistics::Statistics;
 use crate::domain::{Block, Cursor, InstrumentId, Tick, UnixNanos};
 use crate::metrics::Metrics;
@@ -73,7 +75,7 @@ impl Builder {
             metrics,
         };
         builder.view.advance(after.position, UnixNanos::MIN);
-        let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        let reach = reach(&delta);
         if !delta.venues.is_empty() {
             let corrupt = |error: VenuesCorrupt| StoreError::Corrupt {
                 table: "venues",
@@ -178,8 +180,16 @@ impl Builder {
                     holding.push_hot(ticks);
                 });
             }
+            let mut corrected: BTreeMap<InstrumentId, Vec<Logged>> = BTreeMap::new();
             for (log_seq, control) in block.entries.controls.iter().filter(|(log_seq, _)| *log_seq > position) {
                 self.view.venues_mut().told(*log_seq, block.append_time, control);
+            }
+            for (log_seq, correction) in block.corrections().filter(|(log_seq, _)| *log_seq > position) {
+                let logged = Logged::new(log_seq, block.append_time, correction);
+                corrected.entry(correction.instrument).or_default().push(logged);
+            }
+            for (instrument, news) in corrected {
+                self.view.update(instrument, |holding| holding.correct(news));
             }
             self.view.advance(block.last_seq(), block.append_time);
         }
@@ -208,7 +218,7 @@ impl Builder {
             return Ok(());
         }
         // A chunk may hold ticks that this replica has not followed to yet: first get there.
-        let reach = delta.added.iter().map(|row| row.max_seq).max().unwrap_or(0);
+        let reach = reach(&delta);
         while self.view.position() < reach {
             let step = self.follower.next().await.map_err(not_followed)?;
             self.apply(&step.blocks);
@@ -268,6 +278,16 @@ impl Builder {
         for (instrument, position) in delta.compacted {
             self.view.update(instrument, |holding| holding.evict_hot(position));
         }
+        let mut corrected: BTreeMap<InstrumentId, Vec<Logged>> = BTreeMap::new();
+        for row in &delta.corrections {
+            if row.standing != Standing::Waiting {
+                self.view.settle(row.log_seq);
+            }
+            corrected.entry(row.instrument).or_default().push(Logged::read(row)?);
+        }
+        for (instrument, news) in corrected {
+            self.view.update(instrument, |holding| holding.correct(news));
+        }
         self.view.adopt(delta.version);
         Ok(())
     }
@@ -309,6 +329,12 @@ impl Sorter {
         }
         lists
     }
+}
+
+/// The greatest position that a manifest speaks of.
+fn reach(delta: &ManifestDelta) -> u64 {
+    let chunks = delta.added.iter().map(|row| row.max_seq);
+    chunks.chain(delta.corrections.iter().map(|row| row.log_seq)).max().unwrap_or(0)
 }
 
 /// What an adoption changes in one list of chunks.

@@ -3,7 +3,7 @@
 //! The compactor computes from one view and commits to the manifest by compare-and-set; the builder then adopts what
 //! was committed. Two compactors at work at once waste work, but cannot do harm.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::cut::{DayCut, cut_days, new_chunk};
+use super::cut::{self, Cut, new_chunk};
 use super::merge::{self, Rewrite};
+use super::settle::{self, Settled};
 use super::{Holding, Hub, View};
 use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
@@ -45,6 +46,9 @@ pub struct Policy {
     pub lag_bytes: u64,
     /// How long after its last cut a closed day is merged.
     pub merge_delay: Duration,
+    /// How long after its append a correction waits for its chunks to be written anew: as long as questions may be pinned
+    /// to a position before it.
+    pub correction_delay: Duration,
     /// How often the store is swept.
     pub sweep_interval: Duration,
     /// How long log segments are kept.
@@ -62,6 +66,7 @@ impl Default for Policy {
             age_cap: Duration::from_secs(3_600),
             lag_bytes: 256 << 20,
             merge_delay: Duration::from_secs(600),
+            correction_delay: Duration::from_secs(900),
             sweep_interval: Duration::from_secs(60),
             log_retention: Duration::from_secs(24 * 3_600),
             log_retention_bytes: 8 << 30,
@@ -219,6 +224,9 @@ impl Compactor {
         if self.cut_hot(&view, aged, now).await? {
             return Ok(true);
         }
+        if self.settle(&view, now).await? {
+            return Ok(true);
+        }
         if self.tidy(&view, now).await? {
             return Ok(true);
         }
@@ -316,13 +324,9 @@ impl Compactor {
 
     /// Cuts so many of the oldest ticks of each instrument, and commits them as one.
     async fn cut(&mut self, view: &View, work: Vec<Work>, now: UnixNanos) -> Result<bool, StoreError> {
-        let days: Vec<Vec<(InstrumentId, u32, DayCut)>> = apart(move || {
-            work.into_iter()
-                .map(|(instrument, holding, take)| {
-                    let days = cut_days(instrument, &holding, take)?;
-                    Ok(days.into_iter().map(|(day, cut)| (instrument, day, cut)).collect())
-                })
-                .collect::<Result<_, StoreError>>()
+        let found: Vec<(InstrumentId, Cut)> = apart(move || {
+            let cut = |(instrument, holding, take): Work| Ok((instrument, cut::cut(instrument, &holding, take)?));
+            work.into_iter().map(cut).collect::<Result<_, StoreError>>()
         })
         .await?;
         let mut change = ManifestChange {
@@ -333,21 +337,23 @@ impl Compactor {
         };
         let mut compacted: BTreeMap<InstrumentId, u64> = BTreeMap::new();
         let mut cuts = Vec::new();
-        for (instrument, day, cut) in days.into_iter().flatten() {
-            let position = compacted.entry(instrument).or_default();
-            *position = cut.last_seq.max(*position);
-            change.added.extend(cut.chunks);
-            if !cut.late.is_empty() {
-                let holding = view.holding(instrument).expect("the view held the ticks that were cut");
-                let (late, dropped) = self.merge_late(instrument, day, holding, cut.late).await?;
-                change.added.extend(late);
-                change.dropped.extend(dropped);
+        for (instrument, Cut { days, last_seq, matched }) in found {
+            compacted.insert(instrument, last_seq);
+            change.corrections.extend(matched);
+            for (day, cut) in days {
+                change.added.extend(cut.chunks);
+                if !cut.late.is_empty() {
+                    let holding = view.holding(instrument).expect("the view held the ticks that were cut");
+                    let (late, dropped) = self.merge_late(instrument, day, holding, cut.late).await?;
+                    change.added.extend(late);
+                    change.dropped.extend(dropped);
+                }
+                cuts.push((instrument, day));
             }
-            cuts.push((instrument, day));
         }
         change.hot_floor = hot_floor(view, &compacted);
         change.compacted = compacted.into_iter().collect();
-        let committed = self.commit(change).await?;
+        let committed = self.commit(view, change).await?;
         if committed {
             for cut in cuts {
                 self.touched.insert(cut, Touched::Cut(now));
@@ -374,6 +380,45 @@ impl Compactor {
         let ranges = chunk::cuts(&late, LATE_CHUNK_TICKS);
         let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, true, &late[range]));
         Ok((chunks.collect::<Result<_, _>>()?, dropped))
+    }
+
+    /// Writes chunks anew as old corrections say, in bounded steps. True when a commit was made.
+    async fn settle(&mut self, view: &View, now: UnixNanos) -> Result<bool, StoreError> {
+        if view.corrections().waiting == 0 {
+            return Ok(false);
+        }
+        let before = now.saturating_sub(self.policy.correction_delay);
+        for (instrument, holding) in view.holdings() {
+            let Some(settled) = settle::step(&*self.store, instrument, holding, before).await? else { continue };
+            let Settled { added, dropped, corrections } = settled;
+            let span = tracing::debug_span!(
+                "settle",
+                tapefeed.instrument.id = instrument.0,
+                tapefeed.corrections = corrections.len(),
+            );
+            let days: BTreeSet<u32> = added.iter().map(|(day, ..)| *day).collect();
+            let added = apart(move || {
+                let chunk = |(day, late, ticks): (u32, bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
+                added.into_iter().map(chunk).collect::<Result<_, _>>()
+            })
+            .await?;
+            let change = ManifestChange {
+                epoch: Some(view.epoch()),
+                expected_version: view.manifest_version(),
+                added,
+                dropped,
+                compacted: Vec::new(),
+                hot_floor: hot_floor(view, &BTreeMap::new()),
+                venues: view.venues().encode(),
+                corrections,
+            };
+            let committed = self.commit(view, change).instrument(span).await?;
+            for day in days.into_iter().filter(|_| committed) {
+                self.touched.insert((instrument, day), Touched::Cut(now));
+            }
+            return Ok(committed);
+        }
+        Ok(false)
     }
 
     /// Merges one closed day that needs it, in bounded steps. True when a commit was made.
@@ -418,8 +463,9 @@ impl Compactor {
                     compacted: Vec::new(),
                     hot_floor: hot_floor(view, &BTreeMap::new()),
                     venues: view.venues().encode(),
+                    corrections: Vec::new(),
                 };
-                return self.commit(change).instrument(span).await;
+                return self.commit(view, change).instrument(span).await;
             }
         }
         (self.tidied, self.tidy_due) = (Some(view.manifest_version()), due);
@@ -427,8 +473,9 @@ impl Compactor {
     }
 
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.
-    async fn commit(&mut self, change: ManifestChange) -> Result<bool, StoreError> {
+    async fn commit(&mut self, view: &View, mut change: ManifestChange) -> Result<bool, StoreError> {
         let epoch = self.views.borrow().epoch();
+        settle::keep_corrections(view, &mut change.corrections);
         let ticks = change.added.iter().map(|chunk| u64::from(chunk.row.tick_count)).sum();
         let outcome = self.store.commit_manifest(change).await;
         self.manifest_changed.notify_one();

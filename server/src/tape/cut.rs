@@ -5,42 +5,61 @@ use std::sync::Arc;
 
 use super::{ChunkHeader, Holding};
 use crate::domain::chunk::{self, CHUNK_TICKS};
+use crate::domain::correction::Standing;
 use crate::domain::statistics::Statistics;
 use crate::domain::{InstrumentId, Tick};
-use crate::store::{ChunkId, ChunkRow, NewChunk, StoreError};
+use crate::store::{ChunkId, ChunkRow, CorrectionRow, NewChunk, StoreError};
 
-/// The ticks of one instrument and day that leave the hot set.
+/// Those of one day.
 #[derive(Debug, Default)]
 pub(super) struct DayCut {
     /// New ordinary chunks.
     pub(super) chunks: Vec<NewChunk>,
     /// Ticks that came after an ordinary chunk of a later time.
     pub(super) late: Vec<Tick>,
-    /// The greatest position among all of them.
-    pub(super) last_seq: u64,
 }
 
-/// Cuts the first hot ticks of an instrument, in the order of the log, by day.
-pub(super) fn cut_days(
-    instrument: InstrumentId,
-    holding: &Holding,
-    take: usize,
-) -> Result<BTreeMap<u32, DayCut>, StoreError> {
+/// The ticks of one instrument that leave the hot set.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    /// By day. Empty if all of them were taken back.
+    pub(super) days: BTreeMap<u32, DayCut>,
+    /// The greatest position among all of them.
+    pub(super) last_seq: u64,
+    /// Corrections that waited in vain, and have found their trades.
+    pub(super) matched: Vec<CorrectionRow>,
+}
+
+/// Cuts the first hot ticks of an instrument, in the order of the log, by day, as its settled corrections say.
+pub(super) fn cut(instrument: InstrumentId, holding: &Holding, take: usize) -> Result<Cut, StoreError> {
     let mut ticks = Vec::with_capacity(take);
     ticks.extend(holding.hot_ticks().take(take).cloned());
+    let last_seq = ticks.last().map_or(0, |tick| tick.log_seq);
+    let mut matched: BTreeMap<u64, CorrectionRow> = BTreeMap::new();
+    if let Some(corrections) = holding.corrections.as_deref().filter(|_| holding.hot_named) {
+        for tick in &ticks {
+            let named = corrections.of(tick.event_time, &tick.trade_id);
+            let named = named.filter(|logged| logged.standing == Standing::Unmatched);
+            matched.extend(named.map(|logged| (logged.log_seq, logged.row(Standing::Settled))));
+        }
+        if let Some(corrected) = corrections.corrected(&ticks, corrections.settled()) {
+            ticks = corrected;
+        }
+    }
     // The order of history is also that of days.
     ticks.sort_unstable_by_key(Tick::key);
-    let cut = |ticks: &[Tick]| {
+    let of_day = |ticks: &[Tick]| {
         let day = ticks.first().map_or(0, |tick| tick.event_time.day());
-        let last_seq = ticks.iter().map(|tick| tick.log_seq).max().unwrap_or(0);
         let last: Option<&Arc<ChunkHeader>> = holding.chunks.iter().rev().find(|chunk| chunk.day == day);
         let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
         let (late, ordinary) = ticks.split_at(late);
         let ranges = chunk::cuts(ordinary, CHUNK_TICKS);
         let chunks = ranges.into_iter().map(|range| new_chunk(instrument, day, false, &ordinary[range]));
-        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: late.to_vec(), last_seq }))
+        Ok((day, DayCut { chunks: chunks.collect::<Result<_, StoreError>>()?, late: late.to_vec() }))
     };
-    ticks.chunk_by(|one, next| one.event_time.day() == next.event_time.day()).map(cut).collect()
+    let days = ticks.chunk_by(|one, next| one.event_time.day() == next.event_time.day()).map(of_day);
+    let matched = matched.into_values().collect();
+    Ok(Cut { days: days.collect::<Result<_, StoreError>>()?, last_seq, matched })
 }
 
 /// A chunk of ticks of one instrument and day, in the order of history.

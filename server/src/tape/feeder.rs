@@ -262,7 +262,8 @@ impl Feeder {
 
     /// Whoever follows the hub may look up every instrument of its blocks.
     async fn know_instruments(&self, block: &Block) -> Result<(), StoreError> {
-        let greatest = block.entries.ticks.iter().map(|tick| tick.instrument).max();
+        let ticks = block.entries.ticks.iter().map(|tick| tick.instrument);
+        let greatest = ticks.chain(block.corrections().map(|(_, correction)| correction.instrument)).max();
         if greatest > Some(InstrumentId(self.registry.len() as u32)) {
             let refresh = tokio::time::timeout(STORE_PATIENCE, self.registry.refresh());
             refresh.await.map_err(|_| StoreError::Unavailable(format!("no answer within {STORE_PATIENCE:?}")))??;

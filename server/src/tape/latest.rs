@@ -3,6 +3,7 @@
 //! Works from views: whatever changed between two looks is written once, however many ticks it had. A view shares with
 //! the one before what did not change, so a look costs next to nothing when nothing did.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -94,16 +95,33 @@ impl LatestWriter {
             let (Some(holding), Some(name)) = (view.holding(instrument), self.tape.registry.get(instrument)) else {
                 continue;
             };
+            let mut holding = Cow::Borrowed(&**holding);
+            let mut patch = view.holding(instrument).and_then(|holding| holding.patch(view.position()));
+            if let Some(patch) = &mut patch {
+                let disputed = patch.chunks();
+                chunks += disputed.len();
+                for part in disputed.chunks(CHUNKS_PER_BATCH) {
+                    for (id, chunk) in merge::load(&*self.store, instrument, part).await? {
+                        patch.take(id, &chunk);
+                    }
+                }
+            }
+            if let Some(patch) = patch {
+                holding = Cow::Owned(patch.finish());
+            }
             let newest = match &holding.hot_latest {
-                Some(hot) if stored(holding).is_none_or(|(key, _)| key < hot.key()) => Some(Tick::clone(hot)),
+                Some(hot) if stored(&holding).is_none_or(|(key, _)| key < hot.key()) => Some(Tick::clone(hot)),
                 _ => {
                     chunks += 1;
-                    self.stored_tick(instrument, holding).await?
+                    self.stored_tick(instrument, &holding).await?
                 }
             };
+            // Whatever was said later of a trade of the instrument makes the price newer, too.
+            let corrections = holding.corrections.iter().flat_map(|corrections| corrections.iter());
+            let corrected = corrections.map(|logged| logged.log_seq).max().unwrap_or(0);
             prices.extend(newest.map(|tick| LatestPrice {
                 field: format!("{}/{}", name.venue, name.symbol),
-                log_seq: tick.log_seq,
+                log_seq: tick.log_seq.max(corrected),
                 event_time: tick.event_time,
                 price: tick.price,
                 quantity: tick.quantity,

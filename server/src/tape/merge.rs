@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compactor::LATE_CHUNK_TICKS;
 use super::{ChunkHeader, Holding};
-use crate::domain::chunk::{self, CHUNK_TICKS};
+use crate::domain::chunk::{self, CHUNK_TICKS, Chunk};
 use crate::domain::{InstrumentId, Tick};
 use crate::store::{ChunkId, Store, StoreError};
 
@@ -88,18 +88,25 @@ pub(super) async fn read(
     instrument: InstrumentId,
     ids: &[ChunkId],
 ) -> Result<Vec<Tick>, StoreError> {
+    let chunks = load(store, instrument, ids).await?;
+    Ok(chunks.iter().flat_map(|(_, chunk)| chunk.ticks()).collect())
+}
+
+/// Some chunks of an instrument.
+pub(super) async fn load(
+    store: &dyn Store,
+    instrument: InstrumentId,
+    ids: &[ChunkId],
+) -> Result<Vec<(ChunkId, Chunk)>, StoreError> {
     let found = store.chunk_bytes(ids).await?;
     if found.len() != ids.len() {
         return Err(StoreError::Unavailable("another compactor has replaced these chunks".into()));
     }
-    let mut ticks = Vec::new();
-    for (id, bytes) in found {
-        let chunk = chunk::decode(&bytes, instrument).map_err(|problem| StoreError::Corrupt {
-            table: "chunks",
-            row: id.0.to_string(),
-            problem: problem.to_string(),
-        })?;
-        ticks.extend((0..chunk.len()).map(|index| chunk.tick(index)));
-    }
-    Ok(ticks)
+    let decode = |(id, bytes): (ChunkId, bytes::Bytes)| match chunk::decode(&bytes, instrument) {
+        Ok(chunk) => Ok((id, chunk)),
+        Err(problem) => {
+            Err(StoreError::Corrupt { table: "chunks", row: id.0.to_string(), problem: problem.to_string() })
+        }
+    };
+    found.into_iter().map(decode).collect()
 }

@@ -16,7 +16,7 @@ use super::{Current, Follower, Hub, Lineage, Registry, Tape, View, builder::Buil
 use crate::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{
-    Batch, Clock, Cursor, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
+    Action, Batch, Clock, Cursor, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
 };
 use crate::ingest::writer::Writer;
 use crate::ingest::{Ingest, Sender, Submission};
@@ -150,6 +150,7 @@ fn batch(random: &mut SmallRng, now: &mut i64, count: usize) -> Batch {
             quantity: None,
             side: Side::Buy,
             trade_id: TradeId::Number(random.random()),
+            action: Action::New,
         });
     }
     batch

@@ -3,12 +3,13 @@
 //! A [`View`] never changes; the next one shares what did not change with it. Per instrument it has a [`Holding`]:
 //! chunk headers for what is compacted, and hot ticks for what is not.
 
+use std::borrow::Cow;
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 
-use super::{Chunks, Venues};
+use super::{Chunks, CorrectionCounts, Corrections, Venues};
 use crate::domain::statistics::{Statistics, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
@@ -18,6 +19,9 @@ use crate::store::{ChunkId, StoreError};
 /// know each other.
 #[async_trait]
 pub trait NewestTicks: Send + Sync + std::fmt::Debug {
+    /// A view in which nothing is left to correct.
+    async fn corrected<'v>(&self, view: &'v View) -> Result<Cow<'v, View>, StoreError>;
+
     /// The newest tick by (event_time, log_seq) of each instrument that has one, in the order asked.
     async fn newest_ticks(&self, view: &View, instruments: &[InstrumentId]) -> Result<Vec<Tick>, StoreError>;
 }
@@ -61,7 +65,7 @@ impl ChunkHeader {
 }
 
 /// What a view holds of one instrument. Every tick of the instrument up to the view's position is in exactly one of
-/// the three lists.
+/// the three lists, as it was told or as its settled corrections say: what trades are, [`Holding::patch`] makes of it.
 #[derive(Clone, Debug, Default)]
 pub struct Holding {
     /// Ordinary chunks: disjoint and ascending by (event_time, log_seq).
@@ -74,9 +78,20 @@ pub struct Holding {
     pub hot_latest: Option<Arc<Tick>>,
     /// Everything of the instrument up to this position is in chunks.
     pub compacted: u64,
+    /// What was said of its trades later; most instruments have nothing of it.
+    pub corrections: Option<Arc<Corrections>>,
+    /// Whether anything is said of a hot tick.
+    pub(super) hot_named: bool,
+    /// Whether nothing is left to correct.
+    pub(super) patched: bool,
 }
 
 impl Holding {
+    /// Whether it has any tick.
+    pub fn has_ticks(&self) -> bool {
+        !self.chunks.is_empty() || !self.late.is_empty() || !self.hot.is_empty()
+    }
+
     /// How many ticks are hot.
     pub fn hot_count(&self) -> usize {
         self.hot.iter().map(|block| block.len()).sum()
@@ -98,6 +113,9 @@ impl Holding {
         let Some(newest) = ticks.iter().max_by_key(|tick| tick.key()) else {
             return;
         };
+        if let Some(corrections) = &self.corrections {
+            self.hot_named |= ticks.iter().any(|tick| corrections.name(tick));
+        }
         if self.hot_latest.as_ref().is_none_or(|latest| latest.key() < newest.key()) {
             self.hot_latest = Some(Arc::new(newest.clone()));
         }
@@ -125,6 +143,9 @@ impl Holding {
             *first = Arc::new(HotBlock::new(rest));
         }
         self.hot_latest = self.hot_ticks().max_by_key(|tick| tick.key()).map(|tick| Arc::new(tick.clone()));
+        if self.hot_named {
+            self.look_for_named();
+        }
     }
 }
 
@@ -143,7 +164,7 @@ pub struct HotBlock {
 }
 
 impl HotBlock {
-    fn new(ticks: Vec<Tick>) -> HotBlock {
+    pub(super) fn new(ticks: Vec<Tick>) -> HotBlock {
         let keys = || ticks.iter().map(Tick::key);
         let first = keys().min().unwrap_or((UnixNanos::MAX, u64::MAX));
         let last = keys().max().unwrap_or((UnixNanos::MIN, 0));
@@ -204,6 +225,9 @@ pub struct View {
     venues: Arc<Venues>,
     hot_ticks: usize,
     chunks: usize,
+    corrections: CorrectionCounts,
+    /// The greatest position of a correction that chunks are written by.
+    settled: u64,
 }
 
 impl View {
@@ -218,6 +242,8 @@ impl View {
             venues: Arc::default(),
             hot_ticks: 0,
             chunks: 0,
+            corrections: CorrectionCounts::default(),
+            settled: 0,
         }
     }
 
@@ -261,14 +287,33 @@ impl View {
         self.chunks
     }
 
-    /// What the view holds of an instrument, `None` when it has no tick of it.
+    /// How many corrections it has.
+    pub fn corrections(&self) -> CorrectionCounts {
+        self.corrections
+    }
+
+    /// Chunks are written by corrections up to here: at positions before it trades are no longer known as they were.
+    pub fn settled(&self) -> u64 {
+        self.settled
+    }
+
+    /// The same view with other holdings of some instruments.
+    pub fn with(&self, holdings: Vec<(InstrumentId, Holding)>) -> View {
+        let mut view = self.clone();
+        for (instrument, other) in holdings {
+            view.update(instrument, |holding| *holding = other);
+        }
+        view
+    }
+
+    /// What the view holds of an instrument, `None` when it has neither a tick nor a correction of it.
     pub fn holding(&self, instrument: InstrumentId) -> Option<&Arc<Holding>> {
         let index = (instrument.0 as usize).checked_sub(1)?;
         let holding = self.pages.get(index / PAGE)?.get(index % PAGE)?;
-        (!holding.chunks.is_empty() || !holding.late.is_empty() || !holding.hot.is_empty()).then_some(holding)
+        (holding.has_ticks() || holding.corrections.is_some()).then_some(holding)
     }
 
-    /// All instruments that have ticks, ascending by id.
+    /// All instruments that have ticks or corrections, ascending by id.
     pub fn holdings(&self) -> impl Iterator<Item = (InstrumentId, &Arc<Holding>)> {
         let ids = 1..=(self.pages.len() * PAGE) as u32;
         ids.filter_map(|id| self.holding(InstrumentId(id)).map(|holding| (InstrumentId(id), holding)))
@@ -299,8 +344,9 @@ impl View {
         }
         let page = Arc::make_mut(&mut self.pages[index / PAGE]);
         let holding = Arc::make_mut(&mut page[index % PAGE]);
-        let (hot, chunks) = (holding.hot_count(), holding.chunk_count());
+        let (hot, chunks, corrections) = (holding.hot_count(), holding.chunk_count(), holding.correction_counts());
         change(holding);
+        self.corrections = self.corrections.changed(corrections, holding.correction_counts());
         self.hot_ticks = self.hot_ticks + holding.hot_count() - hot;
         self.chunks = self.chunks + holding.chunk_count() - chunks;
     }
@@ -325,6 +371,11 @@ impl View {
     pub(super) fn advance(&mut self, position: u64, append_time: UnixNanos) {
         self.position = position;
         self.append_time = append_time;
+    }
+
+    /// Names a correction that chunks are written by, of a view under construction.
+    pub(super) fn settle(&mut self, log_seq: u64) {
+        self.settled = self.settled.max(log_seq);
     }
 
     /// Names the manifest version of a view under construction.

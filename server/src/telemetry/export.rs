@@ -1,11 +1,13 @@
 //! The way of a span to the collector: a bounded queue, and a thread that empties it.
 //!
-//! Whoever ends a span puts it into the queue, or counts it as dropped when the queue is full: nobody ever waits. The
+//! Whoever ends a span puts it into the queue, or counts it as dropped when the queue is full: nobody ever waits. While
+//! it is full spans are not even begun ([`Room`]): what would be dropped is not worth making. The
 //! thread has a runtime of its own and is deaf to `tracing`, so that the spans and lines of the connection to the
-//! collector do not become spans themselves. A collector that is dead or silent costs the spans, and nothing else.
+//! collector do not become spans themselves. A collector that is dead or silent costs the spans, and nothing else: it is
+//! asked less and less often, and meanwhile the queue stays full.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -40,6 +42,8 @@ pub(super) enum ExportError {
 struct Queue {
     /// Never held across an await.
     spans: Mutex<VecDeque<SpanData>>,
+    /// How many there are, to be read without the lock.
+    waiting: AtomicUsize,
     most: usize,
     batch: usize,
     /// Spans of the export that is under way.
@@ -58,13 +62,53 @@ impl Queue {
     fn take(&self) -> Vec<SpanData> {
         let mut spans = self.spans();
         let count = spans.len().min(self.batch);
+        self.waiting.store(spans.len() - count, Ordering::Relaxed);
         spans.drain(..count).collect()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// Waits, but not longer than until the end begins.
+    async fn rest(&self, pause: Duration) {
+        let closed = async {
+            while !self.is_closing() {
+                self.due.notified().await;
+            }
+        };
+        let _ = tokio::time::timeout(pause, closed).await;
+    }
+}
+
+/// A collector that does not take spans is asked again at least as often as this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Whether the queue has room.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Queue>);
+
+impl Room {
+    /// Whether a span that ends now would be kept. If not, one is counted as dropped.
+    pub(super) fn is_there(&self) -> bool {
+        let is_there = self.0.waiting.load(Ordering::Relaxed) < self.0.most;
+        if !is_there {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+        is_there
     }
 }
 
 /// Puts ended spans into the queue.
 #[derive(Debug)]
 pub(super) struct Processor(Arc<Queue>);
+
+impl Processor {
+    /// For those who begin spans.
+    pub(super) fn room(&self) -> Room {
+        Room(self.0.clone())
+    }
+}
 
 impl SpanProcessor for Processor {
     fn on_start(&self, _: &mut Span, _: &Context) {}
@@ -81,6 +125,7 @@ impl SpanProcessor for Processor {
             return;
         }
         spans.push_back(span);
+        queue.waiting.store(spans.len(), Ordering::Relaxed);
         let whole = spans.len() == queue.batch;
         drop(spans);
         if whole {
@@ -123,6 +168,7 @@ impl Exporter {
 pub(super) fn start(traces: &Traces, resource: Resource) -> Result<(Processor, Exporter), ExportError> {
     let queue = Arc::new(Queue {
         spans: Mutex::default(),
+        waiting: AtomicUsize::new(0),
         most: traces.queue,
         batch: traces.batch,
         sending: AtomicU64::new(0),
@@ -159,13 +205,16 @@ pub(super) fn start(traces: &Traces, resource: Resource) -> Result<(Processor, E
 }
 
 async fn run(exporter: &SpanExporter, queue: &Queue, delay: Duration, timeout: Duration) {
-    let mut healthy = true;
+    // How long the collector is left alone after it did not take a batch; nothing while it takes them.
+    let mut pause = None;
     loop {
-        if !queue.closing.load(Ordering::Acquire) {
+        match pause {
+            Some(pause) => queue.rest(pause).await,
             // Whichever comes first; either way there may be something to send.
-            let _ = tokio::time::timeout(delay, queue.due.notified()).await;
+            None if !queue.is_closing() => drop(tokio::time::timeout(delay, queue.due.notified()).await),
+            None => (),
         }
-        let closing = queue.closing.load(Ordering::Acquire);
+        let closing = queue.is_closing();
         loop {
             let spans = queue.take();
             if spans.is_empty() {
@@ -182,15 +231,17 @@ async fn run(exporter: &SpanExporter, queue: &Queue, delay: Duration, timeout: D
             if problem.is_some() {
                 DROPPED.fetch_add(count as u64, Ordering::Relaxed);
             }
-            if problem.is_none() != healthy {
-                healthy = problem.is_none();
+            let next = problem.is_some().then(|| pause.map_or(delay, |pause| (2 * pause).min(LONGEST_PAUSE)));
+            if next.is_some() != pause.is_some() {
                 tell(problem);
             }
-            if !whole && !closing {
+            pause = next;
+            if pause.is_some() || !whole && !closing {
                 break;
             }
         }
         if closing {
+            DROPPED.fetch_add(std::mem::take(&mut *queue.spans()).len() as u64, Ordering::Relaxed);
             return;
         }
     }
@@ -233,13 +284,15 @@ mod tests {
             warnings: Vec::new(),
         };
         let (processor, exporter) = start(&traces, Resource::builder_empty().build()).unwrap();
+        let room = processor.room();
         let provider = SdkTracerProvider::builder().with_span_processor(processor).build();
         let tracer = provider.tracer("test");
         let before = dropped();
         let begin = Instant::now();
-        for _ in 0..1_000 {
+        for _ in 0..999 {
             drop(tracer.start("span"));
         }
+        assert!(!room.is_there(), "and says that it is full");
         assert!(begin.elapsed() < Duration::from_secs(1), "nobody waits");
         // The queue holds 100, and the export that hangs has a batch of 10, if it had begun by then.
         let lost = dropped() - before;

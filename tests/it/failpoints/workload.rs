@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
-use tapefeed_server::domain::{Batch, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use tapefeed_server::domain::{Action, Batch, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use tapefeed_server::ingest::{Ingest, IngestError, Sender, Submission};
 use tapefeed_server::store::ProducerId;
 use tapefeed_tests::exact::units;
@@ -164,6 +164,7 @@ impl Producer {
                 quantity: quantity.as_ref().map(decimal),
                 side: Side::Buy,
                 trade_id: TradeId::new(&trade_id).expect("short"),
+                action: Action::New,
             });
             let (price, quantity) = (units(&price), quantity.as_deref().map(units));
             sent.push(Logged { log_seq: 0, name, time, price, quantity, trade_id });

@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tapefeed_server::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
-use tapefeed_server::domain::{Batch, Cursor, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use tapefeed_server::domain::{Action, Batch, Cursor, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use tapefeed_server::ingest::{IngestError, Receipt, Sender, Submission};
 use tapefeed_server::live::{
     Event, IfUnavailable, LiveError, Message, Selector, Session, SlowReader, Start, Subscription,
@@ -192,6 +192,7 @@ fn batch(symbol: &str, now: i64, ticks: u64) -> Batch {
         quantity: None,
         side: Side::Buy,
         trade_id: TradeId::Number(index),
+        action: Action::New,
     };
     Batch { instruments: vec![name], ticks: (0..ticks).map(tick).collect(), ..Batch::default() }
 }

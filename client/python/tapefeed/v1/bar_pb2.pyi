@@ -124,12 +124,14 @@ class Bar(google.protobuf.message.Message):
     Absent if no tick had a quantity above zero.
     """
     tick_count: builtins.int
-    """How many ticks the bar holds. 0 in an empty bar."""
+    """How many ticks the bar holds, as corrections and cancels left them. 0 in an empty bar."""
     state: global___BarState.ValueType
     """Whether the bar can still change by ticks in time."""
     revision: builtins.int
-    """The greatest `log_seq` that contributed to the bar. 0 in an empty bar. A final bar that is sent again
-    with a greater revision was changed by a late tick or a correction.
+    """The greatest `log_seq` that contributed to the bar: of its ticks, and of corrections and cancels of trades
+    inside the interval, whether or not the trade is known. 0 if there is neither. A final bar that is sent
+    again with a greater revision was changed by a late tick or a correction; one whose trades were all
+    cancelled is sent empty, and in history it is an interval without ticks.
     """
     has_source_gap: builtins.bool
     """Whether a feed lost data inside the interval and has not got it back, as far as the log tells at the

@@ -82,7 +82,9 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     ERROR_REASON_RUN_CANCELLED: _ErrorReason.ValueType  # 21
     """The run was cancelled by another call. ABORTED; metadata `run_id`."""
     ERROR_REASON_ACTION_NOT_SUPPORTED: _ErrorReason.ValueType  # 22
-    """The server does not take corrections and cancels yet. UNIMPLEMENTED."""
+    """The server does not take corrections and cancels: a server before they were served, or a line that was
+    rejected then. UNIMPLEMENTED.
+    """
     ERROR_REASON_NOT_SERVED: _ErrorReason.ValueType  # 23
     """The contract knows this call or option, but this server does not serve it. UNIMPLEMENTED."""
     ERROR_REASON_METHOD_UNKNOWN: _ErrorReason.ValueType  # 24
@@ -185,7 +187,9 @@ ERROR_REASON_RUN_UNKNOWN: ErrorReason.ValueType  # 20
 ERROR_REASON_RUN_CANCELLED: ErrorReason.ValueType  # 21
 """The run was cancelled by another call. ABORTED; metadata `run_id`."""
 ERROR_REASON_ACTION_NOT_SUPPORTED: ErrorReason.ValueType  # 22
-"""The server does not take corrections and cancels yet. UNIMPLEMENTED."""
+"""The server does not take corrections and cancels: a server before they were served, or a line that was
+rejected then. UNIMPLEMENTED.
+"""
 ERROR_REASON_NOT_SERVED: ErrorReason.ValueType  # 23
 """The contract knows this call or option, but this server does not serve it. UNIMPLEMENTED."""
 ERROR_REASON_METHOD_UNKNOWN: ErrorReason.ValueType  # 24

@@ -208,7 +208,7 @@ class IngestionRun(google.protobuf.message.Message):
     total_line_count: builtins.int
     """How many lines the file has. Absent until it is known."""
     tick_count: builtins.int
-    """How many ticks are stored. They stay, however the run ends."""
+    """How many ticks are stored, corrections and cancels among them. They stay, however the run ends."""
     reject_count: builtins.int
     """How many lines were rejected. If the run has failed because they were too many, those of the batch in
     which it failed are counted, though nothing of that batch is stored.
@@ -356,7 +356,7 @@ class RejectedLine(google.protobuf.message.Message):
     line_number: builtins.int
     """The number of the line in the uncompressed file, from 1."""
     reason: tapefeed.v1.error_reason_pb2.ErrorReason.ValueType
-    """The reason, such as ERROR_REASON_FIELD_INVALID or ERROR_REASON_ACTION_NOT_SUPPORTED."""
+    """The reason, such as ERROR_REASON_FIELD_INVALID."""
     message: builtins.str
     """A sentence that says what is wrong. At most 256 bytes of UTF-8."""
     text: builtins.str

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from tapefeed.v1 import tick_pb2 as tapefeed_dot_v1_dot_tick__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctapefeed/v1/instrument.proto\x12\x0btapefeed.v1\x1a\x16tapefeed/v1/tick.proto\"\x87\x02\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12%\n\nfirst_tick\x18\x04 \x01(\x0b\x32\x11.tapefeed.v1.Tick\x12$\n\tlast_tick\x18\x05 \x01(\x0b\x32\x11.tapefeed.v1.Tick\x12\x12\n\ntick_count\x18\x06 \x01(\x04\x12\x16\n\x0eprice_decimals\x18\x07 \x01(\r\x12\x19\n\x11quantity_decimals\x18\x08 \x01(\r\x12/\n\x07\x64\x65tails\x18\t \x01(\x0b\x32\x1e.tapefeed.v1.InstrumentDetails\"l\n\x11InstrumentDetails\x12\x0c\n\x04isin\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x13\n\x0bshare_class\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x12\n\nas_of_date\x18\x05 \x01(\t\"L\n\x14InstrumentDefinition\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\tBs\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctapefeed/v1/instrument.proto\x12\x0btapefeed.v1\x1a\x16tapefeed/v1/tick.proto\"\xab\x02\n\nInstrument\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\t\x12%\n\nfirst_tick\x18\x04 \x01(\x0b\x32\x11.tapefeed.v1.Tick\x12$\n\tlast_tick\x18\x05 \x01(\x0b\x32\x11.tapefeed.v1.Tick\x12\x12\n\ntick_count\x18\x06 \x01(\x04\x12\x16\n\x0eprice_decimals\x18\x07 \x01(\r\x12\x19\n\x11quantity_decimals\x18\x08 \x01(\r\x12/\n\x07\x64\x65tails\x18\t \x01(\x0b\x32\x1e.tapefeed.v1.InstrumentDetails\x12\"\n\x1aunmatched_correction_count\x18\n \x01(\x04\"l\n\x11InstrumentDetails\x12\x0c\n\x04isin\x18\x01 \x01(\t\x12\x0e\n\x06issuer\x18\x02 \x01(\t\x12\x13\n\x0bshare_class\x18\x03 \x01(\t\x12\x10\n\x08\x63urrency\x18\x04 \x01(\t\x12\x12\n\nas_of_date\x18\x05 \x01(\t\"L\n\x14InstrumentDefinition\x12\x15\n\rinstrument_id\x18\x01 \x01(\r\x12\r\n\x05venue\x18\x02 \x01(\t\x12\x0e\n\x06symbol\x18\x03 \x01(\tBs\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\017com.tapefeed.v1P\001ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\252\002\013Tapefeed.V1\352\002\014Tapefeed::V1'
   _globals['_INSTRUMENT']._serialized_start=70
-  _globals['_INSTRUMENT']._serialized_end=333
-  _globals['_INSTRUMENTDETAILS']._serialized_start=335
-  _globals['_INSTRUMENTDETAILS']._serialized_end=443
-  _globals['_INSTRUMENTDEFINITION']._serialized_start=445
-  _globals['_INSTRUMENTDEFINITION']._serialized_end=521
+  _globals['_INSTRUMENT']._serialized_end=369
+  _globals['_INSTRUMENTDETAILS']._serialized_start=371
+  _globals['_INSTRUMENTDETAILS']._serialized_end=479
+  _globals['_INSTRUMENTDEFINITION']._serialized_start=481
+  _globals['_INSTRUMENTDEFINITION']._serialized_end=557
 # @@protoc_insertion_point(module_scope)

@@ -26,6 +26,7 @@ class Instrument(google.protobuf.message.Message):
     PRICE_DECIMALS_FIELD_NUMBER: builtins.int
     QUANTITY_DECIMALS_FIELD_NUMBER: builtins.int
     DETAILS_FIELD_NUMBER: builtins.int
+    UNMATCHED_CORRECTION_COUNT_FIELD_NUMBER: builtins.int
     instrument_id: builtins.int
     """The number of the instrument. At least 1; it never changes within an epoch."""
     venue: builtins.str
@@ -33,11 +34,16 @@ class Instrument(google.protobuf.message.Message):
     symbol: builtins.str
     """The symbol of the instrument. 1 to 64 bytes."""
     tick_count: builtins.int
-    """How many ticks are kept. Corrections and cancels do not count."""
+    """How many trades are kept, without those that were cancelled."""
     price_decimals: builtins.int
     """The greatest number of decimals seen in a price. 0 to 18."""
     quantity_decimals: builtins.int
     """The greatest number of decimals seen in a quantity. 0 to 18."""
+    unmatched_correction_count: builtins.int
+    """How many corrections and cancels are about no trade that is kept: they are looked for about 15 minutes after
+    they were stored, and wait for their trades from then on. As `details`, it is the newest that is known,
+    whatever the answer's `as_of`.
+    """
     @property
     def first_tick(self) -> tapefeed.v1.tick_pb2.Tick:
         """The first tick by (`event_time`, `log_seq`). Absent if no tick is kept."""
@@ -64,9 +70,10 @@ class Instrument(google.protobuf.message.Message):
         price_decimals: builtins.int = ...,
         quantity_decimals: builtins.int = ...,
         details: global___InstrumentDetails | None = ...,
+        unmatched_correction_count: builtins.int = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["details", b"details", "first_tick", b"first_tick", "last_tick", b"last_tick"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["details", b"details", "first_tick", b"first_tick", "instrument_id", b"instrument_id", "last_tick", b"last_tick", "price_decimals", b"price_decimals", "quantity_decimals", b"quantity_decimals", "symbol", b"symbol", "tick_count", b"tick_count", "venue", b"venue"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["details", b"details", "first_tick", b"first_tick", "instrument_id", b"instrument_id", "last_tick", b"last_tick", "price_decimals", b"price_decimals", "quantity_decimals", b"quantity_decimals", "symbol", b"symbol", "tick_count", b"tick_count", "unmatched_correction_count", b"unmatched_correction_count", "venue", b"venue"]) -> None: ...
 
 global___Instrument = Instrument
 

@@ -62,7 +62,7 @@ class _DeliveryEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumT
     with how many were merged.
 
     Keep the greatest tick that you have seen: that is the final state. Corrections and cancels are never
-    merged. Messages inside a round carry the previous round's cursor, the last one the round's own, so a cut
+    merged, and come behind the ticks of their round. Messages inside a round carry the previous round's cursor, the last one the round's own, so a cut
     loses no final state.
     """
 
@@ -78,7 +78,7 @@ DELIVERY_CONFLATED: Delivery.ValueType  # 2
 with how many were merged.
 
 Keep the greatest tick that you have seen: that is the final state. Corrections and cancels are never
-merged. Messages inside a round carry the previous round's cursor, the last one the round's own, so a cut
+merged, and come behind the ticks of their round. Messages inside a round carry the previous round's cursor, the last one the round's own, so a cut
 loses no final state.
 """
 global___Delivery = Delivery

@@ -84,34 +84,42 @@ class _ActionEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTyp
     ACTION_NEW: _Action.ValueType  # 1
     """The tick is a new trade."""
     ACTION_CORRECT: _Action.ValueType  # 2
-    """The tick replaces price, quantity and side of the trade with the same `trade_id` and `event_time`. Where
-    corrections are not served yet, refused with UNIMPLEMENTED `ACTION_NOT_SUPPORTED`.
+    """The tick replaces price, quantity and side of the trade with the same `trade_id` and `event_time`. The trade
+    keeps its `log_seq` and `receive_time`.
     """
     ACTION_CANCEL: _Action.ValueType  # 3
-    """The tick takes back the trade with the same `trade_id` and `event_time`; its price and quantity carry no
-    meaning. Where corrections are not served yet, refused with UNIMPLEMENTED `ACTION_NOT_SUPPORTED`.
+    """The tick takes back the trade with the same `trade_id` and `event_time`; its price, quantity and side carry
+    no meaning.
     """
 
 class Action(_Action, metaclass=_ActionEnumTypeWrapper):
-    """What a tick does to earlier ticks of its instrument."""
+    """What a tick does to the ticks of its instrument.
+
+    A correction or a cancel is about every trade with the same venue, symbol, `trade_id` and `event_time`. It
+    applies to answers from its own `log_seq` on; which of the two came first in the log makes no difference, so
+    one that comes before its trade waits for it. Of several corrections the last by `log_seq` counts. A cancel is
+    final: corrections after it change nothing, and so do trades that come later under the same `trade_id` and
+    `event_time`.
+    A subscription tells trades as they came, and each correction and cancel behind them as a tick of its own.
+    """
 
 ACTION_UNSPECIFIED: Action.ValueType  # 0
 """The action is not told: the same as ACTION_NEW."""
 ACTION_NEW: Action.ValueType  # 1
 """The tick is a new trade."""
 ACTION_CORRECT: Action.ValueType  # 2
-"""The tick replaces price, quantity and side of the trade with the same `trade_id` and `event_time`. Where
-corrections are not served yet, refused with UNIMPLEMENTED `ACTION_NOT_SUPPORTED`.
+"""The tick replaces price, quantity and side of the trade with the same `trade_id` and `event_time`. The trade
+keeps its `log_seq` and `receive_time`.
 """
 ACTION_CANCEL: Action.ValueType  # 3
-"""The tick takes back the trade with the same `trade_id` and `event_time`; its price and quantity carry no
-meaning. Where corrections are not served yet, refused with UNIMPLEMENTED `ACTION_NOT_SUPPORTED`.
+"""The tick takes back the trade with the same `trade_id` and `event_time`; its price, quantity and side carry
+no meaning.
 """
 global___Action = Action
 
 @typing.final
 class Tick(google.protobuf.message.Message):
-    """One trade, complete in itself.
+    """One trade, or the correction or cancel of one, complete in itself.
 
     In history, ticks are ordered by (`event_time`, `log_seq`); in a stream, by `log_seq`. Most ticks of real
     markets share their millisecond with the tick before.
@@ -146,8 +154,8 @@ class Tick(google.protobuf.message.Message):
     side: global___Side.ValueType
     """The side of the aggressor, who took the liquidity. Default SIDE_UNSPECIFIED: the source does not tell it."""
     trade_id: builtins.str
-    """The venue's name for this trade. Default empty: it has none. At most 64 bytes of UTF-8. Trades are not
-    de-duplicated by it.
+    """The venue's name for this trade. Default empty: it has none. At most 64 bytes of UTF-8. Required with
+    ACTION_CORRECT and ACTION_CANCEL. Trades are not de-duplicated by it.
     """
     log_seq: builtins.int
     """The position of this tick in its epoch's log. At least 1, dense over all entries of the log, unique
@@ -158,8 +166,8 @@ class Tick(google.protobuf.message.Message):
     decides.
     """
     action: global___Action.ValueType
-    """What the tick does to earlier ones. Default ACTION_UNSPECIFIED, which means ACTION_NEW; the server always
-    sends the action.
+    """Whether the tick is a trade, or changes one. Default ACTION_UNSPECIFIED, which means ACTION_NEW; the server
+    always sends the action. History has trades alone, as their corrections say, and each is ACTION_NEW.
     """
     @property
     def event_time(self) -> google.protobuf.timestamp_pb2.Timestamp:

@@ -55,7 +55,7 @@ return 1
 pub struct LatestPrice {
     /// `venue/symbol`.
     pub field: String,
-    /// Its position.
+    /// Its position, or that of the newest correction of its instrument, whichever is greater.
     pub log_seq: u64,
     /// When the venue says it happened.
     pub event_time: UnixNanos,

@@ -34,7 +34,7 @@ pub fn final_until(newest: Option<UnixNanos>, watermark: Option<UnixNanos>) -> U
 pub struct Contents {
     /// Count, sums, and the points of open, high, low and close.
     pub totals: Totals,
-    /// The greatest position among the ticks; 0 where there is none.
+    /// The greatest position among the ticks and the corrections of trades inside; 0 where there is none.
     pub revision: u64,
 }
 
@@ -120,6 +120,18 @@ impl BarBuilder {
         }
     }
 
+    /// Takes in that something was said of a trade of this time, at a position.
+    pub fn revise(&mut self, event_time: UnixNanos, log_seq: u64) {
+        let contents = self.bars.entry(self.interval.start_of(event_time)).or_default();
+        contents.revision = contents.revision.max(log_seq);
+    }
+
+    /// The same without bars that have no ticks.
+    pub fn with_ticks(mut self) -> BarBuilder {
+        self.bars.retain(|_, contents| contents.totals.count > 0);
+        self
+    }
+
     /// Puts a bar in the place of the one with its start.
     pub fn insert(&mut self, start: UnixNanos, contents: Contents) {
         self.bars.insert(start, contents);
@@ -142,7 +154,7 @@ impl BarBuilder {
         ended.then(|| first.remove_entry())
     }
 
-    /// How many bars have ticks.
+    /// How many bars there are.
     pub fn len(&self) -> usize {
         self.bars.len()
     }

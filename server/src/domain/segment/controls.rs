@@ -4,20 +4,21 @@
 //! does not know. A kind never changes its bytes: a new form is a new kind.
 
 use super::{MAX_SEGMENT_ENTRIES, SegmentCorrupt};
+use crate::domain::correction::Values;
 use crate::domain::source::{
     Detail, GapCause, MAX_SOURCE_SYMBOLS, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus,
 };
 use crate::domain::tick::MAX_TRADE_ID_BYTES;
 use crate::domain::varint::{self, Reader};
-use crate::domain::{Control, Decimal, InstrumentId, Symbol, TimeRange, TradeId, UnixNanos, Venue};
+use crate::domain::{Control, Correction, Decimal, InstrumentId, Side, Symbol, TimeRange, TradeId, UnixNanos, Venue};
 
-// Kinds 1 to 3 were the first forms of the source entries, without venue and symbols. No server wrote them; where they
-// stand all the same, they are entries of an unknown kind.
+// Kinds 1 to 3 were the first forms of the source entries, without venue and symbols, and 5 that of corrections, without
+// side and receive time. No server wrote them; where they stand all the same, they are entries of an unknown kind.
 const WATERMARK: u8 = 4;
-const CORRECTION: u8 = 5;
 const SOURCE_GAP: u8 = 6;
 const SOURCE_GAP_FILLED: u8 = 7;
 const SOURCE_STATUS: u8 = 8;
+const CORRECTION: u8 = 9;
 
 /// Appends entries, ascending by position.
 pub(super) fn put(out: &mut Vec<u8>, controls: &[(u64, Control)], first_seq: u64) {
@@ -96,26 +97,29 @@ pub(super) fn put_control(out: &mut Vec<u8>, control: &Control) -> u8 {
             varint::put(out, time.nanos() as u64);
             WATERMARK
         }
-        Control::Correction { instrument, trade_id, event_time, values } => {
+        Control::Correction(correction) => {
+            let Correction { instrument, trade_id, event_time, receive_time, values } = correction;
             varint::put(out, instrument.0.into());
             put_trade_id(out, trade_id);
             varint::put(out, event_time.nanos() as u64);
+            varint::put(out, receive_time.nanos() as u64);
             match values {
                 None => out.push(0),
-                Some((price, None)) => {
-                    out.push(1);
+                Some(Values { price, quantity, side }) => {
+                    out.extend_from_slice(&[1 + u8::from(quantity.is_some()), *side as u8]);
                     put_decimal(out, *price);
-                }
-                Some((price, Some(quantity))) => {
-                    out.push(2);
-                    put_decimal(out, *price);
-                    put_decimal(out, *quantity);
+                    if let Some(quantity) = quantity {
+                        put_decimal(out, *quantity);
+                    }
                 }
             }
             CORRECTION
         }
         Control::Unknown { kind, bytes } => {
-            debug_assert!(*kind < WATERMARK || *kind > SOURCE_STATUS, "kinds that are known have their own variant");
+            debug_assert!(
+                !matches!(*kind, WATERMARK | SOURCE_GAP..=CORRECTION),
+                "kinds that are known have their own variant"
+            );
             out.extend_from_slice(bytes);
             *kind
         }
@@ -151,15 +155,19 @@ fn take_control(kind: u8, reader: &mut Reader<'_>) -> Option<Control> {
         }
         CORRECTION => {
             let instrument = InstrumentId(u32::try_from(reader.varint()?).ok()?);
-            let trade_id = take_trade_id(reader)?;
-            let event_time = take_time(reader)?;
+            let trade_id = take_trade_id(reader).filter(|id| *id != TradeId::None)?;
+            let (event_time, receive_time) = (take_time(reader)?, take_time(reader)?);
             let values = match reader.byte()? {
                 0 => None,
-                1 => Some((take_decimal(reader)?, None)),
-                2 => Some((take_decimal(reader)?, Some(take_decimal(reader)?))),
+                form @ (1 | 2) => {
+                    let side = Side::from_code(reader.byte()?)?;
+                    let price = take_decimal(reader)?;
+                    let quantity = if form == 2 { Some(take_decimal(reader)?) } else { None };
+                    Some(Values { price, quantity, side })
+                }
                 _ => return None,
             };
-            Control::Correction { instrument, trade_id, event_time, values }
+            Control::Correction(Correction { instrument, trade_id, event_time, receive_time, values })
         }
         _ => {
             let bytes = reader.bytes(reader.rest().len())?.to_vec();
@@ -270,7 +278,7 @@ pub(super) fn take_trade_id(reader: &mut Reader<'_>) -> Option<TradeId> {
         1 => Some(TradeId::Number(reader.varint()?)),
         length => {
             let length = usize::try_from(length - 2).ok().filter(|&length| length <= MAX_TRADE_ID_BYTES)?;
-            Some(TradeId::Text(std::str::from_utf8(reader.bytes(length)?).ok()?.into()))
+            Some(TradeId::text(std::str::from_utf8(reader.bytes(length)?).ok()?))
         }
     }
 }

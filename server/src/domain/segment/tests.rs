@@ -3,10 +3,11 @@ use proptest::option;
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::correction::Values;
 use crate::domain::samples::{any_decimal, any_log, any_quantity, any_time, any_trade_id, walk};
 use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs, SourceStatus};
 use crate::domain::varint;
-use crate::domain::{InstrumentId, Symbol, TimeRange, UnixNanos, Venue};
+use crate::domain::{Correction, Decimal, InstrumentId, Side, Symbol, TimeRange, TradeId, UnixNanos, Venue};
 
 fn any_detail() -> impl Strategy<Value = Detail> {
     "[a-zé ]{0,40}".prop_map(|text| Detail::new(&text).unwrap())
@@ -45,15 +46,22 @@ fn any_source_event() -> impl Strategy<Value = Control> {
 }
 
 fn any_control() -> impl Strategy<Value = Control> {
-    let values = option::of((any_decimal(), any_quantity()));
+    let values = option::of((any_decimal(), any_quantity(), 0u8..3)).prop_map(|values| {
+        values.map(|(price, quantity, side)| Values { price, quantity, side: Side::from_code(side).unwrap() })
+    });
+    let named = any_trade_id().prop_filter("a correction names its trade", |id| *id != TradeId::None);
+    let correction = (any::<u32>(), named, (any_time(), any_time()), values).prop_map(
+        |(instrument, trade_id, (event_time, receive_time), values)| {
+            let instrument = InstrumentId(instrument);
+            Control::Correction(Correction { instrument, trade_id, event_time, receive_time, values })
+        },
+    );
     prop_oneof![
         3 => any_source_event(),
         1 => ("[A-Z]{1,32}", any_time())
             .prop_map(|(venue, time)| Control::Watermark { venue: Venue::new(&venue).unwrap(), time }),
-        1 => (any::<u32>(), any_trade_id(), any_time(), values).prop_map(|(instrument, trade_id, event_time, values)| {
-            Control::Correction { instrument: InstrumentId(instrument), trade_id, event_time, values }
-        }),
-        1 => (9u8.., vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
+        1 => correction,
+        1 => (10u8.., vec(any::<u8>(), 0..40)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
         1 => (0u8..4, vec(any::<u8>(), 0..4)).prop_map(|(kind, bytes)| Control::Unknown { kind, bytes }),
     ]
 }
@@ -245,6 +253,21 @@ fn the_bytes_of_source_entries_are_pinned() {
     varint::put(&mut expected, 1_723_161_255_000_000_000);
     expected.extend_from_slice(b"\x10connection reset");
     assert_eq!((kind, bytes), (8, expected));
+}
+
+#[test]
+fn the_bytes_of_corrections_are_pinned() {
+    let time = |nanos| UnixNanos::new(nanos).unwrap();
+    let values = Values { price: "1.5".parse().unwrap(), quantity: None, side: Side::Sell };
+    let (instrument, trade_id) = (InstrumentId(3), TradeId::Number(7));
+    let (event_time, receive_time) = (time(5), time(6));
+    let mut correction = Correction { instrument, trade_id, event_time, receive_time, values: Some(values) };
+    let bytes = |correction: &Correction| control_bytes(&Control::Correction(correction.clone()));
+    assert_eq!(bytes(&correction), (9, vec![3, 1, 7, 5, 6, 1, 2, 0xff, 30]));
+    correction.values = Some(Values { quantity: Some(Decimal::ZERO), ..values });
+    assert_eq!(bytes(&correction), (9, vec![3, 1, 7, 5, 6, 2, 2, 0xff, 30, 0, 0]));
+    correction.values = None;
+    assert_eq!(bytes(&correction), (9, vec![3, 1, 7, 5, 6, 0]));
 }
 
 #[test]

@@ -6,12 +6,14 @@
 use std::collections::HashMap;
 use std::fmt::Display;
 
-use crate::domain::{Batch, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue};
+use crate::domain::{
+    Action, Batch, Correction, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
+};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
 use super::decimal;
-use super::tick::{BatchDefect, Instruments, event_time, is_new, side};
+use super::tick::{self, Instruments, action, event_time, side};
 
 /// The exponents of a table entry lie in this range, both ends included.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -18..=14;
@@ -20,22 +22,16 @@ const EXPONENTS: std::ops::RangeInclusive<i32> = -18..=14;
 ///
 /// `path` is the path of the columns in their message, and `latest` the latest event time that is taken; `None` for
 /// backfill.
-pub fn batch(path: &str, columns: proto::TickColumns, latest: Option<UnixNanos>) -> Result<Batch, BatchDefect> {
+pub fn batch(path: &str, columns: proto::TickColumns, latest: Option<UnixNanos>) -> Result<Batch, Violations> {
     let mut violations = Violations::default();
     check_lengths(path, &columns, &mut violations);
     let entries = entries(path, &columns.instruments, &mut violations);
     if !violations.is_empty() {
         // The arrays do not belong together, so looking at their elements would only confuse.
-        return Err(BatchDefect::Invalid(violations));
-    }
-    for (index, action) in columns.action.iter().enumerate() {
-        let field = format_args!("{path}.action[{index}]");
-        if violations.take(field, is_new(*action)) == Some(false) {
-            return Err(BatchDefect::ActionNotSupported);
-        }
+        return Err(violations);
     }
     let batch = read(path, columns, entries, latest, &mut violations);
-    if violations.is_empty() { Ok(batch) } else { Err(BatchDefect::Invalid(violations)) }
+    if violations.is_empty() { Ok(batch) } else { Err(violations) }
 }
 
 /// Arrays that must be there have as many elements as there are ticks, the others as many or none.
@@ -160,9 +156,14 @@ fn read(
             Some(wire) => violations.take(element("side"), side(*wire)),
             None => Some(Side::Unspecified),
         };
+        let action = match columns.action.get(index) {
+            Some(wire) => violations.take(element("action"), action(*wire)),
+            None => Some(Action::New),
+        };
         let trade_id = match columns.trade_id.get(index) {
-            Some(text) => violations.take(element("trade_id"), TradeId::new(text)),
-            None => Some(TradeId::None),
+            Some(text) => violations.take(element("trade_id"), tick::trade_id(text, action.unwrap_or_default())),
+            None if action.is_none_or(|action| action == Action::New) => Some(TradeId::None),
+            None => violations.take(element("trade_id"), tick::trade_id("", Action::Cancel)),
         };
 
         let Some(entry) = entries.get_mut(columns.instrument_index[index] as usize) else {
@@ -182,8 +183,15 @@ fn read(
             above => violations.take(element("quantity"), quantity(above - 1, entry.quantity_exponent)).map(Some),
         };
 
-        let (Some(event_time), Some(receive_time), Some(side), Some(trade_id), Some(price), Some(quantity)) =
-            (event_time, receive_time, side, trade_id, price, quantity)
+        let (
+            Some(event_time),
+            Some(receive_time),
+            Some(side),
+            Some(trade_id),
+            Some(price),
+            Some(quantity),
+            Some(action),
+        ) = (event_time, receive_time, side, trade_id, price, quantity, action)
         else {
             continue;
         };
@@ -192,7 +200,8 @@ fn read(
             None => instruments.index(entry.instrument.clone()),
         };
         entry.batch_index = Some(instrument);
-        ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
+        let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
+        ticks.push(tick.canonical());
     }
     Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() }
 }
@@ -279,6 +288,12 @@ pub fn wire(ticks: &[Tick], merged: &[u32]) -> proto::TickColumns {
         }
     }
     columns
+}
+
+/// A correction or a cancel as columns of one element.
+pub fn correction((log_seq, origin): (u64, Origin), correction: &Correction) -> proto::TickColumns {
+    let action = vec![proto::Action::from(correction.action()).into()];
+    proto::TickColumns { action, ..wire(&[correction.as_tick(log_seq, origin)], &[]) }
 }
 
 const ROOM: &str = "the entry has exponents at which this tick's numbers fit";

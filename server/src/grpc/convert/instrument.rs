@@ -9,7 +9,16 @@ use super::tick;
 
 impl From<InstrumentFacts> for proto::Instrument {
     fn from(facts: InstrumentFacts) -> proto::Instrument {
-        let InstrumentFacts { instrument, first, last, tick_count, price_decimals, quantity_decimals, details } = facts;
+        let InstrumentFacts {
+            instrument,
+            first,
+            last,
+            tick_count,
+            price_decimals,
+            quantity_decimals,
+            details,
+            unmatched_corrections,
+        } = facts;
         let Instrument { id, venue, symbol } = instrument.as_ref();
         proto::Instrument {
             instrument_id: id.0,
@@ -21,6 +30,7 @@ impl From<InstrumentFacts> for proto::Instrument {
             price_decimals: u32::from(price_decimals),
             quantity_decimals: u32::from(quantity_decimals),
             details: details.map(Into::into),
+            unmatched_correction_count: unmatched_corrections,
         }
     }
 }

@@ -2,18 +2,18 @@
 
 use std::fmt::Display;
 
-use crate::domain::{Batch, Decimal, NewTick, Symbol, TradeId, UnixNanos, Venue};
+use crate::domain::{Action, Batch, Decimal, NewTick, Symbol, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
 use super::decimal;
-use super::tick::{BatchDefect, Instruments, event_time, is_new, side};
+use super::tick::{self, Instruments, action, event_time, side};
 
 /// Reads a batch of rows, all or nothing.
 ///
 /// `path` is the path of the batch in its message, and `latest` the latest event time that is taken; `None` for
 /// backfill.
-pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> Result<Batch, BatchDefect> {
+pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> Result<Batch, Violations> {
     // Merged counts have no meaning on the way in.
     let proto::TickBatch { ticks: rows, merged_counts: _ } = rows;
     let mut violations = Violations::default();
@@ -23,30 +23,23 @@ pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> R
     let mut instruments = Instruments::default();
     let mut ticks = Vec::with_capacity(rows.len());
     for (index, row) in rows.into_iter().enumerate() {
-        match tick(path, index, row, latest, &mut instruments, &mut violations) {
-            Ok(Some(tick)) => ticks.push(tick),
-            Ok(None) => {}
-            Err(ActionNotSupported) => return Err(BatchDefect::ActionNotSupported),
-        }
+        ticks.extend(row_tick(path, index, row, latest, &mut instruments, &mut violations));
     }
     if !violations.is_empty() {
-        return Err(BatchDefect::Invalid(violations));
+        return Err(violations);
     }
     Ok(Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() })
 }
 
-/// The tick is a correction or a cancel.
-struct ActionNotSupported;
-
-/// One row; `Ok(None)` says that violations were added.
-fn tick(
+/// One row; `None` says that violations were added.
+fn row_tick(
     path: &str,
     index: usize,
     row: proto::Tick,
     latest: Option<UnixNanos>,
     instruments: &mut Instruments,
     violations: &mut Violations,
-) -> Result<Option<NewTick>, ActionNotSupported> {
+) -> Option<NewTick> {
     let proto::Tick {
         venue,
         symbol,
@@ -59,13 +52,11 @@ fn tick(
         trade_id,
         log_seq: _,
         origin: _,
-        action,
+        action: wire_action,
     } = row;
     let field = |name: &'static str| Field { path, index, name };
 
-    if violations.take(field("action"), is_new(action)) == Some(false) {
-        return Err(ActionNotSupported);
-    }
+    let action = violations.take(field("action"), action(wire_action));
     let venue = violations.take(field("venue"), Venue::new(&venue));
     let symbol = violations.take(field("symbol"), Symbol::new(&symbol));
     let event = match event {
@@ -78,6 +69,7 @@ fn tick(
     };
     let price = match price {
         Some(price) => violations.take(field("price"), Decimal::try_from(price)),
+        None if action == Some(Action::Cancel) => Some(Decimal::ZERO),
         None => violations.take(field("price"), Err("is required")),
     };
     let quantity = match quantity {
@@ -87,7 +79,7 @@ fn tick(
         None => Some(None),
     };
     let side = violations.take(field("side"), side(wire_side));
-    let trade_id = violations.take(field("trade_id"), TradeId::new(&trade_id));
+    let trade_id = violations.take(field("trade_id"), tick::trade_id(&trade_id, action.unwrap_or_default()));
 
     let (
         Some(venue),
@@ -98,11 +90,12 @@ fn tick(
         Some(quantity),
         Some(side),
         Some(trade_id),
-    ) = (venue, symbol, event, receive_time, price, quantity, side, trade_id)
+        Some(action),
+    ) = (venue, symbol, event, receive_time, price, quantity, side, trade_id, action)
     else {
-        return Ok(None);
+        return None;
     };
-    Ok(Some(NewTick {
+    let tick = NewTick {
         instrument: instruments.index((venue, symbol)),
         event_time,
         receive_time,
@@ -110,7 +103,9 @@ fn tick(
         quantity,
         side,
         trade_id,
-    }))
+        action,
+    };
+    Some(tick.canonical())
 }
 
 /// The path of a row's field, written out only when it is needed.

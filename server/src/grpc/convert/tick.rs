@@ -2,29 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::domain::{Instrument, Origin, Side, Symbol, Tick, TimeInvalid, UnixNanos, Venue};
-use crate::grpc::error::Refusal;
+use crate::domain::{
+    Action, Correction, Instrument, Origin, Side, Symbol, Tick, TimeInvalid, TradeId, UnixNanos, Venue,
+};
 use crate::grpc::proto;
-use crate::grpc::violation::Violations;
-
-/// Why a batch of ticks is not taken.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BatchDefect {
-    /// Fields that break their rule.
-    Invalid(Violations),
-    /// A correction or a cancel.
-    ActionNotSupported,
-}
-
-impl BatchDefect {
-    /// Refuses the batch, which does not use up its number.
-    pub fn refuse(self, expected_batch_seq: u64) -> Refusal {
-        match self {
-            BatchDefect::Invalid(violations) => Refusal::batch_invalid(violations, expected_batch_seq),
-            BatchDefect::ActionNotSupported => Refusal::action_not_supported(),
-        }
-    }
-}
 
 /// Why an event time was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -59,13 +40,23 @@ pub(super) fn side(wire: i32) -> Result<Side, &'static str> {
     }
 }
 
-/// Lets new ticks pass: false for a correction or a cancel, which are not taken yet.
-pub(super) fn is_new(wire: i32) -> Result<bool, &'static str> {
+/// The action of a number on the wire.
+pub(super) fn action(wire: i32) -> Result<Action, &'static str> {
     match proto::Action::try_from(wire) {
-        Ok(proto::Action::Unspecified | proto::Action::New) => Ok(true),
-        Ok(proto::Action::Correct | proto::Action::Cancel) => Ok(false),
+        Ok(proto::Action::Unspecified | proto::Action::New) => Ok(Action::New),
+        Ok(proto::Action::Correct) => Ok(Action::Correct),
+        Ok(proto::Action::Cancel) => Ok(Action::Cancel),
         Err(_) => Err("not a value of Action"),
     }
+}
+
+/// The identifier of a trade; who corrects or cancels one has to name it.
+pub(super) fn trade_id(text: &str, action: Action) -> Result<TradeId, String> {
+    let id = TradeId::new(text).map_err(|error| error.to_string())?;
+    if action != Action::New && id == TradeId::None {
+        return Err("is required: it says which trade is meant".to_owned());
+    }
+    Ok(id)
 }
 
 /// The distinct instruments of a batch in the making, in the order of their first tick.
@@ -108,6 +99,27 @@ impl From<Origin> for proto::Origin {
             Origin::Backfill => proto::Origin::Backfill,
         }
     }
+}
+
+impl From<Action> for proto::Action {
+    fn from(action: Action) -> proto::Action {
+        match action {
+            Action::New => proto::Action::New,
+            Action::Correct => proto::Action::Correct,
+            Action::Cancel => proto::Action::Cancel,
+        }
+    }
+}
+
+/// A correction or a cancel as a row: what it is about, and the new values.
+pub fn correction_row(
+    (log_seq, origin): (u64, Origin),
+    correction: &Correction,
+    instrument: &Instrument,
+) -> proto::Tick {
+    let row = row(&correction.as_tick(log_seq, origin), instrument);
+    let price = row.price.filter(|_| correction.values.is_some());
+    proto::Tick { price, action: proto::Action::from(correction.action()).into(), ..row }
 }
 
 /// A stored tick as a row, complete in itself.

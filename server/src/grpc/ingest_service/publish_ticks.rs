@@ -17,7 +17,6 @@ use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use crate::domain::{Batch, Clock, Epoch};
-use crate::grpc::convert::tick::BatchDefect;
 use crate::grpc::convert::{columns, rows, source};
 use crate::grpc::error::Refusal;
 use crate::grpc::layers::guard::Connection;
@@ -309,23 +308,17 @@ impl Stream<'_> {
         let parsed = match batch.content {
             Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
             Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(Content::SourceStatus(status)) => {
-                source::status("batch.source_status", status).map_err(BatchDefect::Invalid)
-            }
-            Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap).map_err(BatchDefect::Invalid),
-            Some(Content::SourceGapFilled(filled)) => {
-                source::gap_filled("batch.source_gap_filled", filled).map_err(BatchDefect::Invalid)
-            }
-            Some(Content::Watermark(watermark)) => {
-                source::watermark("batch.watermark", watermark, limit).map_err(BatchDefect::Invalid)
-            }
+            Some(Content::SourceStatus(status)) => source::status("batch.source_status", status),
+            Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap),
+            Some(Content::SourceGapFilled(filled)) => source::gap_filled("batch.source_gap_filled", filled),
+            Some(Content::Watermark(watermark)) => source::watermark("batch.watermark", watermark, limit),
             None => {
                 let mut violations = Violations::default();
                 violations.add("batch", "has neither ticks nor a source event");
                 return Err(Refusal::batch_invalid(violations, self.next_batch_seq));
             }
         };
-        parsed.map_err(|problem| problem.refuse(self.next_batch_seq))
+        parsed.map_err(|violations| Refusal::batch_invalid(violations, self.next_batch_seq))
     }
 
     /// A refusal that names no number gets the one that is expected next.
@@ -367,6 +360,9 @@ fn refusal(error: IngestError, producer: &ProducerId, batch_seq: u64, expected: 
         IngestError::OutOfOrder { expected } => Refusal::batch_out_of_order(expected),
         IngestError::Conflict => Refusal::batch_conflict(batch_seq, expected),
         IngestError::QueueFull { .. } => Refusal::queue_full(),
+        IngestError::TooManyCorrections { kept, limit } => {
+            Refusal::limit_exceeded("corrections", limit as u64, Some(kept as u64))
+        }
         IngestError::Unavailable | IngestError::EpochChanged(_) => Refusal::store_unavailable(),
         IngestError::ShuttingDown => Refusal::shutting_down(None),
     }

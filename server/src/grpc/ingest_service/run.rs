@@ -323,6 +323,9 @@ pub(super) fn refusal(error: ImportError, run: &RunId) -> Refusal {
             Refusal::new(Code::Unavailable, ErrorReason::StoreUnavailable, message).retry_after(SPOOL_RETRY)
         }
         ImportError::Ingest(IngestError::QueueFull { .. }) => Refusal::queue_full(),
+        ImportError::Ingest(IngestError::TooManyCorrections { kept, limit }) => {
+            Refusal::limit_exceeded("corrections", limit as u64, Some(kept as u64))
+        }
         ImportError::Ingest(IngestError::ShuttingDown) => Refusal::shutting_down(None),
         ImportError::Ingest(_) => Refusal::store_unavailable(),
         ImportError::Defect(problem) => Refusal::internal(problem),

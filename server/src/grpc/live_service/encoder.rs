@@ -7,7 +7,7 @@ use prost::Message as _;
 use super::frames::{
     MAX_MESSAGE_BYTES, Pieces, column_messages, put_columns, put_message, put_rows, row_messages, rows,
 };
-use crate::domain::{Control, Cursor, Tick};
+use crate::domain::{Control, Correction, Cursor, Origin, Tick};
 use crate::grpc::convert::{columns, source, tick, time};
 use crate::grpc::proto;
 use crate::live::{Ack, Event, Message, Outcome, Picks, Run, Ticks};
@@ -30,6 +30,8 @@ pub(super) struct Encoder {
     pub(super) server_name: Arc<str>,
     pub(super) stream_id: String,
     pub(super) encoding: Encoding,
+    /// Whether ticks are merged.
+    pub(super) conflated: bool,
     /// As the request had them.
     pub(super) selectors: Vec<proto::Selector>,
 }
@@ -41,6 +43,11 @@ impl Encoder {
         match event {
             Event::Run(run) => self.run(cursor, &run, out),
             Event::Ticks(Ticks { ticks, merged, before }) => self.ticks(&ticks, &merged, cursor, before, out),
+            Event::Correction { log_seq, correction, origin } => {
+                if let Some(event) = self.correction((log_seq, origin), &correction) {
+                    put_message(out.open(), &response(cursor, event));
+                }
+            }
             event => {
                 if let Some(event) = self.event(event) {
                     put_message(out.open(), &response(cursor, event));
@@ -105,10 +112,27 @@ impl Encoder {
         proto::TickBatch { ticks: rows.collect(), merged_counts: merged.to_vec() }
     }
 
+    /// A correction as a message of one tick, which in a conflated stream stands for itself.
+    fn correction(&self, place: (u64, Origin), correction: &Correction) -> Option<Wire> {
+        let merged = if self.conflated { vec![1] } else { Vec::new() };
+        Some(match self.encoding {
+            Encoding::Rows => {
+                // The hub knows every instrument before it shows a correction of it.
+                let instrument = self.registry.get(correction.instrument)?;
+                let ticks = vec![tick::correction_row(place, correction, &instrument)];
+                Wire::Rows(proto::TickBatch { ticks, merged_counts: merged })
+            }
+            Encoding::Columns => {
+                let columns = columns::correction(place, correction);
+                Wire::Columns(proto::TickColumns { merged_count: merged, ..columns })
+            }
+        })
+    }
+
     /// Any other event. `None` for entries of the log that the contract has no event for.
     pub(super) fn event(&self, event: Event) -> Option<Wire> {
         Some(match event {
-            Event::Run(_) | Event::Ticks(_) => return None,
+            Event::Run(_) | Event::Ticks(_) | Event::Correction { .. } => return None,
             Event::Ack(ack) => Wire::Ack(self.ack(ack)),
             Event::Definitions(instruments) => {
                 let definitions = instruments.iter().map(|instrument| (&**instrument).into()).collect();
@@ -118,7 +142,7 @@ impl Encoder {
                 Control::SourceGap(gap) => Wire::SourceGap(source::wire_gap(log_seq, gap)),
                 Control::SourceGapFilled(filled) => Wire::SourceGapFilled(source::wire_gap_filled(log_seq, filled)),
                 Control::SourceStatus(status) => Wire::SourceStatus(source::wire_status(log_seq, status)),
-                Control::Watermark { .. } | Control::Correction { .. } | Control::Unknown { .. } => return None,
+                Control::Watermark { .. } | Control::Correction(_) | Control::Unknown { .. } => return None,
             },
             Event::SnapshotBegin { position, tick_count } => {
                 Wire::SnapshotBegin(proto::SnapshotBegin { log_seq: position, tick_count })

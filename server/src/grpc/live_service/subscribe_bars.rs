@@ -37,6 +37,7 @@ pub(super) async fn subscribe_bars(
         server_name: service.server_name.clone(),
         stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
         encoding: Encoding::Rows,
+        conflated: false,
         selectors,
     };
     let span = tracing::Span::current();

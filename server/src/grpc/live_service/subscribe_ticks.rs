@@ -39,6 +39,7 @@ pub(super) async fn subscribe_ticks(
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Refusal> {
     let selectors = request.selectors.clone();
     let (subscription, encoding) = parse(request)?;
+    let conflated = subscription.conflated.is_some();
     let live = service.live.get();
     let session = live.subscribe(subscription).await.map_err(|error| refusal(error, None))?;
     let encoder = Encoder {
@@ -46,6 +47,7 @@ pub(super) async fn subscribe_ticks(
         server_name: service.server_name.clone(),
         stream_id: format!("{:016x}", service.next_stream.fetch_add(1, Ordering::Relaxed)),
         encoding,
+        conflated,
         selectors,
     };
     // In a box, so that what is passed on with each piece is a pointer.

@@ -7,7 +7,7 @@ use tonic_types::StatusExt as _;
 
 use super::LiveService;
 use super::frames::MAX_MESSAGE_BYTES;
-use crate::domain::{Batch, Cursor, Decimal, Epoch, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use crate::domain::{Action, Batch, Cursor, Decimal, Epoch, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::proto::live_service_server::LiveService as _;
 use crate::live::tests::world::{ROOMY, START, TIGHT, World, status};
@@ -212,6 +212,7 @@ async fn longest(world: &mut World, count: usize) {
             quantity: Some(Decimal::new(999_999_999_999_999_937, -18).unwrap()),
             side: Side::Sell,
             trade_id: TradeId::new(&"é".repeat(32)).unwrap(),
+            action: Action::New,
         });
     }
     world.submit(batch, true).await;
@@ -293,7 +294,8 @@ async fn rows_and_columns_hold_the_same() {
             _ => (),
         }
     }
-    assert_eq!(rows, unpacked);
+    assert!(rows.iter().any(|tick| tick.action() == proto::Action::Cancel));
+    assert!(rows == unpacked);
 }
 
 /// The ticks of a message, by the contract's words.
@@ -316,19 +318,21 @@ fn unpack(columns: &proto::TickColumns, names: &std::collections::HashMap<u32, (
         seq += columns.log_seq_delta[at];
         prices[index] += columns.price_mantissa[at];
         let quantity = columns.quantity.get(at).copied().unwrap_or(0);
+        let action = columns.action.get(at).copied().unwrap_or(proto::Action::New.into());
+        let cancels = action == i32::from(proto::Action::Cancel);
         ticks.push(proto::Tick {
             venue,
             symbol,
             instrument_id: entry.instrument_id,
             event_time: time(event),
             receive_time: time(receive),
-            price: number(prices[index], entry.price_exponent),
+            price: number(prices[index], entry.price_exponent).filter(|_| !cancels),
             quantity: quantity.checked_sub(1).and_then(|it| number(it.cast_signed(), entry.quantity_exponent)),
             side: columns.side.get(at).copied().unwrap_or(0),
             trade_id: columns.trade_id.get(at).cloned().unwrap_or_default(),
             log_seq: seq.cast_unsigned(),
             origin: columns.origin.get(at).copied().unwrap_or(proto::Origin::Live.into()),
-            action: proto::Action::New.into(),
+            action,
         });
     }
     ticks

@@ -12,7 +12,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use crate::domain::{Batch, Clock, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
+use crate::domain::{Action, Batch, Clock, Decimal, NewTick, Side, Symbol, TradeId, UnixNanos, Venue};
 use crate::ingest::{Ingest, IngestError, Sender, Submission};
 use crate::store::{ProducerClaim, ProducerId};
 
@@ -214,6 +214,7 @@ impl Demo {
                 quantity: Some(trade.quantity),
                 side: trade.side,
                 trade_id: TradeId::Number(trade.number),
+                action: Action::New,
             });
         }
         // The table holds all stocks, in their fixed order: an unused one costs nothing.
@@ -258,7 +259,9 @@ impl Demo {
                     self.pause(&mut wait).await?;
                     *claim = self.claim().await.ok_or(IngestError::ShuttingDown)?;
                 }
-                Err(IngestError::Unavailable | IngestError::QueueFull { .. }) => self.pause(&mut wait).await?,
+                Err(
+                    IngestError::Unavailable | IngestError::QueueFull { .. } | IngestError::TooManyCorrections { .. },
+                ) => self.pause(&mut wait).await?,
             }
         }
     }

@@ -1,7 +1,8 @@
 //! B3's file of a day's trades (`NEGOCIOSAVISTA`): columns with a header, semicolons between them, decimal commas.
 //!
 //! The number of a trade is unique only together with its day and its instrument: it is kept as the trade id, which
-//! means just that. Brokers and the session's type have no place in a tick.
+//! means just that. A line that changes or cancels a trade names it by its number and its time. Brokers and the session's
+//! type have no place in a tick.
 
 use jiff::civil::Date;
 
@@ -12,7 +13,7 @@ use super::json::without_mark;
 use super::options::{FileFormat, Fits, ImportOptions};
 use super::record::Record;
 use super::value;
-use crate::domain::{Decimal, DecimalInvalid, NewTick, Side, TradeId, Venue};
+use crate::domain::{Action, Decimal, DecimalInvalid, NewTick, Side, TradeId, Venue};
 
 /// The venue of B3's files, unless another is given.
 pub(super) const VENUE: &str = "B3";
@@ -95,14 +96,12 @@ impl B3Trades {
         }
         let [reference, symbol, action, price, quantity, time, id, date] =
             self.places.map(|at| self.record.field(line, at));
-        match action {
-            b"0" => {}
-            b"1" | b"2" => {
-                let problem = "AcaoAtualizacao: a log of ticks cannot change or cancel a trade";
-                return Err((RejectCode::ActionNotSupported, problem.to_owned()));
-            }
+        let action = match action {
+            b"0" => Action::New,
+            b"1" => Action::Correct,
+            b"2" => Action::Cancel,
             _ => return Err(invalid("AcaoAtualizacao: must be 0, 1 or 2")),
-        }
+        };
         let day = |text, column| -> Result<Date, Refused> {
             dashed_date(text).ok_or_else(|| invalid(format!("{column}: must be a day, as in 2025-04-28")))
         };
@@ -130,7 +129,16 @@ impl B3Trades {
             .map_err(|problem| invalid(format!("CodigoInstrumento: {problem}")))?;
         let quantity = Some(quantity);
         let (receive_time, side) = (None, Side::Unspecified);
-        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
+        batch.batch.ticks.push(NewTick {
+            instrument,
+            event_time,
+            receive_time,
+            price,
+            quantity,
+            side,
+            trade_id,
+            action,
+        });
         Ok(())
     }
 }
@@ -141,7 +149,7 @@ impl Reader for B3Trades {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn frame(&self) -> Frame {
@@ -215,6 +223,7 @@ mod tests {
             quantity: Some("118".parse().unwrap()),
             side: Side::Unspecified,
             trade_id: TradeId::Number(10),
+            action: Action::New,
         };
         for line in [
             LINE.to_owned(),
@@ -287,10 +296,14 @@ mod tests {
             assert!(reason.contains(expected), "{line}: {reason}");
             assert_eq!(tick, None);
         }
-        for action in [";1;", ";2;"] {
-            let (outcome, tick, _) = read(&LINE.replacen(";0;", action, 1));
-            assert!(matches!(outcome, Line::Rejected { code: RejectCode::ActionNotSupported, .. }), "{outcome:?}");
-            assert_eq!(tick, None);
+    }
+
+    #[test]
+    fn lines_that_change_or_cancel_a_trade_say_so() {
+        let trade = read(LINE).1.unwrap();
+        for (code, action) in [(";1;", Action::Correct), (";2;", Action::Cancel)] {
+            let (outcome, tick, _) = read(&LINE.replacen(";0;", code, 1));
+            assert_eq!((outcome, tick), (Line::Tick, Some(NewTick { action, ..trade.clone() })));
         }
     }
 

@@ -17,7 +17,7 @@ use super::format::{BatchBuilder, Frame, Line, Place, Reader};
 use super::json::{self, Scalar};
 use super::options::{FileFormat, Fits, ImportOptions, TimeUnit};
 use super::value;
-use crate::domain::{NewTick, Side, TradeId, Venue};
+use crate::domain::{Action, NewTick, Side, TradeId, Venue};
 
 /// A reader of captures.
 #[derive(Debug)]
@@ -255,7 +255,17 @@ impl BinanceCapture {
             .instrument(self.venue.as_str().as_bytes(), symbol.as_bytes())
             .map_err(|problem| problem.to_string())?;
         let quantity = Some(quantity);
-        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
+        let action = Action::New;
+        batch.batch.ticks.push(NewTick {
+            instrument,
+            event_time,
+            receive_time,
+            price,
+            quantity,
+            side,
+            trade_id,
+            action,
+        });
         Ok(Line::Tick)
     }
 }

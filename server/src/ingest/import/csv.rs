@@ -6,7 +6,7 @@ use super::format::{BatchBuilder, Frame, Line, Reader};
 use super::options::{FileFormat, ImportOptions};
 use super::record::Record;
 use super::value;
-use crate::domain::{NewTick, Side, TradeId};
+use crate::domain::{Action, NewTick, Side, TradeId};
 
 /// A reader of trades in columns, set up for one header.
 #[derive(Debug)]
@@ -93,7 +93,17 @@ impl CsvTrades {
             (Naming::Fixed, fixed) => fixed.as_ref().map_or(&[][..], |name| name.as_str().as_bytes()),
         };
         let instrument = batch.instrument(venue, symbol).map_err(|problem| problem.to_string())?;
-        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
+        let action = Action::New;
+        batch.batch.ticks.push(NewTick {
+            instrument,
+            event_time,
+            receive_time,
+            price,
+            quantity,
+            side,
+            trade_id,
+            action,
+        });
         Ok(())
     }
 }
@@ -199,6 +209,7 @@ mod tests {
                 quantity: Some("0.02".parse().unwrap()),
                 side: Side::Sell,
                 trade_id: TradeId::Number(37),
+                action: Action::New,
             }]
         );
     }

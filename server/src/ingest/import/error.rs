@@ -146,6 +146,7 @@ impl ImportError {
             ImportError::Cut(_) => "CANCELLED",
             ImportError::Spool(_) => "STORE_UNAVAILABLE",
             ImportError::Ingest(IngestError::QueueFull { .. }) => "QUEUE_FULL",
+            ImportError::Ingest(IngestError::TooManyCorrections { .. }) => "LIMIT_EXCEEDED",
             ImportError::Ingest(IngestError::ShuttingDown) => "SHUTTING_DOWN",
             ImportError::Ingest(_) => "STORE_UNAVAILABLE",
             ImportError::Defect(_) => "INTERNAL",

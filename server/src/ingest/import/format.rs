@@ -69,8 +69,6 @@ impl Place {
 pub enum RejectCode {
     /// A field is missing or cannot be read.
     FieldInvalid,
-    /// The line changes or cancels a trade, which no log of ticks can do.
-    ActionNotSupported,
 }
 
 impl RejectCode {
@@ -78,7 +76,6 @@ impl RejectCode {
     pub fn name(self) -> &'static str {
         match self {
             RejectCode::FieldInvalid => "FIELD_INVALID",
-            RejectCode::ActionNotSupported => "ACTION_NOT_SUPPORTED",
         }
     }
 }

@@ -9,7 +9,7 @@ use super::format::{BatchBuilder, Frame, Line, Reader, RejectCode};
 use super::json::{self, Scalar};
 use super::options::{FileFormat, Fits, ImportOptions, TimeUnit};
 use super::value;
-use crate::domain::{NewTick, Side, TradeId, UnixNanos};
+use crate::domain::{Action, Decimal, NewTick, Side, TradeId, UnixNanos};
 
 /// A reader of ticks in JSON.
 #[derive(Debug)]
@@ -81,23 +81,24 @@ impl JsonLines {
     fn tick(&self, fields: &Fields<'_>, batch: &mut BatchBuilder) -> Result<(), Refused> {
         let Fields { event: _, venue, symbol, event_time, receive_time, price, quantity, side, trade_id, action } =
             fields;
-        match action.map(Scalar::of) {
-            None => {}
-            Some(Scalar::Text(action)) if action == "new" => {}
-            Some(Scalar::Text(action)) if action == "correct" || action == "cancel" => {
-                let problem = format!("action: a log of ticks cannot {action} a trade");
-                return Err((RejectCode::ActionNotSupported, problem));
-            }
-            Some(_) => return Err(invalid("action: must be new")),
-        }
+        let action = match action.map(Scalar::of) {
+            None => Action::New,
+            Some(Scalar::Text(action)) if action == "new" => Action::New,
+            Some(Scalar::Text(action)) if action == "correct" => Action::Correct,
+            Some(Scalar::Text(action)) if action == "cancel" => Action::Cancel,
+            Some(_) => return Err(invalid("action: must be new, correct or cancel")),
+        };
         let event_time = event_time.ok_or_else(|| invalid("event_time is missing"))?;
         let event_time = time(event_time, self.options.time_unit, "event_time")?;
         let receive_time = match receive_time {
             Some(raw) => Some(time(raw, self.options.receive_time_unit, "receive_time")?),
             None => None,
         };
-        let price = price.ok_or_else(|| invalid("price is missing"))?;
-        let price = json::decimal(price).map_err(|problem| invalid(format!("price: {problem}")))?;
+        let price = match price {
+            Some(price) => json::decimal(price).map_err(|problem| invalid(format!("price: {problem}")))?,
+            None if action == Action::Cancel => Decimal::ZERO,
+            None => return Err(invalid("price is missing")),
+        };
         let quantity = match quantity {
             Some(raw) => Some(json::decimal(raw).map_err(|problem| invalid(format!("quantity: {problem}")))?),
             None => None,
@@ -118,13 +119,25 @@ impl JsonLines {
             }
             None => TradeId::None,
         };
+        if action != Action::New && trade_id == TradeId::None {
+            return Err(invalid("trade_id is missing: it says which trade is meant"));
+        }
         let fixed = self.options.venue.as_ref().map(|venue| venue.as_str());
         let venue = name(*venue, fixed, "venue")?;
         let fixed = self.options.symbol.as_ref().map(|symbol| symbol.as_str());
         let symbol = name(*symbol, fixed, "symbol")?;
         let instrument =
             batch.instrument(venue.as_bytes(), symbol.as_bytes()).map_err(|problem| invalid(problem.to_string()))?;
-        batch.batch.ticks.push(NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id });
+        batch.batch.ticks.push(NewTick {
+            instrument,
+            event_time,
+            receive_time,
+            price,
+            quantity,
+            side,
+            trade_id,
+            action,
+        });
         Ok(())
     }
 }
@@ -135,7 +148,7 @@ impl Reader for JsonLines {
     }
 
     fn version(&self) -> u32 {
-        1
+        2
     }
 
     fn frame(&self) -> Frame {
@@ -259,6 +272,7 @@ mod tests {
             quantity: Some("0.00012".parse().unwrap()),
             side: Side::Sell,
             trade_id: TradeId::Number(37),
+            action: Action::New,
         };
         assert_eq!(read(line), (Line::Tick, Some(expected.clone())));
         let by_hand =
@@ -279,6 +293,20 @@ mod tests {
             assert_eq!(outcome, Line::Tick, "{line}");
             let tick = tick.unwrap();
             assert_eq!((tick.event_time.nanos(), tick.price.to_string()), (TIME, "1.5".to_owned()), "{line}");
+        }
+    }
+
+    #[test]
+    fn lines_that_change_or_cancel_a_trade_name_it() {
+        for (text, action) in [("new", Action::New), ("correct", Action::Correct), ("cancel", Action::Cancel)] {
+            let line = format!(
+                r#"{{"venue":"V","symbol":"S","event_time":"2024-08-08T23:54:15Z","trade_id":"7","action":"{text}","price":"1"}}"#
+            );
+            let (outcome, tick) = read(&line);
+            assert_eq!((outcome, tick.map(|tick| tick.action)), (Line::Tick, Some(action)), "{line}");
+            let (outcome, tick) = read(&line.replace(r#","price":"1""#, ""));
+            let taken = action == Action::Cancel;
+            assert_eq!((outcome == Line::Tick, tick.is_some()), (taken, taken), "{line}");
         }
     }
 
@@ -311,7 +339,7 @@ mod tests {
             (r#""quantity":"2""#, r#""quantity":{}"#, "quantity: not a decimal"),
             (r#""quantity""#, r#""side":"up","quantity""#, "side: must be"),
             (r#""quantity""#, r#""trade_id":1.5,"quantity""#, "trade_id: must be"),
-            (r#""quantity""#, r#""action":"undo","quantity""#, "action: must be new"),
+            (r#""quantity""#, r#""action":"undo","quantity""#, "action: must be new, correct or cancel"),
             (r#""quantity""#, r#""receive_time":5,"quantity""#, "receive_time: a number without a unit"),
             ("}", "", "not a tick in JSON"),
             ("}", "}}", "not a tick in JSON"),
@@ -328,8 +356,8 @@ mod tests {
         }
         for action in ["correct", "cancel"] {
             let line = LINE.replace(r#""quantity""#, &format!(r#""action":"{action}","quantity""#));
-            let Line::Rejected { code, .. } = read(&line).0 else { panic!("{line}") };
-            assert_eq!(code, RejectCode::ActionNotSupported);
+            let Line::Rejected { reason, .. } = read(&line).0 else { panic!("{line}") };
+            assert!(reason.starts_with("trade_id is missing"), "{reason}");
         }
         let other = LINE.replace(r#""venue":"V""#, r#""venue":"W""#);
         let Line::Rejected { reason, .. } = read_with(&named(), &other).0 else { panic!("{other}") };

@@ -7,7 +7,7 @@
 
 mod state;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -269,6 +269,7 @@ impl BarSession {
                 }
                 *ticks += run.len();
             }
+            Event::Correction { correction, .. } => self.state.correction(correction),
             Event::Source { control: Control::Watermark { venue, time }, .. } => self.state.watermark(venue, *time),
             Event::Source { control, .. } => {
                 if control.scope().is_some_and(|scope| self.state.wants_news_of(scope)) {
@@ -336,31 +337,24 @@ impl BarSession {
     /// Tells the bars that changed by what was taken in.
     async fn tell(&mut self) -> Result<(), LiveError> {
         let Settled { ended, complete } = self.state.settle();
+        let mut found: BTreeMap<BarId, Contents> = ended.into_iter().collect();
         let late = std::mem::take(&mut self.state.late);
-        let mut growing = Vec::new();
+        if !late.is_empty() {
+            let revised = self.reread(late).await?;
+            found.extend(revised.into_iter().filter_map(|(bar, contents)| self.state.revised(bar, contents)));
+        }
         if !self.include_forming {
             self.state.changed.clear();
         } else if Instant::now() >= self.next_round && !self.state.changed.is_empty() {
             self.next_round = Instant::now() + self.min_interval;
             let changed = std::mem::take(&mut self.state.changed).into_iter();
-            growing.extend(changed.filter_map(|bar| Some((bar, self.state.contents(bar)?.clone()))));
+            found.extend(changed.filter_map(|bar| Some((bar, self.state.contents(bar)?.clone()))));
         }
-        if ended.is_empty() && late.is_empty() && growing.is_empty() {
+        if found.is_empty() {
             return Ok(());
         }
-        let mut found = ended;
-        found.append(&mut growing);
-        let view = loop {
-            let view = self.view(self.taken.position).await?;
-            match self.reread(&view, &late).await {
-                Ok(mut revised) => {
-                    found.append(&mut revised);
-                    break view;
-                }
-                Err(error) => self.wait_for_store(error).await?,
-            }
-        };
-        let bars = self.named(&view, found);
+        let view = self.view(self.taken.position).await?;
+        let bars = self.named(&view, found.into_iter().collect());
         let parts = bars.chunks(MESSAGE_BARS).map(|part| BarEvent::Bars(part.to_vec()));
         let marks = complete.into_iter().filter_map(|start| {
             let end = self.interval.end_of(start)?;
@@ -377,12 +371,18 @@ impl BarSession {
         Ok(())
     }
 
-    /// The contents of final bars that late ticks changed.
-    async fn reread(
-        &self,
-        view: &View,
-        late: &std::collections::BTreeSet<BarId>,
-    ) -> Result<Vec<(BarId, Contents)>, StoreError> {
+    /// The contents of bars that late ticks or corrections changed, at the position of the stream.
+    async fn reread(&mut self, late: BTreeSet<BarId>) -> Result<Vec<(BarId, Contents)>, LiveError> {
+        loop {
+            let view = self.view(self.taken.position).await?;
+            match self.read(&view, &late).await {
+                Ok(revised) => return Ok(revised),
+                Err(error) => self.wait_for_store(error).await?,
+            }
+        }
+    }
+
+    async fn read(&self, view: &View, late: &BTreeSet<BarId>) -> Result<Vec<(BarId, Contents)>, StoreError> {
         let mut starts: BTreeMap<SeriesId, Vec<UnixNanos>> = BTreeMap::new();
         for &(start, id) in late {
             starts.entry(id).or_default().push(start);

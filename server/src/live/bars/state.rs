@@ -2,14 +2,15 @@
 //!
 //! A series is one instrument, or all venues of a symbol. Series whose bars end by the same venues are a group, so that
 //! a venue that comes on is looked at once for all of them. The contents of growing bars are here; those of final ones
-//! are not: when a late tick changes one, it is read again.
+//! are not: when a late tick changes one, it is read again. So is every bar of a trade that is corrected, growing or not;
+//! one whose trades were all taken back stays a bar, without ticks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::domain::bar::{BarBuilder, Contents, Interval, final_until};
 use crate::domain::source::Scope;
-use crate::domain::{Instrument, InstrumentId, Symbol, Tick, UnixNanos, Venue};
+use crate::domain::{Correction, Instrument, InstrumentId, Symbol, Tick, TradeId, UnixNanos, Venue};
 use crate::live::Matcher;
 use crate::store::StoreError;
 use crate::tape::{BarReader, Registry, View};
@@ -93,8 +94,10 @@ pub(super) struct State {
     new_groups: BTreeSet<usize>,
     /// Growing bars that changed since they were last told.
     pub(super) changed: BTreeSet<BarId>,
-    /// Final bars that late ticks changed.
+    /// Bars to be read again: final ones that late ticks changed, and those of trades that were corrected.
     pub(super) late: BTreeSet<BarId>,
+    /// The trades of which something was said, by instrument.
+    corrected: HashMap<InstrumentId, HashSet<(UnixNanos, TradeId)>>,
 }
 
 impl State {
@@ -117,6 +120,7 @@ impl State {
             new_groups: BTreeSet::new(),
             changed: BTreeSet::new(),
             late: BTreeSet::new(),
+            corrected: HashMap::new(),
         }
     }
 
@@ -138,7 +142,10 @@ impl State {
             self.venues[id].newest = facts.newest().filter(|_| current);
         }
         let mut traded = Vec::new();
-        for (instrument, _) in view.holdings() {
+        for (instrument, holding) in view.holdings() {
+            for logged in holding.corrections.iter().flat_map(|corrections| corrections.iter()) {
+                self.name(&logged.correction);
+            }
             if current {
                 traded.push(instrument);
             } else if let Some(newest) = reader.newest((view, position), instrument).await? {
@@ -147,6 +154,8 @@ impl State {
                     let venue = self.venue(&named.venue);
                     self.venues[venue].newest = self.venues[venue].newest.max(Some(newest));
                 }
+            } else if holding.corrections.iter().flat_map(|all| all.iter()).any(|one| one.log_seq <= position) {
+                traded.push(instrument);
             }
         }
         for venue in &mut self.venues {
@@ -181,6 +190,10 @@ impl State {
             self.moved.insert(venue);
         }
         let start = self.interval.start_of(tick.event_time);
+        if !self.corrected.is_empty() && self.is_named(tick) {
+            self.late.extend(series.into_iter().flatten().map(|id| (start, id)));
+            return;
+        }
         for id in series.into_iter().flatten() {
             let Series { group, growing, .. } = &mut self.series[id as usize];
             let is_final = self.interval.end_of(start).is_some_and(|end| end <= self.groups[*group].final_until);
@@ -199,6 +212,45 @@ impl State {
                 }
             }
         }
+    }
+
+    /// Takes in that something is said of a trade.
+    pub(super) fn correction(&mut self, correction: &Correction) {
+        self.name(correction);
+        let Some(Known { series, .. }) = self.know(correction.instrument) else {
+            return;
+        };
+        let start = self.interval.start_of(correction.event_time);
+        self.late.extend(series.into_iter().flatten().map(|id| (start, id)));
+    }
+
+    /// Remembers which trade is meant: when it comes, it may not count as it is.
+    fn name(&mut self, correction: &Correction) {
+        let Correction { instrument, event_time, trade_id, .. } = correction;
+        self.corrected.entry(*instrument).or_default().insert((*event_time, trade_id.clone()));
+    }
+
+    fn is_named(&self, tick: &Tick) -> bool {
+        let named = self.corrected.get(&tick.instrument);
+        named.is_some_and(|named| named.contains(&(tick.event_time, tick.trade_id.clone())))
+    }
+
+    /// Takes in what a bar is that was read again. Gives back what is to be told of it at once: a final one.
+    pub(super) fn revised(&mut self, bar: BarId, contents: Contents) -> Option<(BarId, Contents)> {
+        let (start, id) = bar;
+        let Series { group, growing, .. } = &mut self.series[id as usize];
+        let is_final = self.interval.end_of(start).is_some_and(|end| end <= self.groups[*group].final_until);
+        if is_final {
+            return Some((bar, contents));
+        }
+        let grew = growing.get(start).is_some();
+        growing.insert(start, contents);
+        if grew {
+            self.changed.insert(bar);
+        } else {
+            self.grow(bar);
+        }
+        None
     }
 
     /// Takes in that a venue was told to be complete up to a time.

@@ -7,8 +7,9 @@ use rand::Rng as _;
 
 use super::world::*;
 use crate::domain::bar::{BarBuilder, Contents, Interval, final_until};
+use crate::domain::correction::Values;
 use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceSeqs};
-use crate::domain::{Control, Cursor, InstrumentId, TimeRange, UnixNanos};
+use crate::domain::{Control, Cursor, InstrumentId, Tick, TimeRange, UnixNanos};
 use crate::live::{
     BarEvent, BarMessage, BarSession, BarSubscription, Event, IfUnavailable, LiveError, Outcome, Selector, Start,
 };
@@ -63,23 +64,49 @@ impl Oracle {
         let mut newest: BTreeMap<&str, UnixNanos> = BTreeMap::new();
         let mut told: BTreeMap<&str, UnixNanos> = BTreeMap::new();
         let mut series: BTreeMap<SeriesName, (BarBuilder, Vec<&str>)> = BTreeMap::new();
-        for entry in self.entries.iter().filter(|entry| entry.log_seq() <= position) {
+        let known = || self.entries.iter().filter(|entry| entry.log_seq() <= position);
+        for entry in known() {
+            let instrument = match entry {
+                Entry::Tick(tick) => tick.instrument,
+                Entry::Source(_, Control::Correction(correction)) => correction.instrument,
+                Entry::Source(..) => InstrumentId(0),
+            };
+            let mut of_series = |take: &dyn Fn(&mut BarBuilder)| {
+                let (venue, symbol) = &self.names[&instrument];
+                let wanted = |alone: bool| {
+                    let own = wish.selectors.iter().filter(|selector| selector.venue.is_some() == alone);
+                    own.into_iter().any(|selector| matches(selector, venue, symbol))
+                };
+                let names = [(wanted(true), Some(venue.clone())), (wanted(false), None)];
+                for (_, on) in names.into_iter().filter(|(wanted, _)| *wanted) {
+                    let of = series.entry((on, symbol.clone()));
+                    let (bars, venues) = of.or_insert_with(|| (BarBuilder::new(wish.interval), Vec::new()));
+                    take(bars);
+                    venues.push(venue);
+                }
+            };
             match entry {
                 Entry::Tick(tick) => {
-                    let (venue, symbol) = &self.names[&tick.instrument];
-                    let latest = newest.entry(venue).or_insert(tick.event_time);
+                    let latest = newest.entry(&self.names[&tick.instrument].0).or_insert(tick.event_time);
                     *latest = tick.event_time.max(*latest);
-                    let wanted = |alone: bool| {
-                        let own = wish.selectors.iter().filter(|selector| selector.venue.is_some() == alone);
-                        own.into_iter().any(|selector| matches(selector, venue, symbol))
-                    };
-                    let names = [(wanted(true), Some(venue.clone())), (wanted(false), None)];
-                    for (_, on) in names.into_iter().filter(|(wanted, _)| *wanted) {
-                        let of = series.entry((on, symbol.clone()));
-                        let (bars, venues) = of.or_insert_with(|| (BarBuilder::new(wish.interval), Vec::new()));
-                        bars.push(tick);
-                        venues.push(venue);
+                    let mut trade = Some(tick.clone());
+                    for other in known() {
+                        let Entry::Source(_, Control::Correction(correction)) = other else { continue };
+                        let of = (correction.instrument, correction.event_time, &correction.trade_id);
+                        if of == (tick.instrument, tick.event_time, &tick.trade_id) {
+                            trade = correction.values.and_then(|Values { price, quantity, side }| {
+                                trade.map(|trade| Tick { price, quantity, side, ..trade })
+                            });
+                        }
                     }
+                    of_series(&|bars| {
+                        trade.iter().for_each(|trade| {
+                            bars.push(trade);
+                        });
+                    });
+                }
+                Entry::Source(log_seq, Control::Correction(correction)) => {
+                    of_series(&|bars| bars.revise(correction.event_time, *log_seq));
                 }
                 Entry::Source(_, Control::Watermark { venue, time }) => {
                     let (name, _) = self.names.values().find(|(name, _)| name == venue.as_str()).unwrap();
@@ -260,6 +287,36 @@ async fn compaction_and_restarts_change_no_bar() {
         told.push(heard.last);
     }
     assert_eq!(told.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bars_of_trades_that_are_corrected_or_taken_back_are_told_anew() {
+    let mut world = World::new(ROOMY).await;
+    world.publish(&[("V", "A", 1), ("V", "A", 2)]).await;
+    let wish = BarSubscription { selectors: vec![selector("V", "A")], ..wish_bars(Start::Live, 10) };
+    let mut session = world.live.subscribe_bars(wish).await.unwrap();
+    session.next().await.unwrap();
+    // Trades are numbered from 1. The bar grows still.
+    world.correct(&[("V", "A", 2, 2, None)], false).await;
+    assert_eq!(bars(&mut session).await, [(0, 1, false)]);
+    // The third comes after its correction, and the bar ends by the fourth.
+    world.correct(&[("V", "A", 3, 3, Some(7))], false).await;
+    assert_eq!(bars(&mut session).await, [(0, 1, false)]);
+    world.publish(&[("V", "A", 3), ("V", "A", 13)]).await;
+    assert_eq!(bars(&mut session).await, [(0, 2, true), (10, 1, false)]);
+    let revised = world.correct(&[("V", "A", 1, 1, Some(9_000))], true).await;
+    let told = loop {
+        if let BarEvent::Bars(told) = session.next().await.unwrap().event {
+            break told;
+        }
+    };
+    let contents = &told[0].bar.contents;
+    assert_eq!((told.len(), contents.revision, told[0].bar.is_final), (1, revised.position, true));
+    let price = |point: Option<crate::domain::statistics::PricePoint>| point.map(|point| point.price.to_string());
+    assert_eq!((price(contents.totals.high), price(contents.totals.low)), (Some("90".into()), Some("0.07".into())));
+    // Nothing is left: told once more, without ticks.
+    world.correct(&[("V", "A", 1, 1, None), ("V", "A", 3, 3, None)], false).await;
+    assert_eq!(bars(&mut session).await, [(0, 0, true)]);
 }
 
 /// Reads until bars come: start in seconds, ticks, final, of each.

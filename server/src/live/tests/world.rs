@@ -11,7 +11,7 @@ use rand::{Rng as _, SeedableRng as _};
 use crate::bus::LocalBus;
 use crate::domain::source::{Detail, Scope, Source, SourceStatus};
 use crate::domain::{
-    Batch, Block, Clock, Control, Cursor, Decimal, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId,
+    Action, Batch, Block, Clock, Control, Cursor, Decimal, Epoch, InstrumentId, NewTick, Side, Symbol, Tick, TradeId,
     UnixNanos, Venue,
 };
 use crate::ingest::{Sender, Submission};
@@ -65,6 +65,8 @@ pub(crate) struct World {
     /// Fence and last number of the two producers: live, and backfill.
     producers: [(u64, u64); 2],
     trades: u64,
+    /// Some of what was traded: venue, symbol, second and identifier.
+    traded: Vec<(String, String, i64, u64)>,
 }
 
 pub(crate) fn producer(backfill: bool) -> ProducerId {
@@ -121,8 +123,12 @@ impl World {
             prices: None,
             clock: clock.clone(),
             seed: 1,
-            // The log is swept by hand.
-            policy: Policy { sweep_interval: Duration::from_secs(1 << 30), ..Policy::default() },
+            // The log is swept by hand, and what streams read at old positions stays as it was.
+            policy: Policy {
+                sweep_interval: Duration::from_secs(1 << 30),
+                correction_delay: Duration::from_secs(1 << 30),
+                ..Policy::default()
+            },
             hub_bytes,
             hot_tick_limit: usize::MAX,
         };
@@ -133,15 +139,25 @@ impl World {
             producers[usize::from(backfill)] = (claim.fence, claim.last_batch_seq);
         }
         let random = SmallRng::seed_from_u64(11);
-        World { live: Live::clone(&replica.live.get()), replica, store, clock, random, hub_bytes, producers, trades: 0 }
+        World {
+            live: Live::clone(&replica.live.get()),
+            replica,
+            store,
+            clock,
+            random,
+            hub_bytes,
+            producers,
+            trades: 0,
+            traded: Vec::new(),
+        }
     }
 
     /// The same store under a new replica.
     pub(crate) async fn restart(self) -> World {
-        let World { replica, store, clock, hub_bytes, trades, .. } = self;
+        let World { replica, store, clock, hub_bytes, trades, traded, .. } = self;
         replica.stop().await;
         let store = Arc::new(store.reopen());
-        World { trades, ..World::over(store, clock, hub_bytes).await }
+        World { trades, traded, ..World::over(store, clock, hub_bytes).await }
     }
 
     pub(crate) fn advance(&self, span: Duration) {
@@ -184,6 +200,7 @@ impl World {
                 batch.instruments.len() - 1
             });
             self.trades += 1;
+            self.traded.push(((*on).to_owned(), (*of).to_owned(), *second, self.trades));
             batch.ticks.push(NewTick {
                 instrument: index as u32,
                 event_time: UnixNanos::new(START + second * 1_000_000_000).unwrap(),
@@ -192,12 +209,36 @@ impl World {
                 quantity: (!self.trades.is_multiple_of(3)).then(|| Decimal::new(7, -1).unwrap()),
                 side: if !self.trades.is_multiple_of(2) { Side::Buy } else { Side::Unspecified },
                 trade_id: TradeId::Number(self.trades),
+                action: Action::New,
             });
         }
         batch
     }
 
-    /// One commit of anything: ticks of any instrument, live or backfill, or the word of a feed.
+    /// Corrects trades, or takes them back: venue, symbol, second, identifier, and the new price in cents, if it has one.
+    pub(crate) async fn correct(
+        &mut self,
+        corrections: &[(&str, &str, i64, u64, Option<i64>)],
+        backfill: bool,
+    ) -> Cursor {
+        let mut batch = Batch::default();
+        for (on, of, second, trade, cents) in corrections {
+            batch.instruments.push((venue(on), symbol(of)));
+            batch.ticks.push(NewTick {
+                instrument: batch.instruments.len() as u32 - 1,
+                event_time: UnixNanos::new(START + second * 1_000_000_000).unwrap(),
+                receive_time: None,
+                price: Decimal::new(cents.unwrap_or(0), -2).unwrap(),
+                quantity: cents.map(|cents| Decimal::new(cents % 90, -1).unwrap()),
+                side: Side::Unspecified,
+                trade_id: TradeId::Number(*trade),
+                action: if cents.is_some() { Action::Correct } else { Action::Cancel },
+            });
+        }
+        self.submit(batch, backfill).await
+    }
+
+    /// One commit of anything: ticks of any instrument, live or backfill, what corrects them, or the word of a feed.
     pub(crate) async fn commit_anything(&mut self) -> Cursor {
         self.advance(Duration::from_millis(1));
         const VENUES: [&str; 2] = ["V", "W"];
@@ -209,6 +250,23 @@ impl World {
             let backfill = self.random.random_ratio(1, 4);
             let batch = Batch { controls: vec![status(on, symbols, up)], ..Batch::default() };
             return self.submit(batch, backfill).await;
+        }
+        if self.random.random_ratio(1, 6) && !self.traded.is_empty() {
+            let mut corrections = Vec::new();
+            for _ in 0..self.random.random_range(1..4) {
+                // Some come before their trades.
+                let ahead = if self.random.random_ratio(1, 4) { self.random.random_range(1..20) } else { 0 };
+                let (on, of, second, trade) = self.traded[self.random.random_range(0..self.traded.len())].clone();
+                let trade = if ahead > 0 { self.trades + ahead } else { trade };
+                let cents = self.random.random_ratio(2, 3).then(|| self.random.random_range(0..9_000));
+                corrections.push((on, of, second, trade, cents));
+            }
+            let backfill = self.random.random_ratio(1, 4);
+            let named = corrections
+                .iter()
+                .map(|(on, of, second, trade, cents)| (on.as_str(), of.as_str(), *second, *trade, *cents));
+            let named: Vec<_> = named.collect();
+            return self.correct(&named, backfill).await;
         }
         let count = self.random.random_range(1..25);
         let tick = |random: &mut SmallRng| {
@@ -322,6 +380,10 @@ impl Reference {
                 let (on, of) = &self.names[&tick.instrument];
                 !backfill && selectors.any(|selector| selects(selector, on, Some(of)))
             }
+            Entry::Source(_, Control::Correction(correction)) => {
+                let (on, of) = &self.names[&correction.instrument];
+                !backfill && selectors.any(|selector| selects(selector, on, Some(of)))
+            }
             Entry::Source(_, control) => {
                 let scope = control.scope().unwrap();
                 let mut symbols: Vec<_> = scope.symbols.iter().map(Some).collect();
@@ -346,6 +408,9 @@ impl Told {
         match &message.event {
             Event::Run(run) => self.entries.extend(run.ticks().into_iter().cloned().map(Entry::Tick)),
             Event::Ticks(ticks) => self.entries.extend(ticks.ticks.iter().cloned().map(Entry::Tick)),
+            Event::Correction { log_seq, correction, .. } => {
+                self.entries.push(Entry::Source(*log_seq, Control::Correction(correction.clone())));
+            }
             Event::Source { log_seq, control } => self.entries.push(Entry::Source(*log_seq, control.clone())),
             _ => (),
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::domain::bar::{Bar, BarBuilder, Contents, Fill, Interval, LATENESS};
+use crate::domain::bar::{Bar, BarBuilder, Fill, Interval, LATENESS};
 use crate::domain::{Cursor, Instrument, InstrumentId, UnixNanos};
 use crate::store::StoreError;
 use crate::tape::{BarReader, Finish, View};
@@ -158,6 +158,7 @@ impl Query {
         (now, resumed): (UnixNanos, Option<UnixNanos>),
     ) -> Result<(Vec<Bar>, Option<UnixNanos>), ChunkError> {
         let position = finish.position();
+        let view = &*self.corrected(view, instruments, position).await?;
         let series = Series { chunks: &self.chunks, view, instruments, position, interval: request.interval };
         let Some(mut walk) = self.walk(&series, finish, request, now).await? else {
             return Ok((Vec::new(), None));
@@ -228,6 +229,7 @@ impl BarReader for Query {
         interval: Interval,
         (from, until): (UnixNanos, Option<UnixNanos>),
     ) -> Result<BarBuilder, StoreError> {
+        let view = &*self.corrected(view, instruments, position).await.map_err(unavailable)?;
         let series = Series { chunks: &self.chunks, view, instruments, position, interval };
         series.window(from, until).await.map_err(unavailable)
     }
@@ -242,7 +244,7 @@ impl BarReader for Query {
 }
 
 /// Why a stream has to try again on a newer view.
-fn unavailable(error: ChunkError) -> StoreError {
+pub(super) fn unavailable(error: ChunkError) -> StoreError {
     match error {
         ChunkError::Store(error) => error,
         ChunkError::Gone(id) => {
@@ -268,7 +270,7 @@ pub(super) async fn skipping(
             break;
         }
         let end = earliest(series.interval.later(start, most - bars.len()), walk.until);
-        let window = series.window(start.max(from), end).await?;
+        let window = series.window(start.max(from), end).await?.with_ticks();
         bars.extend(window.into_bars().into_iter().map(|(start, contents)| finish.bar(start, contents)));
         match end {
             Some(end) => from = end,
@@ -324,7 +326,7 @@ async fn filling(
 
 /// A bar with what stands for the prices that it does not have.
 fn filled(bar: Bar, fill: Fill, carried: Option<crate::domain::Decimal>) -> Bar {
-    let empty = bar.contents == Contents::default();
+    let empty = bar.contents.totals.count == 0;
     Bar { carried: carried.filter(|_| empty && fill == Fill::Previous), ..bar }
 }
 
@@ -340,7 +342,7 @@ pub(super) async fn last_with_ticks(series: &Series<'_>, walk: Walk, count: usiz
         let end = series.interval.end_of(series.interval.start_of(last.event_time));
         let from = series.interval.earlier(end.unwrap_or(UnixNanos::MAX), left.min(MOST_BARS));
         let from = series.interval.start_of(from).max(walk.from);
-        let window = series.window(from, earliest(end, until)).await?;
+        let window = series.window(from, earliest(end, until)).await?.with_ticks();
         let skipped = window.len().saturating_sub(left);
         left -= window.len() - skipped;
         first = window.iter().nth(skipped).map_or(first, |(start, _)| start);

@@ -31,7 +31,8 @@ pub(in crate::query) struct Series<'a> {
 }
 
 impl<'a> Series<'a> {
-    /// The bars with ticks that begin in `[from, until)`, both starts of bars; without an end, all from there on.
+    /// The bars that begin in `[from, until)`, both starts of bars; without an end, all from there on. Also such that have
+    /// no ticks, but corrections: of those nothing but the revision is there.
     pub(in crate::query) async fn window(
         &self,
         from: UnixNanos,
@@ -61,6 +62,11 @@ impl<'a> Series<'a> {
                 let loaded: Vec<Arc<Chunk>> = self.chunks.load(&asked).await?;
                 for ((header, _), chunk) in part.iter().zip(&loaded) {
                     self.add_chunk(header, chunk, bounds, &mut bars);
+                }
+            }
+            if let Some(corrections) = &holding.corrections {
+                for logged in corrections.between((from, until), self.position) {
+                    bars.revise(logged.correction.event_time, logged.log_seq);
                 }
             }
         }

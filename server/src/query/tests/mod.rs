@@ -2,7 +2,9 @@
 //! that a list of raw ticks and big integers give.
 
 mod bars;
+mod bench;
 mod caches;
+mod corrections;
 mod edges;
 mod moving;
 mod naive;

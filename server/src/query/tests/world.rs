@@ -24,6 +24,18 @@ use crate::tape::{Hub, Registry, View};
 #[derive(Debug)]
 pub(crate) struct ManualClock(AtomicI64);
 
+impl ManualClock {
+    /// A clock that stands at an instant.
+    pub(crate) fn at(nanos: i64) -> ManualClock {
+        ManualClock(AtomicI64::new(nanos))
+    }
+
+    /// Moves it on.
+    pub(crate) fn advance(&self, nanos: i64) {
+        self.0.fetch_add(nanos, Ordering::SeqCst);
+    }
+}
+
 impl Clock for ManualClock {
     fn now(&self) -> UnixNanos {
         UnixNanos::new(self.0.load(Ordering::SeqCst)).unwrap()
@@ -220,6 +232,7 @@ impl World {
         let hot = (1..=self.names.len()).flat_map(|index| self.hot(InstrumentId(index as u32)));
         let change = ManifestChange {
             venues: self.view().await.venues_as_stored(),
+            corrections: Vec::new(),
             epoch: None,
             expected_version: head.manifest_version,
             added: added.iter().map(|(late, ticks)| new_chunk(*late, ticks)).collect(),

@@ -72,6 +72,7 @@ async fn manifest_change(fixture: Fixture) {
             dropped: (1..=expected_version).next_back().map(ChunkId).into_iter().collect(),
             compacted: Vec::new(),
             hot_floor: 2 + expected_version,
+            corrections: Vec::new(),
             venues: Bytes::from(vec![expected_version as u8; 3]),
         };
         let before = store.manifest(0).await.unwrap();

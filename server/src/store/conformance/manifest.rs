@@ -2,13 +2,17 @@
 
 use super::*;
 use crate::domain::InstrumentId;
-use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError};
+use crate::domain::correction::Standing;
+use crate::store::{
+    ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, Retention, StoreError,
+};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("an empty manifest has version 0", empty_manifest),
         case("a chunk comes back as it was stored", chunk_round_trip),
         case("a change of another version is refused", compare_and_set),
+        case("corrections come back with the standing that they had last", corrections),
         case("deltas lead from any version to the current one", deltas),
         case("a change that drops what is not live stores nothing", dropped_twice),
         case("of many concurrent changes of one version one wins", concurrent_changes),
@@ -45,6 +49,7 @@ pub(super) async fn commit(store: &dyn Store, added: Vec<NewChunk>, dropped: Vec
         compacted: Vec::new(),
         hot_floor: head.hot_floor,
         venues: Bytes::new(),
+        corrections: Vec::new(),
     };
     match store.commit_manifest(change).await.unwrap() {
         ManifestCommit::Committed { version } => version,
@@ -67,6 +72,7 @@ async fn empty_manifest(fixture: Fixture) {
         dropped: Vec::new(),
         compacted: Vec::new(),
         venues: Bytes::new(),
+        corrections: Vec::new(),
     };
     assert_eq!(store.manifest(0).await.unwrap(), empty);
     assert_eq!(store.manifest(5).await.unwrap(), empty);
@@ -86,6 +92,7 @@ async fn chunk_round_trip(fixture: Fixture) {
         compacted: vec![(InstrumentId(8), 120), (InstrumentId(7), 130)],
         hot_floor: 121,
         venues: Bytes::from_static(b"of venues"),
+        corrections: Vec::new(),
     };
     assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Committed { version: 1 });
     let store = fixture.reopen(store).await;
@@ -114,12 +121,59 @@ async fn compare_and_set(fixture: Fixture) {
             compacted: vec![(InstrumentId(1), 5)],
             hot_floor: 6,
             venues: Bytes::from_static(b"of another"),
+            corrections: vec![correction(9, 1, Standing::Waiting)],
         };
         assert_eq!(store.commit_manifest(change).await.unwrap(), ManifestCommit::Conflict { version: 1 });
         assert_eq!(store.manifest(0).await.unwrap(), before);
     }
     assert_eq!(commit(&*store, vec![chunk(1, 1, 2)], Vec::new()).await, 2);
     assert_eq!(ids(&store.manifest(0).await.unwrap()), [1, 2]);
+}
+
+fn correction(log_seq: u64, day: u32, standing: Standing) -> CorrectionRow {
+    CorrectionRow {
+        log_seq,
+        instrument: InstrumentId(7),
+        day,
+        append_time: at(START + (log_seq % 1_000) as i64),
+        standing,
+        bytes: Bytes::from(format!("correction {log_seq}")),
+    }
+}
+
+async fn correct(store: &dyn Store, corrections: Vec<CorrectionRow>) -> u64 {
+    let head = store.head().await.unwrap();
+    let (expected_version, hot_floor) = (head.manifest_version, head.hot_floor);
+    let change = ManifestChange { expected_version, hot_floor, corrections, ..ManifestChange::default() };
+    match store.commit_manifest(change).await.unwrap() {
+        ManifestCommit::Committed { version } => version,
+        ManifestCommit::Conflict { version } => panic!("the version is {version}"),
+    }
+}
+
+async fn corrections(fixture: Fixture) {
+    let store = fixture.open().await;
+    let (waiting, settled) =
+        (|seq| correction(seq, 20, Standing::Waiting), |seq| correction(seq, 20, Standing::Settled));
+    let unmatched = correction(4, 10, Standing::Unmatched);
+    assert_eq!(correct(&*store, vec![waiting(9), unmatched.clone(), waiting(u64::MAX >> 1)]).await, 1);
+    assert_eq!(commit(&*store, vec![chunk(1, 1, 1)], Vec::new()).await, 2);
+    assert_eq!(correct(&*store, vec![settled(9), waiting(5)]).await, 3);
+    let store = fixture.reopen(store).await;
+    let all = vec![unmatched, waiting(5), settled(9), waiting(u64::MAX >> 1)];
+    for (since, expected) in [(0, all.clone()), (1, vec![waiting(5), settled(9)]), (3, Vec::new())] {
+        assert_eq!(store.manifest(since).await.unwrap().corrections, expected, "since {since}");
+    }
+    // Those of days that history has no more go with it.
+    let retention = Retention {
+        log_before: at(0),
+        log_bytes: u64::MAX,
+        history_before: Some(at(20 * crate::domain::time::NANOS_PER_DAY)),
+        chunk_grace: Duration::MAX,
+        producer_idle: Duration::MAX,
+    };
+    store.sweep(retention).await.unwrap();
+    assert_eq!(store.manifest(0).await.unwrap().corrections, all[1..]);
 }
 
 async fn deltas(fixture: Fixture) {

@@ -10,9 +10,9 @@ use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
 use crate::store::marks::{ProducerState, Standing};
 use crate::store::retention::{self, SegmentAge};
 use crate::store::{
-    Appended, ChunkId, ChunkRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunId, RunOwner,
-    RunState, Segment, StoreError, Swept,
+    Appended, ChunkId, ChunkRow, CorrectionRow, EpochStart, Group, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, Mark, PAGE_SEGMENTS, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run,
+    RunId, RunOwner, RunState, Segment, StoreError, Swept,
 };
 
 /// A chunk with the versions that brought and dropped it.
@@ -38,6 +38,8 @@ pub(super) struct State {
     last_chunk_id: u64,
     compactions: BTreeMap<InstrumentId, (u64, u64)>,
     venues: Bytes,
+    /// By position, with the version that changed it last.
+    corrections: BTreeMap<u64, (CorrectionRow, u64)>,
     manifest_floor: u64,
     /// In the order of their beginning.
     pub(super) runs: Vec<Run>,
@@ -70,6 +72,7 @@ impl State {
             last_chunk_id: 0,
             compactions: BTreeMap::new(),
             venues: Bytes::new(),
+            corrections: BTreeMap::new(),
             manifest_floor: 0,
             runs: Vec::new(),
             rejects: HashMap::new(),
@@ -186,6 +189,7 @@ impl State {
             dropped: Vec::new(),
             compacted: Vec::new(),
             venues: if since == 0 { self.venues.clone() } else { Bytes::new() },
+            corrections: Vec::new(),
         };
         for (id, chunk) in &self.chunks {
             match chunk.dropped {
@@ -199,6 +203,8 @@ impl State {
                 delta.compacted.push((*instrument, *position));
             }
         }
+        let changed = self.corrections.values().filter(|(_, version)| *version > since);
+        delta.corrections.extend(changed.map(|(row, _)| row.clone()));
         delta
     }
 
@@ -238,6 +244,9 @@ impl State {
         }
         if !change.venues.is_empty() {
             self.venues = change.venues;
+        }
+        for row in change.corrections {
+            self.corrections.insert(row.log_seq, (row, version));
         }
         self.head.hot_floor = change.hot_floor;
         self.head.manifest_version = version;
@@ -280,6 +289,7 @@ impl State {
         let Some(before) = retention.history_before else {
             return;
         };
+        self.corrections.retain(|_, (row, _)| row.day >= before.day());
         let version = self.head.manifest_version + 1;
         for chunk in self.chunks.values_mut() {
             if chunk.dropped.is_none() && chunk.row.day < before.day() {

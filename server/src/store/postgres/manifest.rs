@@ -9,14 +9,16 @@ use super::failure::Failure;
 use super::rows::{self, from_sql, to_sql, to_sql_at_most};
 use super::stumble;
 use super::terms::Terms;
+use crate::domain::correction::Standing;
 use crate::domain::{Epoch, InstrumentId, UnixNanos};
 use crate::store::faults::{self, Faults};
-use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, StoreError};
+use crate::store::{ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, StoreError};
 
 const COMMIT: &str = "
     SELECT outcome, current_version, current_epoch, not_live
-    FROM commit_manifest_and_venues(
-        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21
+    FROM commit_manifest_and_corrections(
+        $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21,
+        $22, $23, $24, $25, $26, $27
     )";
 
 /// The places inside the function.
@@ -63,6 +65,8 @@ async fn call(
     for chunk in &change.added {
         added.push(&chunk.row, &chunk.bytes);
     }
+    let mut corrections = Corrections::default();
+    change.corrections.iter().for_each(|row| corrections.push(row));
     let (instruments, positions): (Vec<i64>, Vec<i64>) =
         change.compacted.iter().map(|(instrument, position)| (i64::from(instrument.0), to_sql(*position))).unzip();
     let outcome: Outcome = sqlx::query_as(COMMIT)
@@ -87,6 +91,12 @@ async fn call(
         .bind(positions) // $19 up to where
         .bind(to_sql(change.hot_floor)) // $20 hot_floor
         .bind((!change.venues.is_empty()).then_some(&change.venues[..])) // $21 bytes of the venues, or NULL
+        .bind(corrections.log_seqs) // $22 log_seq of corrections
+        .bind(corrections.instruments) // $23 instrument_id of each
+        .bind(corrections.days) // $24 day
+        .bind(corrections.append_times) // $25 append_time
+        .bind(corrections.standings) // $26 standing
+        .bind(corrections.bytes) // $27 bytes
         .fetch_one(connection)
         .await?;
     Ok(outcome)
@@ -137,6 +147,29 @@ impl<'c> Added<'c> {
     }
 }
 
+/// Corrections by columns.
+#[derive(Default)]
+struct Corrections<'c> {
+    log_seqs: Vec<i64>,
+    instruments: Vec<i64>,
+    days: Vec<i64>,
+    append_times: Vec<i64>,
+    standings: Vec<i64>,
+    bytes: Vec<&'c [u8]>,
+}
+
+impl<'c> Corrections<'c> {
+    fn push(&mut self, row: &'c CorrectionRow) {
+        let CorrectionRow { log_seq, instrument, day, append_time, standing, bytes } = row;
+        self.log_seqs.push(to_sql(*log_seq));
+        self.instruments.push(i64::from(instrument.0));
+        self.days.push(i64::from(*day));
+        self.append_times.push(append_time.nanos());
+        self.standings.push(*standing as i64);
+        self.bytes.push(bytes);
+    }
+}
+
 #[derive(sqlx::FromRow)]
 struct ChunkRecord {
     id: i64,
@@ -173,6 +206,32 @@ impl ChunkRecord {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct CorrectionRecord {
+    log_seq: i64,
+    instrument_id: i64,
+    day: i64,
+    append_time: i64,
+    standing: i64,
+    bytes: Vec<u8>,
+}
+
+impl CorrectionRecord {
+    fn into_row(self) -> Result<CorrectionRow, Failure> {
+        let row = self.log_seq;
+        let standing = u8::try_from(self.standing).ok().and_then(Standing::from_code);
+        Ok(CorrectionRow {
+            log_seq: from_sql(row),
+            instrument: InstrumentId(rows::count_from_sql(self.instrument_id, "corrections", row)?),
+            day: rows::count_from_sql(self.day, "corrections", row)?,
+            append_time: rows::time_from_sql(self.append_time, "corrections", row)?,
+            standing: standing
+                .ok_or_else(|| rows::damaged("corrections", row.to_string(), "its standing is not known"))?,
+            bytes: self.bytes.into(),
+        })
+    }
+}
+
 const READ_VERSIONS: &str = "
     SELECT epoch, manifest_version, manifest_floor, hot_floor
     FROM log_head
@@ -200,6 +259,12 @@ const READ_VENUES: &str = "
     SELECT bytes
     FROM venues
     WHERE partition = 0 AND $1 = 0::BIGINT";
+
+const CORRECTED_SINCE: &str = "
+    SELECT log_seq, instrument_id, day, append_time, standing, bytes
+    FROM corrections
+    WHERE version > $1
+    ORDER BY log_seq";
 
 #[derive(sqlx::FromRow)]
 struct Versions {
@@ -232,6 +297,10 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         .bind(to_sql(since)) // $1 version
         .fetch_optional(&mut *connection)
         .await?;
+    let corrections: Vec<CorrectionRecord> = sqlx::query_as(CORRECTED_SINCE)
+        .bind(to_sql(since)) // $1 version
+        .fetch_all(&mut *connection)
+        .await?;
     rows::end_reading(connection).await?;
     let compaction = |(instrument, position): (i64, i64)| {
         let instrument = rows::count_from_sql(instrument, "compactions", instrument)?;
@@ -246,6 +315,7 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
         venues: venues.unwrap_or_default().into(),
+        corrections: corrections.into_iter().map(CorrectionRecord::into_row).collect::<Result<_, Failure>>()?,
     })
 }
 

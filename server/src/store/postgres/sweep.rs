@@ -29,7 +29,7 @@ pub(super) struct Portion {
 
 const SWEEP: &str = "
     SELECT segments_gone, chunks_gone, producers_gone, done
-    FROM sweep_portion($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    FROM sweep_portion_and_corrections($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
 
 pub(super) async fn portion(
     connection: &mut PgConnection,

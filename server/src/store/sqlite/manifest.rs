@@ -6,9 +6,12 @@ use sqlx::SqliteConnection;
 use super::failure::Failure;
 use super::rows::{self, blob, from_sql, to_sql};
 use super::writer::Writer;
+use crate::domain::correction::Standing;
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::faults;
-use crate::store::{ChunkId, ChunkRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError};
+use crate::store::{
+    ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk, StoreError,
+};
 
 /// A chunk's row and bytes at once.
 const ADD_CHUNK: &str = "
@@ -35,6 +38,11 @@ const KEEP_VENUES: &str = "
     INSERT INTO venues (partition, bytes)
         VALUES (0, $1)
         ON CONFLICT (partition) DO UPDATE SET bytes = excluded.bytes";
+
+const KEEP_CORRECTION: &str = "
+    INSERT INTO corrections (log_seq, instrument_id, day, append_time, standing, bytes, version)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (log_seq) DO UPDATE SET standing = excluded.standing, version = excluded.version";
 
 const MOVE_MANIFEST: &str = "
     UPDATE log_head
@@ -95,6 +103,9 @@ impl Writer {
                 .execute(&mut *connection)
                 .await?;
         }
+        for correction in &change.corrections {
+            keep_correction(connection, correction, version).await?;
+        }
         sqlx::query(MOVE_MANIFEST)
             .bind(to_sql(version)) // $1 manifest_version
             .bind(to_sql(change.hot_floor)) // $2 hot_floor
@@ -137,6 +148,25 @@ async fn add_chunk(connection: &mut SqliteConnection, chunk: &NewChunk, version:
     Ok(())
 }
 
+async fn keep_correction(
+    connection: &mut SqliteConnection,
+    correction: &CorrectionRow,
+    version: u64,
+) -> Result<(), Failure> {
+    let CorrectionRow { log_seq, instrument, day, append_time, standing, bytes } = correction;
+    sqlx::query(KEEP_CORRECTION)
+        .bind(to_sql(*log_seq)) // $1 log_seq
+        .bind(i64::from(instrument.0)) // $2 instrument_id
+        .bind(i64::from(*day)) // $3 day
+        .bind(append_time.nanos()) // $4 append_time
+        .bind(*standing as i64) // $5 standing
+        .bind(blob(bytes)) // $6 bytes
+        .bind(to_sql(version)) // $7 version
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
 #[derive(sqlx::FromRow)]
 struct ChunkRecord {
     id: i64,
@@ -173,6 +203,32 @@ impl ChunkRecord {
     }
 }
 
+#[derive(sqlx::FromRow)]
+struct CorrectionRecord {
+    log_seq: i64,
+    instrument_id: i64,
+    day: i64,
+    append_time: i64,
+    standing: i64,
+    bytes: Vec<u8>,
+}
+
+impl CorrectionRecord {
+    fn into_row(self) -> Result<CorrectionRow, Failure> {
+        let row = self.log_seq;
+        let standing = u8::try_from(self.standing).ok().and_then(Standing::from_code);
+        Ok(CorrectionRow {
+            log_seq: from_sql(row),
+            instrument: InstrumentId(rows::count_from_sql(self.instrument_id, "corrections", row)?),
+            day: rows::count_from_sql(self.day, "corrections", row)?,
+            append_time: rows::time_from_sql(self.append_time, "corrections", row)?,
+            standing: standing
+                .ok_or_else(|| rows::damaged("corrections", row.to_string(), "its standing is not known"))?,
+            bytes: self.bytes.into(),
+        })
+    }
+}
+
 // No ORDER BY: it makes SQLite walk the whole table instead of the index over versions. Deltas are sorted afterwards.
 
 const ADDED_SINCE: &str = "
@@ -194,6 +250,11 @@ const READ_VENUES: &str = "
     SELECT bytes
     FROM venues
     WHERE partition = 0 AND $1 = 0";
+
+const CORRECTED_SINCE: &str = "
+    SELECT log_seq, instrument_id, day, append_time, standing, bytes
+    FROM corrections
+    WHERE version > $1";
 
 /// What changed since a version; everything if that version's changes are no longer all known.
 pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Result<ManifestDelta, Failure> {
@@ -217,6 +278,10 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         .bind(to_sql(since)) // $1 version
         .fetch_optional(&mut *connection)
         .await?;
+    let corrections: Vec<CorrectionRecord> = sqlx::query_as(CORRECTED_SINCE)
+        .bind(to_sql(since)) // $1 version
+        .fetch_all(&mut *connection)
+        .await?;
     rows::end_reading(connection).await?;
     let compaction = |(instrument, position): (i64, i64)| {
         let instrument = rows::count_from_sql(instrument, "compactions", instrument)?;
@@ -231,10 +296,12 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
         venues: venues.unwrap_or_default().into(),
+        corrections: corrections.into_iter().map(CorrectionRecord::into_row).collect::<Result<_, Failure>>()?,
     };
     delta.added.sort_unstable_by_key(|row| row.id);
     delta.dropped.sort_unstable();
     delta.compacted.sort_unstable();
+    delta.corrections.sort_unstable_by_key(|row| row.log_seq);
     Ok(delta)
 }
 

@@ -66,7 +66,17 @@ const MOVE_VERSION: &str = "
     SET manifest_version = $1
     WHERE partition = 0";
 
+const FORGET_CORRECTIONS: &str = "
+    DELETE FROM corrections
+    WHERE log_seq IN (
+        SELECT log_seq
+        FROM corrections
+        WHERE day < $1
+        LIMIT $2
+    )";
+
 /// Drops live chunks of days that ended before an instant. They leave the manifest now, their bytes after the grace.
+/// Says how many rows went of the table that has most to go.
 async fn drop_history(
     connection: &mut SqliteConnection,
     head: &Head,
@@ -85,10 +95,16 @@ async fn drop_history(
     if dropped > 0 {
         sqlx::query(MOVE_VERSION)
             .bind(version) // $1 manifest_version
-            .execute(connection)
+            .execute(&mut *connection)
             .await?;
     }
-    Ok(dropped)
+    let forgotten = sqlx::query(FORGET_CORRECTIONS)
+        .bind(i64::from(before.day())) // $1 the first day that has not ended
+        .bind(PORTION) // $2 at most
+        .execute(connection)
+        .await?
+        .rows_affected();
+    Ok(dropped.max(forgotten))
 }
 
 const REMOVE_CHUNKS: &str = "

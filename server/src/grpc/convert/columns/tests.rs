@@ -42,17 +42,18 @@ fn encode(rows: &[proto::Tick]) -> proto::TickColumns {
         columns.quantity.push(quantity.map_or(0, |quantity| quantity.mantissa as u64 + 1));
         columns.side.push(row.side);
         columns.trade_id.push(row.trade_id.clone());
+        columns.action.push(row.action);
     }
     columns
 }
 
-fn read(columns: proto::TickColumns) -> Result<Batch, BatchDefect> {
+fn read(columns: proto::TickColumns) -> Result<Batch, Violations> {
     batch("columns", columns, None)
 }
 
 fn violated(columns: proto::TickColumns) -> Vec<String> {
     match read(columns) {
-        Err(BatchDefect::Invalid(violations)) => violations.first().iter().map(|v| v.field.clone()).collect(),
+        Err(violations) => violations.first().iter().map(|v| v.field.clone()).collect(),
         other => panic!("expected violations, got {other:?}"),
     }
 }
@@ -146,10 +147,17 @@ fn the_largest_quantity_fits() {
 }
 
 #[test]
-fn corrections_are_not_served_yet() {
+fn corrections_and_cancels_name_their_trade() {
     let mut columns = sound();
     columns.action = vec![proto::Action::New.into(), proto::Action::Cancel.into()];
-    assert_eq!(read(columns), Err(BatchDefect::ActionNotSupported));
+    columns.trade_id = vec![String::new(), "7".to_owned()];
+    let taken = read(columns.clone()).unwrap().ticks;
+    assert_eq!([taken[0].action, taken[1].action], [Action::New, Action::Cancel]);
+    for ids in [vec![], vec!["7".to_owned(), String::new()]] {
+        columns.trade_id = ids;
+        let found = read(columns.clone()).unwrap_err();
+        assert_eq!(found.first()[0].field, "columns.trade_id[1]");
+    }
 }
 
 /// Rows that keep every rule; whether they carry a receive time is decided once for all.
@@ -164,10 +172,10 @@ fn rows() -> impl Strategy<Value = Vec<proto::Tick>> {
         (time.clone(), time),
         decimal(-1_000_000_000),
         proptest::option::of(decimal(0)),
-        0i32..3,
-        "[0-9a-z]{0,6}",
+        (0i32..3, 0i32..4),
+        "[0-9a-z]{1,6}",
     )
-        .prop_map(|((venue, symbol), (event, receive), price, quantity, side, trade_id)| proto::Tick {
+        .prop_map(|((venue, symbol), (event, receive), price, quantity, (side, action), trade_id)| proto::Tick {
             venue,
             symbol,
             event_time: Some(event),
@@ -176,6 +184,7 @@ fn rows() -> impl Strategy<Value = Vec<proto::Tick>> {
             quantity,
             side,
             trade_id,
+            action,
             ..proto::Tick::default()
         });
     (proptest::collection::vec(row, 1..40), any::<bool>()).prop_map(|(mut rows, stamped)| {

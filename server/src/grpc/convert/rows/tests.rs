@@ -1,5 +1,5 @@
 use super::*;
-use crate::domain::Side;
+use crate::domain::{Side, TradeId};
 use crate::grpc::error::Refusal;
 use tonic_types::StatusExt as _;
 
@@ -19,14 +19,14 @@ pub(in crate::grpc::convert) fn row() -> proto::Tick {
     }
 }
 
-fn read(ticks: Vec<proto::Tick>) -> Result<Batch, BatchDefect> {
+fn read(ticks: Vec<proto::Tick>) -> Result<Batch, Violations> {
     let rows = proto::TickBatch { ticks, merged_counts: vec![] };
     batch("rows", rows, None)
 }
 
 fn violations(ticks: Vec<proto::Tick>) -> Violations {
     match read(ticks) {
-        Err(BatchDefect::Invalid(violations)) => violations,
+        Err(violations) => violations,
         other => panic!("expected violations, got {other:?}"),
     }
 }
@@ -109,7 +109,7 @@ fn one_bad_tick_refuses_the_batch_and_many_are_counted() {
     let found = violations(ticks);
     assert_eq!((found.total(), found.first().len()), (2_000, 20));
 
-    let status = tonic::Status::from(BatchDefect::Invalid(found).refuse(8));
+    let status = tonic::Status::from(Refusal::batch_invalid(found, 8));
     assert_eq!(status.code(), tonic::Code::InvalidArgument);
     assert!(status.details().len() <= 4_096);
     let details = status.get_error_details();
@@ -131,7 +131,7 @@ fn live_ticks_lie_at_most_a_little_ahead() {
     let at = UnixNanos::from_seconds(1_700_000_000, 789).unwrap();
     assert!(batch("rows", rows(), Some(at)).is_ok());
     let before = UnixNanos::from_seconds(1_700_000_000, 788).unwrap();
-    let Err(BatchDefect::Invalid(found)) = batch("rows", rows(), Some(before)) else {
+    let Err(found) = batch("rows", rows(), Some(before)) else {
         panic!("a tick ahead is refused");
     };
     assert_eq!(found.first()[0].field, "rows.ticks[0].event_time");
@@ -139,12 +139,15 @@ fn live_ticks_lie_at_most_a_little_ahead() {
 }
 
 #[test]
-fn corrections_are_not_served_yet() {
-    for action in [proto::Action::Correct, proto::Action::Cancel] {
-        let tick = proto::Tick { action: action.into(), price: None, ..row() };
-        let defect = read(vec![row(), tick]).unwrap_err();
-        assert_eq!(defect, BatchDefect::ActionNotSupported);
-        let refusal: Refusal = defect.refuse(1);
-        assert_eq!(refusal.reason_name(), "ACTION_NOT_SUPPORTED");
+fn corrections_and_cancels_name_their_trade_and_cancels_need_no_price() {
+    for (wire, action) in [(proto::Action::Correct, Action::Correct), (proto::Action::Cancel, Action::Cancel)] {
+        let named = proto::Tick { action: wire.into(), trade_id: "7".to_owned(), ..row() };
+        let read_one = |tick: proto::Tick| read(vec![row(), tick]).map(|mut batch| batch.ticks.remove(1));
+        let taken = read_one(named.clone()).unwrap();
+        assert_eq!((taken.action, taken.trade_id), (action, TradeId::Number(7)));
+        let found = read_one(proto::Tick { trade_id: String::new(), ..named.clone() }).unwrap_err();
+        assert_eq!(found.first()[0].field, "rows.ticks[1].trade_id");
+        let without_price = read_one(proto::Tick { price: None, ..named });
+        assert_eq!(without_price.is_ok(), action == Action::Cancel);
     }
 }

@@ -1,7 +1,7 @@
 //! Lines of captures.
 
 use super::*;
-use crate::domain::UnixNanos;
+use crate::domain::{Action, UnixNanos};
 
 const DATA: &str = r#"{"e":"trade","E":1723161255343,"s":"BTCUSDT","t":3735683259,"p":"61837.63000000","q":"0.02000000","T":1723161255342,"m":true,"M":true}"#;
 
@@ -23,6 +23,7 @@ fn a_trade_becomes_a_tick_in_every_form_of_line() {
         quantity: Some("0.02".parse().unwrap()),
         side: Side::Sell,
         trade_id: TradeId::Number(3_735_683_259),
+        action: Action::New,
     };
     let bare = NewTick { receive_time: None, ..expected.clone() };
     let combined = format!(r#"{{"stream":"btcusdt@trade","data":{DATA}}}"#);

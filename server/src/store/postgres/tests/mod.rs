@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sqlx::{AssertSqlSafe, PgConnection};
 
-pub(in crate::store) use server::TestServer;
+pub(crate) use server::TestServer;
 
 use super::{PostgresOpenError, PostgresOptions, PostgresStore, PostgresUrl};
 use crate::domain::Epoch;

@@ -14,7 +14,7 @@ use super::PostgresUrl;
 
 /// A server on which databases can be made. What was made goes with [`TestServer::drop_databases`].
 #[derive(Debug)]
-pub(in crate::store) struct TestServer {
+pub(crate) struct TestServer {
     url: &'static str,
     made: Mutex<Vec<String>>,
 }
@@ -50,19 +50,19 @@ fn find() -> Option<(String, Option<Child>)> {
 
 impl TestServer {
     /// `None` where there is neither a URL nor binaries, which is said loudly and is a failure in CI.
-    pub(in crate::store) fn find() -> Option<TestServer> {
+    pub(crate) fn find() -> Option<TestServer> {
         Some(TestServer { url: url()?, made: Mutex::default() })
     }
 
     /// A connection of somebody else's to a database, or to the one of the URL.
-    pub(in crate::store) async fn connect(&self, database: Option<&str>) -> PgConnection {
+    pub(crate) async fn connect(&self, database: Option<&str>) -> PgConnection {
         let options = PgConnectOptions::from_str(self.url).unwrap();
         let options = database.into_iter().fold(options, |options, database| options.database(database));
         options.connect().await.unwrap()
     }
 
     /// A new database without anything in it.
-    pub(in crate::store) async fn make_database(&self) -> String {
+    pub(crate) async fn make_database(&self) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(1);
         let name = format!("tapefeed_test_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let mut admin = self.connect(None).await;
@@ -73,7 +73,7 @@ impl TestServer {
     }
 
     /// The URL of a database, with these parameters.
-    pub(in crate::store) fn url_of(&self, database: &str, parameters: &str) -> PostgresUrl {
+    pub(crate) fn url_of(&self, database: &str, parameters: &str) -> PostgresUrl {
         let (place, query) = self.url.split_once('?').unwrap_or((self.url, ""));
         let authority = place.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
         let query = [query, parameters].join("&");
@@ -81,7 +81,7 @@ impl TestServer {
     }
 
     /// Removes what was made.
-    pub(in crate::store) async fn drop_databases(&self) {
+    pub(crate) async fn drop_databases(&self) {
         let made = std::mem::take(&mut *self.made.lock().unwrap());
         let mut admin = self.connect(None).await;
         for name in made {

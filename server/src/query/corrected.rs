@@ -1,0 +1,57 @@
+//! Views in which nothing is left to correct.
+//!
+//! What a query reads is what trades are at its position. For almost all instruments that is what the view holds; of the
+//! others the hot ticks and the few chunks with a trade that waits for its correction are put right first.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::domain::InstrumentId;
+use crate::domain::chunk::Chunk;
+use crate::store::ChunkId;
+use crate::tape::View;
+
+use super::Query;
+use super::cache::ChunkError;
+use super::scan::{Extent, Scan};
+
+/// Chunks that are looked at together.
+const PART: usize = 64;
+
+impl Query {
+    /// The view with the trades of instruments as they are at a position.
+    pub(super) async fn corrected<'v>(
+        &self,
+        view: &'v View,
+        instruments: &[InstrumentId],
+        position: u64,
+    ) -> Result<Cow<'v, View>, ChunkError> {
+        if view.corrections().all == 0 {
+            return Ok(Cow::Borrowed(view));
+        }
+        let mut corrected = Vec::new();
+        for &instrument in instruments {
+            let Some(mut patch) = view.holding(instrument).and_then(|holding| holding.patch(position)) else {
+                continue;
+            };
+            for part in patch.chunks().chunks(PART) {
+                let wanted: Vec<(ChunkId, InstrumentId)> = part.iter().map(|&id| (id, instrument)).collect();
+                let loaded: Vec<Arc<Chunk>> = self.chunks.load(&wanted).await?;
+                part.iter().zip(&loaded).for_each(|(id, chunk)| patch.take(*id, chunk));
+            }
+            corrected.push((instrument, patch.finish()));
+        }
+        Ok(if corrected.is_empty() { Cow::Borrowed(view) } else { Cow::Owned(view.with(corrected)) })
+    }
+
+    /// A scan over trades as they are at the position of its extent.
+    pub(super) async fn scan(
+        &self,
+        view: &View,
+        instruments: &[InstrumentId],
+        extent: Extent,
+    ) -> Result<Scan, ChunkError> {
+        let view = self.corrected(view, instruments, extent.position).await?;
+        Ok(Scan::new(&view, instruments, extent))
+    }
+}
