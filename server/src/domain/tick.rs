@@ -66,7 +66,7 @@ pub struct TradeIdInvalid;
 
 impl TradeId {
     /// Text that is no number, of a length that was checked.
-    pub(in crate::domain) fn text(text: &str) -> TradeId {
+    pub(crate) fn text(text: &str) -> TradeId {
         TradeId::Text(Arc::new(text.into()))
     }
 
