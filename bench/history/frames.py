@@ -8,6 +8,7 @@ from collections.abc import Callable
 import connectorx
 import pandas
 import polars
+import pyarrow
 import tapefeed
 import tapefeed.arrays
 from adbc_driver_postgresql import dbapi as adbc
@@ -38,11 +39,9 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
     sql = f"SELECT symbol, event_time, price, quantity, side, trade_id FROM ticks WHERE symbol IN ({names})"
 
     def ours(kind: str, prices: tapefeed.arrays.Prices) -> int:
-        parts = []
-        for symbol in symbols:
-            ticks = client.read_ticks(symbol)
-            parts.append(ticks.to_pandas(prices=prices) if kind == "pandas" else ticks.to_polars(prices=prices))
-        frame = pandas.concat(parts, ignore_index=True) if kind == "pandas" else polars.concat(parts)
+        tables = pyarrow.concat_tables([client.read_ticks(symbol).to_arrow(prices=prices) for symbol in symbols])
+        # Without a copy: the frames hold the columns as they came.
+        frame = tables.to_pandas(types_mapper=pandas.ArrowDtype) if kind == "pandas" else polars.from_arrow(tables)
         return len(frame)
 
     def rows() -> int:
@@ -63,7 +62,7 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
 
     def duck(kind: str) -> int:
         found = databases.duck.execute(sql)
-        return len(found.df() if kind == "pandas" else found.pl())
+        return len(found.df() if kind == "pandas" else polars.from_arrow(found.to_arrow_table()))
 
     for kind in ("pandas", "polars"):
         ways: dict[str, Callable[[], int]] = {

@@ -14,6 +14,8 @@ from peers import CLICKHOUSE, DUCKDB, POSTGRES, Databases
 from tapefeed.v1.history_service_pb2 import ReadTicksRequest, ReadTicksResponse
 from tapefeed.v1.stream_event_pb2 import ENCODING_COLUMNS
 
+NUMPY = f"{DUCKDB} into numpy"
+
 
 def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool) -> None:
     symbol = databases.symbols[0]
@@ -53,7 +55,8 @@ def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool)
     ways: dict[str, Callable[[], int]] = {
         ours[0]: messages,
         ours[1]: lambda: len(client.read_ticks(symbol)),
-        DUCKDB: lambda: len(databases.duck.execute(sql).to_arrow_table()),
+        DUCKDB: lambda: len(databases.duck.sql(sql).to_arrow_table()),
+        NUMPY: lambda: len(databases.duck.sql(sql).fetchnumpy()["event_time"]),
         CLICKHOUSE: house,
     }
     if databases.rows is not None:
@@ -68,6 +71,6 @@ def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool)
     medians = {way: statistics.median(each) for way, each in rates.items()}
     for own in ours:
         for peer in list(ways)[len(ours) :]:
-            goal = ("at least 2x DuckDB", medians[own] >= 2 * medians[peer]) if peer == DUCKDB else None
+            goal = ("at least 2x DuckDB", medians[own] >= 2 * medians[peer]) if DUCKDB in peer else None
             case = f"Python: all {count} ticks of one instrument as {own}, those of peers as Arrow"
             figure(case, "out of the server", "ticks/s", medians[own], (peer, medians[peer]), goal)

@@ -16,6 +16,10 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
+/// The server's, so that what of it runs in here costs what it costs there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs one benchmark.
 #[derive(Debug, Parser)]
 struct Options {

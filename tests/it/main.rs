@@ -27,6 +27,7 @@ mod readme;
 mod recipes;
 mod redis_bus;
 mod reflection;
+mod replaced;
 mod replay;
 mod replica_processes;
 mod replicas;

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use super::{GAP, INSTRUMENTS, Outcome};
+use super::{GAP, INSTRUMENTS, Outcome, wide};
 use crate::figure::{Figure, quantile};
 use crate::process::Server;
 use crate::ticks::{FIRST_TIME, symbol};
@@ -19,18 +19,25 @@ use crate::ticks::{FIRST_TIME, symbol};
 const HOUR: i64 = 3_600_000_000_000;
 
 /// The spans that are asked about, and their lengths in nanoseconds.
-const SPANS: [(&str, Option<i64>); 3] = [("1 h", Some(HOUR)), ("1 day", Some(24 * HOUR)), ("everything", None)];
+const SPANS: [(&str, Option<i64>); 4] = [
+    ("1 h", Some(HOUR)),
+    ("a trading day of 390 minutes", Some(390 * HOUR / 60)),
+    ("1 day", Some(24 * HOUR)),
+    ("everything", None),
+];
 
 const QUESTIONS: [&str; 5] = ["mean", "VWAP", "statistics", "last 1,000 ticks", "1-minute bars"];
 
-/// Which of them only makes sense of a day, and which span that is.
-const BARS: (usize, usize) = (4, 1);
+/// Whether a question is asked of a span: bars of days, all others of everything but a trading day.
+fn makes_sense(question: usize, span: usize) -> bool {
+    if question == 4 { (1..=2).contains(&span) } else { span != 1 }
+}
 
 pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: usize, quick: bool) -> Outcome<()> {
     let rounds = if quick { 400 } else { 2_000 };
     let mut channels = Vec::new();
     for server in servers {
-        channels.push(Channel::from_shared(server.url.clone())?.connect().await?);
+        channels.push(wide(&server.url).await?);
     }
     let last = FIRST_TIME + (count as f64 * GAP) as i64;
     let mut random = SmallRng::seed_from_u64(3);
@@ -46,7 +53,7 @@ pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: us
                 let start = length.map(|length| random.random_range(FIRST_TIME..(last - length).max(FIRST_TIME + 1)));
                 let range = start.zip(*length).map(|(start, length)| (start, start + length));
                 for question in 0..QUESTIONS.len() {
-                    if question == BARS.0 && span != BARS.1 {
+                    if !makes_sense(question, span) {
                         continue;
                     }
                     let start = Instant::now();

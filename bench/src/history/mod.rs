@@ -135,3 +135,10 @@ async fn cold(binary: &Path, name: &str, store: &str, count: usize) -> Outcome<S
 fn figure<'a>(case: &'a str, metric: &'a str, unit: &'a str, value: f64) -> Figure<'a> {
     Figure { case, metric, unit, value, peer: None, goal: None }
 }
+
+/// A connection as the clients of this repository make it.
+async fn wide(url: &str) -> Outcome<Channel> {
+    let endpoint = Channel::from_shared(url.to_owned())?;
+    let endpoint = endpoint.initial_stream_window_size(2 << 20).initial_connection_window_size(64 << 20);
+    Ok(endpoint.max_frame_size(256 << 10).connect().await?)
+}

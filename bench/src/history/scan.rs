@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Status};
 use tonic_prost::ProstCodec;
 
-use super::{INSTRUMENTS, Outcome, figure};
+use super::{INSTRUMENTS, Outcome, figure, wide};
 use crate::figure::Figure;
 use crate::process::Server;
 use crate::ticks::symbol;
@@ -62,13 +62,6 @@ pub(super) async fn run(server: &Server, channel: &Channel, (store, total): (&st
     let case = format!("{store}: memory of the server, from its start to the end of all scans");
     Figure { case: &case, metric: "resident at most", unit: "MiB", value, peer: None, goal }.print("history");
     Ok(())
-}
-
-/// A connection as the clients of this repository make it for streams.
-async fn wide(url: &str) -> Outcome<Channel> {
-    let endpoint = Channel::from_shared(url.to_owned())?;
-    let endpoint = endpoint.initial_stream_window_size(2 << 20).initial_connection_window_size(64 << 20);
-    Ok(endpoint.max_frame_size(256 << 10).connect().await?)
 }
 
 /// Reads everything once; how many bytes the messages have.

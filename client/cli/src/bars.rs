@@ -1,10 +1,11 @@
 //! `tapefeed bars`: bars computed from ticks, or published by venues.
 
+use std::cmp::Ordering;
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use serde::Serialize;
-use tapefeed_client::{Bar, BarFill, BarQuery, BarSubscription, Client, Cursor};
+use tapefeed_client::{Bar, BarFill, BarQuery, BarSubscription, Client, Cursor, WideDecimal};
 use tokio_stream::StreamExt as _;
 
 use crate::failure::Failure;
@@ -39,6 +40,10 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with = "last")]
     all: bool,
 
+    /// Of all bars of the range the N with the largest volume, the largest first
+    #[arg(long, value_name = "N", conflicts_with_all = ["last", "follow"], value_parser = clap::value_parser!(u32).range(1..))]
+    largest: Option<u32>,
+
     /// Also bars that still grow
     #[arg(long)]
     forming: bool,
@@ -57,7 +62,7 @@ pub(crate) struct Args {
 
     /// The daily bars that the venue published; --start and --end are days
     #[arg(long, requires = "venue",
-        conflicts_with_all = ["interval", "last", "all", "forming", "follow", "fill", "decimals", "period"])]
+        conflicts_with_all = ["interval", "last", "all", "largest", "forming", "follow", "fill", "decimals", "period"])]
     published: bool,
 }
 
@@ -84,18 +89,23 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
     if args.forming {
         list = list.include_forming();
     }
-    if !args.all {
+    if !args.all && args.largest.is_none() {
         list = list.last(args.last);
     }
     let mut printer = Printer { output, table: bar_table(), headed: false };
     let mut pages = std::pin::pin!(client.bar_pages(list.page_size(PAGE_SIZE)));
     let mut as_of = None;
+    let mut largest = Vec::new();
     while let Some(page) = pages.next().await {
         let page = page?;
         let last = page.next_page_token.is_empty();
-        printer.print(&page.items, page.as_of.as_ref().filter(|_| last))?;
+        match args.largest {
+            Some(most) => keep_largest(&mut largest, page.items, most as usize),
+            None => printer.print(&page.items, page.as_of.as_ref().filter(|_| last))?,
+        }
         as_of = page.as_of;
     }
+    printer.print(&largest, as_of.as_ref())?;
     let Printer { output, table, headed } = printer;
     if !args.follow {
         if !output.is_json() && !headed {
@@ -113,6 +123,23 @@ pub(crate) async fn run(client: &Client, args: Args, output: &mut Output) -> Res
         live = live.include_forming();
     }
     Follow::new(client.subscribe_bars(live), output, table).headed(headed).run().await
+}
+
+/// Adds bars to those of the largest volume so far, of which so many are kept. Among equals the earlier comes first.
+fn keep_largest(largest: &mut Vec<Bar>, bars: Vec<Bar>, most: usize) {
+    largest.extend(bars);
+    largest.sort_by(|one, other| by_size(&other.volume, &one.volume));
+    largest.truncate(most);
+}
+
+/// The order of two volumes, which are exact and never negative: by the digits before the point, then by those behind.
+fn by_size(one: &WideDecimal, other: &WideDecimal) -> Ordering {
+    let parts = |number: &WideDecimal| {
+        let (whole, fraction) = number.as_str().split_once('.').unwrap_or((number.as_str(), ""));
+        let whole = whole.trim_start_matches('0');
+        (whole.len(), whole.to_owned(), fraction.trim_end_matches('0').to_owned())
+    };
+    parts(one).cmp(&parts(other))
 }
 
 /// Prints bars under one header.

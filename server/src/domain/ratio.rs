@@ -3,10 +3,13 @@
 //! Start with [`mean`], [`vwap`] and [`twap`]: they know the units of the sums. Rounding is half-even on the magnitude,
 //! so that a value and its negative print the same digits, and "-0" is never printed.
 
+mod print;
+
 use std::cmp::Ordering;
 
 use super::I256;
 use super::wide::{MAX_POW10_STEP, div_rem_small};
+use print::print;
 
 /// Most decimals that a quotient is asked for.
 pub const MAX_QUOTIENT_DECIMALS: u8 = 36;
@@ -256,38 +259,6 @@ fn add_back(window: &mut [u64], divisor: &[u64]) {
     let last = &mut window[divisor.len()];
     // This carry cancels the borrow that went below zero.
     *last = last.wrapping_add(u64::from(carry));
-}
-
-/// Digits in one group of printing.
-const GROUP: usize = 19;
-
-/// Prints `limbs * 10^-scale`, using up the limbs.
-fn print(negative: bool, limbs: &mut Limbs, scale: u8) -> String {
-    let scale = usize::from(scale);
-    let mut digits = Vec::with_capacity(128);
-    while limbs.iter().any(|&limb| limb != 0) || digits.len() <= scale {
-        let (rest, mut group) = div_rem_small(limbs, 10u64.pow(GROUP as u32));
-        *limbs = rest;
-        for _ in 0..GROUP {
-            digits.push(b'0' + (group % 10) as u8);
-            group /= 10;
-        }
-    }
-    // The digits stand backwards: trailing zeros of the fraction first, leading zeros of the whole part last.
-    let skipped = digits.iter().take(scale).take_while(|&&digit| digit == b'0').count();
-    let length = digits.iter().rposition(|&digit| digit != b'0').map_or(0, |last| last + 1).max(scale + 1);
-    let zero = digits[skipped..length].iter().all(|&digit| digit == b'0');
-    let mut text = String::with_capacity(length + 2);
-    if negative && !zero {
-        text.push('-');
-    }
-    for (place, &digit) in digits[..length].iter().enumerate().skip(skipped).rev() {
-        text.push(char::from(digit));
-        if place == scale && skipped < scale {
-            text.push('.');
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ proptest! {
 fn a_chunk_holds_no_other_ticks() {
     let mut ticks = history(40);
     ticks[20].trade_id = TradeId::Number(7);
-    ticks[21].trade_id = TradeId::Text("seven".into());
+    ticks[21].trade_id = TradeId::text("seven");
     ticks[22].trade_id = TradeId::None;
     ticks[23].quantity = None;
     let chunk = round_trip(&ticks);
@@ -112,7 +112,7 @@ fn a_chunk_holds_no_other_ticks() {
         |tick| tick.side = if tick.side == Side::Buy { Side::Sell } else { Side::Buy },
         |tick| tick.trade_id = if tick.trade_id == TradeId::None { TradeId::Number(0) } else { TradeId::None },
         |tick| tick.trade_id = TradeId::Number(8),
-        |tick| tick.trade_id = TradeId::Text("eight".into()),
+        |tick| tick.trade_id = TradeId::text("eight"),
         |tick| tick.origin = if tick.origin == Origin::Live { Origin::Backfill } else { Origin::Live },
     ];
     for at in 0..ticks.len() {

@@ -77,7 +77,7 @@ impl TradeIds {
             NUMBER => TradeId::Number(self.values[index]),
             _ => {
                 let (start, length) = ((self.values[index] >> 8) as usize, (self.values[index] & 0xff) as usize);
-                TradeId::Text(self.text[start..start + length].into())
+                TradeId::text(&self.text[start..start + length])
             }
         }
     }

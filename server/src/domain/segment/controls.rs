@@ -278,7 +278,7 @@ pub(super) fn take_trade_id(reader: &mut Reader<'_>) -> Option<TradeId> {
         1 => Some(TradeId::Number(reader.varint()?)),
         length => {
             let length = usize::try_from(length - 2).ok().filter(|&length| length <= MAX_TRADE_ID_BYTES)?;
-            Some(TradeId::Text(std::str::from_utf8(reader.bytes(length)?).ok()?.into()))
+            Some(TradeId::text(std::str::from_utf8(reader.bytes(length)?).ok()?))
         }
     }
 }

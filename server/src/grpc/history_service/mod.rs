@@ -2,7 +2,7 @@
 //! [`crate::query`].
 //!
 //! ReadTicks does not go through tonic's encoder: its route answers with messages that are written from columns. Through
-//! the trait the same bytes come as messages.
+//! the trait the same bytes come as messages. ListTicks and ListBars have a codec of their own.
 
 mod get_average_price;
 mod get_price_statistics;
@@ -13,6 +13,7 @@ mod list_published_bars;
 mod list_ticks;
 mod read_ticks;
 mod route;
+mod whole;
 
 use std::pin::Pin;
 use std::sync::Arc;

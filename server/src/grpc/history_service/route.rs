@@ -1,5 +1,5 @@
-//! The route of ReadTicks, beside tonic's: its request is read by tonic, its answer is a body of messages that are
-//! written already.
+//! Routes beside tonic's. ReadTicks: its request is read by tonic, its answer is a body of messages that are written
+//! already. ListTicks and ListBars: tonic's in everything but the codec.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -14,18 +14,22 @@ use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::body::Body;
 use tonic::codec::Codec as _;
+use tonic::server::{Grpc, UnaryService};
 use tonic::service::Routes;
 use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
+use super::whole::Whole;
 use super::{HistoryService, read_ticks};
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
 use crate::grpc::proto;
-use crate::grpc::proto::history_service_server::HistoryServiceServer;
+use crate::grpc::proto::history_service_server::{HistoryService as _, HistoryServiceServer};
 use crate::query::Query;
 
-/// Where ReadTicks is called.
-const PATH: &str = "/tapefeed.v1.HistoryService/ReadTicks";
+/// Where they are called.
+const READ_TICKS: &str = "/tapefeed.v1.HistoryService/ReadTicks";
+const LIST_TICKS: &str = "/tapefeed.v1.HistoryService/ListTicks";
+const LIST_BARS: &str = "/tapefeed.v1.HistoryService/ListBars";
 
 /// The bytes before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
@@ -35,14 +39,48 @@ type Codec = ProstCodec<proto::ReadTicksResponse, proto::ReadTicksRequest>;
 impl HistoryService {
     /// Adds the service to others.
     pub fn serve(self, routes: Routes) -> Routes {
-        let history = self.clone();
-        let service = HistoryServiceServer::new(self).max_encoding_message_size(MAX_RESPONSE_BYTES);
-        let own = tower::service_fn(move |request: Request<axum::body::Body>| {
-            let query = history.query.get();
+        let query = self.query.clone();
+        let read_ticks = tower::service_fn(move |request: Request<axum::body::Body>| {
+            let query = query.get();
             async move { Ok::<_, Infallible>(answer(query, request).await) }
         });
-        Routes::from(routes.add_service(service).into_axum_router().route_service(PATH, own))
+        let history = self.clone();
+        let list_ticks = tower::service_fn(move |request: Request<axum::body::Body>| {
+            let history = history.clone();
+            let call = tower::service_fn(move |request| {
+                let history = history.clone();
+                async move { history.list_ticks(request).await }
+            });
+            async move { Ok::<_, Infallible>(in_one_piece(call, request).await) }
+        });
+        let history = self.clone();
+        let list_bars = tower::service_fn(move |request: Request<axum::body::Body>| {
+            let history = history.clone();
+            let call = tower::service_fn(move |request| {
+                let history = history.clone();
+                async move { history.list_bars(request).await }
+            });
+            async move { Ok::<_, Infallible>(in_one_piece(call, request).await) }
+        });
+        let service = HistoryServiceServer::new(self).max_encoding_message_size(MAX_RESPONSE_BYTES);
+        let router = routes.add_service(service).into_axum_router();
+        let router = router.route_service(READ_TICKS, read_ticks);
+        Routes::from(router.route_service(LIST_TICKS, list_ticks).route_service(LIST_BARS, list_bars))
     }
+}
+
+/// Answers a unary call as tonic does, with the answer in one piece.
+async fn in_one_piece<Question, Answer>(
+    call: impl UnaryService<Question, Response = Answer>,
+    request: Request<axum::body::Body>,
+) -> Response<Body>
+where
+    Question: prost::Message + Default + Send + 'static,
+    Answer: prost::Message + Send + 'static,
+{
+    let codec = Whole::<Answer, Question>::default();
+    let mut grpc = Grpc::new(codec).apply_max_message_size_config(None, Some(MAX_RESPONSE_BYTES));
+    grpc.unary(call, request).await
 }
 
 async fn answer(query: Arc<Query>, request: Request<axum::body::Body>) -> Response<Body> {

@@ -106,7 +106,7 @@ fn any_batch(random: &mut SmallRng) -> Batch {
         let quantities = [None, Some("0"), Some("1.5"), Some("7")];
         let quantity = quantities[random.random_range(0..quantities.len())].map(|text| text.parse().unwrap());
         let number = random.random_range(0..6);
-        let id = if number == 5 { TradeId::Text("x-5".into()) } else { TradeId::Number(number) };
+        let id = if number == 5 { TradeId::text("x-5") } else { TradeId::Number(number) };
         let new = NewTick {
             instrument: random.random_range(0..NAMES.len()) as u32,
             event_time: at(time),

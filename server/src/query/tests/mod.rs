@@ -3,6 +3,7 @@
 
 mod bars;
 mod bench;
+mod caches;
 mod corrections;
 mod edges;
 mod moving;

@@ -1,0 +1,87 @@
+//! What queries keep of chunks stays within its bytes, however much is read.
+
+use super::world::{World, at, tick};
+use crate::domain::time::NANOS_PER_SECOND;
+use crate::domain::{InstrumentId, TimeRange};
+use crate::query::{
+    AverageMethod, AverageRequest, Extent, Held, Order, ReadRequest, Scan, Span, StatisticsRequest, TicksRequest,
+};
+
+/// Chunks, each of so many ticks.
+const CHUNKS: i64 = 300;
+const EACH: i64 = 400;
+
+/// Bytes of both caches together: some of the chunks decoded, and some as stored.
+const BYTES: u64 = 512 << 10;
+
+fn check((decoded, stored): (Held, Held)) {
+    for held in [decoded, stored] {
+        assert!(held.bytes <= held.byte_limit && held.byte_limit <= BYTES / 2, "{held:?}");
+        assert!(held.entries < CHUNKS as usize, "{held:?}");
+    }
+}
+
+#[tokio::test]
+async fn caches_of_chunks_are_bounded_by_bytes() {
+    let mut world = World::with_cache(&[("A", "X")], 0, BYTES).await;
+    // Numbers in which no codec finds anything, so that chunks take their room as stored, too.
+    let noise =
+        |n: i64| (n as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let price = |n: i64| format!("{}.{:02}", 100 + (noise(n) >> 40) % 1_000, (noise(n) >> 20) % 100);
+    let quantity = |n: i64| format!("{}", 1 + (noise(n) >> 30) % 9_973);
+    let ticks = (0..CHUNKS * EACH).map(|n| tick(0, n * NANOS_PER_SECOND / 10, &price(n), Some(&quantity(n))));
+    world.append(ticks.collect()).await;
+    world.cut(InstrumentId(1), (CHUNKS * EACH) as usize, EACH as usize).await;
+    let view = world.publish().await;
+    let query = world.query.clone();
+
+    // Everything in pages, backward and forward: decoded chunks come and go.
+    for order in [Order::Descending, Order::Ascending] {
+        let extent = Extent { range: TimeRange::ALL, position: view.position(), order, after: None };
+        let mut scan = Scan::new(&view, &[InstrumentId(1)], extent);
+        let mut ticks = Vec::new();
+        while scan.next(&query.chunks, 1_000).await.unwrap().is_some() {
+            check(query.chunks.held());
+        }
+        scan.read(&query.chunks, 1, &mut ticks).await.unwrap();
+        assert!(ticks.is_empty());
+    }
+    let (decoded, stored) = query.chunks.held();
+    assert!(decoded.bytes > BYTES / 4 && stored.entries > 0, "what is asked again is kept: {decoded:?} {stored:?}");
+
+    // Edges at every chunk: stored bytes come and go.
+    for n in 0..CHUNKS {
+        let start = at((n * EACH + EACH / 2) * NANOS_PER_SECOND / 10);
+        let span = Span::Range(TimeRange::new(Some(start), None).unwrap());
+        let (subject, method) = (world.one(0), AverageMethod::Mean);
+        let average = AverageRequest { subject: subject.clone(), span, method, decimals: 9, min_cursor: None };
+        assert_eq!(query.average(&average).await.unwrap().sums.count as i64, (CHUNKS - n) * EACH - EACH / 2);
+        let statistics = StatisticsRequest { subject, span, min_cursor: None };
+        assert_eq!(
+            query.price_statistics(&statistics).await.unwrap().totals.count as i64,
+            (CHUNKS - n) * EACH - EACH / 2
+        );
+        check(query.chunks.held());
+    }
+
+    // A reading in bulk leaves nothing behind.
+    let before = query.chunks.held();
+    let request =
+        ReadRequest { subject: world.one(0), span: Span::Range(TimeRange::ALL), page_token: None, min_cursor: None };
+    let mut reading = query.read(&request).await.unwrap();
+    while reading.next().await.unwrap().is_some() {}
+    let after = query.chunks.held();
+    assert_eq!((before.0.entries, before.1.entries), (after.0.entries, after.1.entries));
+
+    // A page that is pushed out is read again.
+    let request = TicksRequest {
+        subject: world.one(0),
+        span: Span::Range(TimeRange::ALL),
+        order: Order::Ascending,
+        page_size: 3,
+        page_token: None,
+        min_cursor: None,
+    };
+    assert_eq!(query.ticks(&request).await.unwrap().ticks, world.ticks[..3]);
+    check(query.chunks.held());
+}
