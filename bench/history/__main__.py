@@ -12,7 +12,6 @@ import frames
 import peers
 import questions
 import scans
-
 import tapefeed
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Answer = TypeVar("Answer")
 
@@ -35,8 +35,8 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def timed(work: Callable[[], Answer]) -> tuple[float, Answer]:
+def timed(work: Callable[..., Answer], *arguments: Any) -> tuple[float, Answer]:
     """Do it, and say how many seconds it took."""
     start = time.perf_counter()
-    answer = work()
+    answer = work(*arguments)
     return time.perf_counter() - start, answer

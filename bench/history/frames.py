@@ -58,10 +58,11 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
         return len(frame)
 
     def connector(kind: str) -> int:
+        assert databases.database is not None
         return len(connectorx.read_sql(databases.database, sql, return_type=kind))
 
     def duck(kind: str) -> int:
-        found = databases.duck.execute(sql)
+        found = databases.duck.sql(sql)
         return len(found.df() if kind == "pandas" else polars.from_arrow(found.to_arrow_table()))
 
     for kind in ("pandas", "polars"):
@@ -86,9 +87,9 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
                 assert found == count, (way, found, count)
                 times[way].append(seconds)
         value = statistics.median(times["tapefeed"])
-        for way, seconds in times.items():
-            if way != "tapefeed" and seconds:
-                theirs = statistics.median(seconds)
+        for way, taken in times.items():
+            if way != "tapefeed" and taken:
+                theirs = statistics.median(taken)
                 goal = None
                 if "stgres" in way or way == "psycopg":
                     goal = ("at least 5x faster than clients of Postgres", theirs >= 5 * value)

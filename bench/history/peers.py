@@ -16,10 +16,9 @@ import psycopg
 import pyarrow
 import pyarrow.csv
 import pyarrow.parquet
-from figures import figure, note, timed
-
 import tapefeed
 import tapefeed.arrays
+from figures import figure, note, timed
 
 DUCKDB = "DuckDB"
 CLICKHOUSE = "ClickHouse"

@@ -44,7 +44,7 @@ def same(sql: str) -> dict[str, str]:
 
 
 def asked(client: tapefeed.Client, symbol: str, start: int, end: int, where: str) -> dict[str, Question]:
-    given = {"start": start, "end": end}
+    given: dict[str, Any] = {"start": start, "end": end}
     found = {
         "mean": Question(
             lambda: client.average(symbol, **given, decimals=6),
@@ -105,8 +105,7 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
                 times.setdefault((name, span, "tapefeed"), []).append(seconds * 1e6)
                 ours = question.ours(answer)
                 for peer, answer_of in peers.items():
-                    sql = question.sql[peer]
-                    seconds, rows = timed(lambda: answer_of(sql))
+                    seconds, rows = timed(answer_of, question.sql[peer])
                     times.setdefault((name, span, peer), []).append(seconds * 1e6)
                     theirs = question.theirs(rows)
                     assert ours == theirs, (name, span, peer, ours, theirs)

@@ -72,5 +72,5 @@ def run(server: str, client: tapefeed.Client, databases: Databases, quick: bool)
     for own in ours:
         for peer in list(ways)[len(ours) :]:
             goal = ("at least 2x DuckDB", medians[own] >= 2 * medians[peer]) if DUCKDB in peer else None
-            case = f"Python: all {count} ticks of one instrument as {own}, those of peers as Arrow"
+            case = f"Python: all {count} ticks of one instrument as {own}, those of others as Arrow or numpy"
             figure(case, "out of the server", "ticks/s", medians[own], (peer, medians[peer]), goal)
