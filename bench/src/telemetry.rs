@@ -15,7 +15,7 @@ use tapefeed_proto::v1::publish_batch::Content;
 use tapefeed_proto::v1::{publish_ticks_request, publish_ticks_response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval_at};
 
 use crate::base::ingest::publish;
 use crate::figure::{Figure, quantile};
@@ -71,7 +71,7 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Box<dyn std::error::E
     let (rounds, load, bursts) = if quick { (1, QUICK_LOAD, 3) } else { (3, LOAD, 8) };
     let trades: Vec<Trade> = Tape::new(100, 1e6).take(BURST).collect();
     let mut measured = NAMES.map(|_| Measured::default());
-    for _ in 0..rounds {
+    for round in 0..rounds {
         let folder = tempfile::tempdir()?;
         let mut servers = Vec::new();
         for name in NAMES {
@@ -84,7 +84,14 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Box<dyn std::error::E
             publish(server, "warm", &trades, true).await?;
         }
         let [silent, off, again] = &servers[..] else { return Err("a round has three servers".into()) };
-        let costs = tokio::try_join!(even_load(silent, load), even_load(off, load), even_load(again, load))?;
+        // Each has its own part of the time between two batches, another one in each round: who comes first finds
+        // processors asleep, and pays for it.
+        let part = |which: u32| GAP * ((which + round) % 3) / 3;
+        let costs = tokio::try_join!(
+            even_load(silent, load, part(0)),
+            even_load(off, load, part(1)),
+            even_load(again, load, part(2)),
+        )?;
         for ((measured, server), (cpu, resident)) in measured.iter_mut().zip(&servers).zip([costs.0, costs.1, costs.2])
         {
             measured.cpu.push(cpu);
@@ -129,7 +136,7 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Box<dyn std::error::E
 
 /// Publishes a batch at even times until all are acknowledged; CPU of the server in ns a tick, and the memory that it
 /// has resident in the second half of the time, in MiB: the middle of many looks, because the peak is a moment's chance.
-async fn even_load(server: &Server, load: Duration) -> Result<(f64, f64), Box<dyn std::error::Error>> {
+async fn even_load(server: &Server, load: Duration, part: Duration) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let mut client = IngestServiceClient::connect(server.url.clone()).await?;
     let (sender, receiver) = tokio::sync::mpsc::channel(OUTSTANDING);
     let claim = proto::ProducerClaim { producer_id: "even".into(), backfill: true };
@@ -141,7 +148,7 @@ async fn even_load(server: &Server, load: Duration) -> Result<(f64, f64), Box<dy
     let granted = credit.clone();
     let sending = tokio::spawn(async move {
         let mut tape = Tape::new(INSTRUMENTS, 1e6);
-        let mut due = interval(GAP);
+        let mut due = interval_at(tokio::time::Instant::now() + part, GAP);
         // Whoever cannot keep up is behind, and catches up.
         due.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let end = Instant::now() + load;
