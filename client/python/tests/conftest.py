@@ -82,6 +82,8 @@ class Proxy:
         self.connections = 0
         # While it is mute, connections stay open and nothing passes to the client.
         self.mute = threading.Event()
+        # How many bytes the client gets before each cut to come.
+        self.cuts_after: list[int] = []
         self._sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -121,14 +123,21 @@ class Proxy:
                 continue
             with self._lock:
                 self._sockets += [client, server]
-            for source, sink, muted in ((client, server, False), (server, client, True)):
-                threading.Thread(target=self._pass, args=(source, sink, muted), daemon=True).start()
+            for source, sink, downstream in ((client, server, False), (server, client, True)):
+                threading.Thread(target=self._pass, args=(source, sink, downstream), daemon=True).start()
 
-    def _pass(self, source: socket.socket, sink: socket.socket, muted: bool) -> None:
+    def _pass(self, source: socket.socket, sink: socket.socket, downstream: bool) -> None:
         try:
             while data := source.recv(65_536):
-                if muted and self.mute.is_set():
+                if downstream and self.mute.is_set():
                     continue
+                if downstream and self.cuts_after:
+                    left = self.cuts_after[0] - len(data)
+                    if left <= 0:
+                        self.cuts_after.pop(0)
+                        self.cut()
+                        return
+                    self.cuts_after[0] = left
                 sink.sendall(data)
         except OSError:
             pass
