@@ -110,7 +110,7 @@ where
         metadata.target().starts_with("tapefeed_server") && *metadata.level() <= level
     }
     let ours = dynamic_filter_fn(move |metadata, _: &layer::Context<'_, S>| {
-        is_ours(metadata) && (!metadata.is_span() || room.is_there())
+        is_ours(metadata) && (!metadata.is_span() || room.admits())
     })
     .with_callsite_filter(|callsite| if is_ours(callsite) { Interest::sometimes() } else { Interest::never() });
     tracing_opentelemetry::layer()

@@ -5,8 +5,9 @@
 //! exception is [`published`]: what venues publish has no position. Nothing here knows protobuf, writes, or holds a
 //! transaction.
 //!
-//! Start with [`Query`]. `corrected` is where corrections are met, once, before anything else; [`scan`] reads ticks in order; [`totals`] adds up what needs no order; [`integral`] is the
-//! time-weighted sum. One file for each operation stands above them.
+//! Start with [`Query`]. `corrected` is where corrections are met, once, before anything else; [`scan`] reads ticks in
+//! order; [`totals`] adds up what needs no order; [`integral`] is the time-weighted sum. One file for each operation
+//! stands above them.
 
 pub mod average;
 pub mod bars;

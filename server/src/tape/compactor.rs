@@ -15,7 +15,8 @@ use tracing::Instrument as _;
 
 use super::cut::{self, Cut, new_chunk};
 use super::merge::{self, Rewrite};
-use super::settle::{self, Settled};
+use super::notice::Notice;
+use super::settle;
 use super::{Holding, Hub, View};
 use crate::bus::{Bus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
@@ -81,12 +82,6 @@ const LEASE: Duration = Duration::from_secs(10);
 /// How often the lease is prolonged, or asked for.
 const LEASE_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Streams are told that what they have yet to read leaves the log when this share of its time, or of its bytes, is left.
-const NOTICE_SHARE: u32 = 10;
-
-/// How often it is looked at what leaves the log soon, at most.
-const NOTICE_INTERVAL: Duration = Duration::from_secs(5);
-
 /// How long the bytes of dropped chunks stay for queries that still read them.
 const CHUNK_GRACE: Duration = Duration::from_secs(600);
 
@@ -113,9 +108,8 @@ pub struct Compactor {
     metrics: Metrics,
     /// Who shares the work, and how they are told of it.
     sharing: Option<Sharing>,
-    /// Who is told what leaves the log soon, and when next.
-    readers: Option<Arc<Hub>>,
-    notice: UnixNanos,
+    /// For those who read the log.
+    notice: Option<Notice>,
 }
 
 /// Several replicas over one store.
@@ -161,8 +155,7 @@ impl Compactor {
             started,
             swept: started,
             sharing: None,
-            readers: None,
-            notice: UnixNanos::MIN,
+            notice: None,
             metrics,
         }
     }
@@ -175,7 +168,7 @@ impl Compactor {
 
     /// A compactor that tells a hub what leaves the log soon, whoever sweeps it.
     pub fn telling(mut self, readers: Arc<Hub>) -> Compactor {
-        self.readers = Some(readers);
+        self.notice = Some(Notice::new(readers));
         self
     }
 
@@ -211,7 +204,9 @@ impl Compactor {
         let view = self.views.borrow_and_update().clone();
         let now = self.clock.now();
         self.marks.push_back((view.position(), now));
-        self.give_notice(now).await?;
+        if let Some(notice) = &mut self.notice {
+            notice.give(&*self.store, &self.policy, now).await?;
+        }
         if !self.leads(now).await? {
             return Ok(false);
         }
@@ -231,27 +226,6 @@ impl Compactor {
             return Ok(true);
         }
         Ok(false)
-    }
-
-    /// Tells the readers what leaves the log soon: before the window moves past a stream, the stream is told.
-    async fn give_notice(&mut self, now: UnixNanos) -> Result<(), StoreError> {
-        let Some(readers) = &self.readers else { return Ok(()) };
-        if now < self.notice {
-            return Ok(());
-        }
-        let Policy { sweep_interval, log_retention, log_retention_bytes, .. } = self.policy;
-        self.notice = now.saturating_add(NOTICE_INTERVAL.min(sweep_interval / 4));
-        let kept = now.saturating_sub(log_retention - log_retention / NOTICE_SHARE);
-        let young = self.store.position_at(kept).await?;
-        let head = self.store.head().await?;
-        let old = young.map_or(head.position, |edge| edge.first_seq - 1);
-        let room = log_retention_bytes - log_retention_bytes / u64::from(NOTICE_SHARE);
-        let entries = u128::from((head.position + 1).saturating_sub(head.oldest));
-        let over = u128::from(head.log_bytes.saturating_sub(room));
-        // By the mean size of an entry: which of them are large is not worth a look at all segments.
-        let large = u128::from(head.oldest - 1) + entries * over / u128::from(head.log_bytes.max(1));
-        readers.expires(old.max(large as u64));
-        Ok(())
     }
 
     /// Whether the work is this replica's. A wrong yes wastes work: the manifest takes one of two commits.
@@ -390,29 +364,13 @@ impl Compactor {
         let before = now.saturating_sub(self.policy.correction_delay);
         for (instrument, holding) in view.holdings() {
             let Some(settled) = settle::step(&*self.store, instrument, holding, before).await? else { continue };
-            let Settled { added, dropped, corrections } = settled;
             let span = tracing::debug_span!(
                 "settle",
                 tapefeed.instrument.id = instrument.0,
-                tapefeed.corrections = corrections.len(),
+                tapefeed.corrections = settled.corrections.len(),
             );
-            let days: BTreeSet<u32> = added.iter().map(|(day, ..)| *day).collect();
-            let added = apart(move || {
-                let chunk = |(day, late, ticks): (u32, bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
-                added.into_iter().map(chunk).collect::<Result<_, _>>()
-            })
-            .await?;
-            let change = ManifestChange {
-                epoch: Some(view.epoch()),
-                expected_version: view.manifest_version(),
-                added,
-                dropped,
-                compacted: Vec::new(),
-                hot_floor: hot_floor(view, &BTreeMap::new()),
-                venues: view.venues().encode(),
-                corrections,
-            };
-            let committed = self.commit(view, change).instrument(span).await?;
+            let days: BTreeSet<u32> = settled.added.iter().map(|(day, ..)| *day).collect();
+            let committed = self.rewrite(view, instrument, settled).instrument(span).await?;
             for day in days.into_iter().filter(|_| committed) {
                 self.touched.insert((instrument, day), Touched::Cut(now));
             }
@@ -445,31 +403,37 @@ impl Compactor {
                 }
                 let span = tracing::debug_span!("tidy", tapefeed.instrument.id = instrument.0, tapefeed.day = day);
                 let step = merge::step(&*self.store, instrument, day, holding).instrument(span.clone());
-                let Rewrite { added, dropped } = step.await?;
-                if dropped.is_empty() {
+                let tidied = step.await?;
+                if tidied.dropped.is_empty() {
                     self.touched.insert((instrument, day), Touched::Tidy);
                     continue;
                 }
-                let added = apart(move || {
-                    let chunk = |(late, ticks): (bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
-                    added.into_iter().map(chunk).collect::<Result<_, _>>()
-                })
-                .await?;
-                let change = ManifestChange {
-                    epoch: Some(view.epoch()),
-                    expected_version: view.manifest_version(),
-                    added,
-                    dropped,
-                    compacted: Vec::new(),
-                    hot_floor: hot_floor(view, &BTreeMap::new()),
-                    venues: view.venues().encode(),
-                    corrections: Vec::new(),
-                };
-                return self.commit(view, change).instrument(span).await;
+                return self.rewrite(view, instrument, tidied).instrument(span).await;
             }
         }
         (self.tidied, self.tidy_due) = (Some(view.manifest_version()), due);
         Ok(false)
+    }
+
+    /// Commits chunks of an instrument in the place of others. True when it was done.
+    async fn rewrite(&mut self, view: &View, instrument: InstrumentId, rewrite: Rewrite) -> Result<bool, StoreError> {
+        let Rewrite { added, dropped, corrections } = rewrite;
+        let added = apart(move || {
+            let chunk = |(day, late, ticks): (u32, bool, Vec<Tick>)| new_chunk(instrument, day, late, &ticks);
+            added.into_iter().map(chunk).collect::<Result<_, _>>()
+        })
+        .await?;
+        let change = ManifestChange {
+            epoch: Some(view.epoch()),
+            expected_version: view.manifest_version(),
+            added,
+            dropped,
+            compacted: Vec::new(),
+            hot_floor: hot_floor(view, &BTreeMap::new()),
+            venues: view.venues().encode(),
+            corrections,
+        };
+        self.commit(view, change).await
     }
 
     /// Commits, wakes the builder, and waits until the view has it, so that nothing is cut twice.

@@ -265,8 +265,9 @@ impl Patch<'_> {
         let mut known = self.corrections.between((first, None), self.position);
         let named = known.by_ref().take_while(|logged| logged.correction.event_time <= last).any(|logged| {
             let from = chunk.index_at(logged.correction.event_time);
-            let same_time = (from..chunk.len()).take_while(|&at| chunk.event_time(at) == logged.correction.event_time);
-            { same_time }.any(|at| chunk.trade_id(at) == logged.correction.trade_id)
+            let mut same_time =
+                (from..chunk.len()).take_while(|&at| chunk.event_time(at) == logged.correction.event_time);
+            same_time.any(|at| chunk.trade_id(at) == logged.correction.trade_id)
         });
         if !named {
             return;

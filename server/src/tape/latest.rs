@@ -3,14 +3,13 @@
 //! Works from views: whatever changed between two looks is written once, however many ticks it had. A view shares with
 //! the one before what did not change, so a look costs next to nothing when nothing did.
 
-use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Holding, Tape, View, merge};
+use super::{Holding, Patch, Tape, View, merge};
 use crate::bus::redis::LatestPrices;
 use crate::bus::redis::latest::{BATCH, LatestPrice, Written};
 use crate::domain::{InstrumentId, Tick, UnixNanos};
@@ -95,8 +94,7 @@ impl LatestWriter {
             let (Some(holding), Some(name)) = (view.holding(instrument), self.tape.registry.get(instrument)) else {
                 continue;
             };
-            let mut holding = Cow::Borrowed(&**holding);
-            let mut patch = view.holding(instrument).and_then(|holding| holding.patch(view.position()));
+            let mut patch = holding.patch(view.position());
             if let Some(patch) = &mut patch {
                 let disputed = patch.chunks();
                 chunks += disputed.len();
@@ -106,14 +104,13 @@ impl LatestWriter {
                     }
                 }
             }
-            if let Some(patch) = patch {
-                holding = Cow::Owned(patch.finish());
-            }
+            let patched = patch.map(Patch::finish);
+            let holding = patched.as_ref().unwrap_or(holding);
             let newest = match &holding.hot_latest {
-                Some(hot) if stored(&holding).is_none_or(|(key, _)| key < hot.key()) => Some(Tick::clone(hot)),
+                Some(hot) if stored(holding).is_none_or(|(key, _)| key < hot.key()) => Some(Tick::clone(hot)),
                 _ => {
                     chunks += 1;
-                    self.stored_tick(instrument, &holding).await?
+                    self.stored_tick(instrument, holding).await?
                 }
             };
             // Whatever was said later of a trade of the instrument makes the price newer, too.

@@ -7,18 +7,20 @@ use super::compactor::LATE_CHUNK_TICKS;
 use super::{ChunkHeader, Holding};
 use crate::domain::chunk::{self, CHUNK_TICKS, Chunk};
 use crate::domain::{InstrumentId, Tick};
-use crate::store::{ChunkId, Store, StoreError};
+use crate::store::{ChunkId, CorrectionRow, Store, StoreError};
 
 /// Ordinary chunks that one step rewrites at most: bounds its memory.
 const STEP_CHUNKS: usize = 64;
 
-/// One commit's worth of tidying. Empty when nothing can be gained.
+/// One commit's worth of chunks of an instrument that take the place of others.
 #[derive(Debug, Default)]
 pub(super) struct Rewrite {
-    /// New chunks: whether late, and their ticks in order.
-    pub added: Vec<(bool, Vec<Tick>)>,
+    /// New chunks: day, whether late, and their ticks in order.
+    pub(super) added: Vec<(u32, bool, Vec<Tick>)>,
     /// The chunks that they replace.
-    pub dropped: Vec<ChunkId>,
+    pub(super) dropped: Vec<ChunkId>,
+    /// What became of the instrument's corrections by it.
+    pub(super) corrections: Vec<CorrectionRow>,
 }
 
 /// Days with late chunks, or with two neighbours that fit one chunk, ascending.
@@ -32,7 +34,8 @@ fn joinable(pair: &[Arc<ChunkHeader>]) -> bool {
     pair[0].day == pair[1].day && pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS
 }
 
-/// One step of tidying a day: at most [`STEP_CHUNKS`] ordinary chunks, and the late ticks that belong among them.
+/// One step of tidying a day: at most [`STEP_CHUNKS`] ordinary chunks, and the late ticks that belong among them. Empty
+/// when nothing can be gained.
 pub(super) async fn step(
     store: &dyn Store,
     instrument: InstrumentId,
@@ -70,16 +73,16 @@ pub(super) async fn step(
     ticks.sort_unstable_by_key(Tick::key);
     let mut added = Vec::new();
     for range in chunk::cuts(&ticks, CHUNK_TICKS) {
-        added.push((false, ticks[range].to_vec()));
+        added.push((day, false, ticks[range].to_vec()));
     }
     for range in chunk::cuts(&rest, LATE_CHUNK_TICKS) {
-        added.push((true, rest[range].to_vec()));
+        added.push((day, true, rest[range].to_vec()));
     }
     // Small neighbours that share no exponent stay apart: rewriting them again would gain nothing.
     if late.is_empty() && added.len() >= dropped.len() {
         return Ok(Rewrite::default());
     }
-    Ok(Rewrite { added, dropped })
+    Ok(Rewrite { added, dropped, corrections: Vec::new() })
 }
 
 /// All ticks of some chunks of an instrument, chunk after chunk.

@@ -19,6 +19,7 @@ pub mod hub;
 pub mod latest;
 pub mod lineage;
 mod merge;
+mod notice;
 pub mod registry;
 mod settle;
 mod trail;

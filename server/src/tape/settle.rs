@@ -6,11 +6,12 @@
 use std::collections::BTreeSet;
 
 use super::compactor::LATE_CHUNK_TICKS;
-use super::{Holding, View, merge};
+use super::merge::{self, Rewrite};
+use super::{Holding, View};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::correction::Standing;
 use crate::domain::{InstrumentId, Tick, UnixNanos};
-use crate::store::{ChunkId, CorrectionRow, Store, StoreError};
+use crate::store::{CorrectionRow, Store, StoreError};
 
 /// Chunks that one step looks at, at most, beyond those of its last correction: bounds its memory.
 const STEP_CHUNKS: usize = 64;
@@ -18,24 +19,14 @@ const STEP_CHUNKS: usize = 64;
 /// Corrections that one step settles at most: bounds how long a writer waits for its commit.
 const STEP_CORRECTIONS: usize = 4_096;
 
-/// One commit's worth of settling.
-#[derive(Debug, Default)]
-pub(super) struct Settled {
-    /// New chunks: day, whether late, and their ticks in order.
-    pub(super) added: Vec<(u32, bool, Vec<Tick>)>,
-    /// The chunks that they replace.
-    pub(super) dropped: Vec<ChunkId>,
-    /// What became of the corrections, at least one.
-    pub(super) corrections: Vec<CorrectionRow>,
-}
-
-/// One step over the corrections of an instrument that were appended before a time; `None` when none of them waits.
+/// One step over the corrections of an instrument that were appended before a time, at least one; `None` when none of
+/// them waits.
 pub(super) async fn step(
     store: &dyn Store,
     instrument: InstrumentId,
     holding: &Holding,
     before: UnixNanos,
-) -> Result<Option<Settled>, StoreError> {
+) -> Result<Option<Rewrite>, StoreError> {
     let Some(corrections) = holding.corrections.as_deref().filter(|corrections| corrections.counts().waiting > 0)
     else {
         return Ok(None);
@@ -55,7 +46,7 @@ pub(super) async fn step(
     let Some(position) = ripe.last().map(|logged| logged.log_seq) else {
         return Ok(None);
     };
-    let mut settled = Settled::default();
+    let mut settled = Rewrite::default();
     // What a trade was found for.
     let mut found: BTreeSet<u64> = BTreeSet::new();
     let mut see = |ticks: &[Tick]| {

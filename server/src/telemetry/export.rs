@@ -89,13 +89,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub(super) struct Room(Arc<Queue>);
 
 impl Room {
-    /// Whether a span that ends now would be kept. If not, one is counted as dropped.
-    pub(super) fn is_there(&self) -> bool {
-        let is_there = self.0.waiting.load(Ordering::Relaxed) < self.0.most;
-        if !is_there {
+    /// Whether a span that begins now would be kept; one that would not counts as dropped.
+    pub(super) fn admits(&self) -> bool {
+        let has_room = self.0.waiting.load(Ordering::Relaxed) < self.0.most;
+        if !has_room {
             DROPPED.fetch_add(1, Ordering::Relaxed);
         }
-        is_there
+        has_room
     }
 }
 
@@ -292,7 +292,7 @@ mod tests {
         for _ in 0..999 {
             drop(tracer.start("span"));
         }
-        assert!(!room.is_there(), "and says that it is full");
+        assert!(!room.admits(), "and says that it is full");
         assert!(begin.elapsed() < Duration::from_secs(1), "nobody waits");
         // The queue holds 100, and the export that hangs has a batch of 10, if it had begun by then.
         let lost = dropped() - before;

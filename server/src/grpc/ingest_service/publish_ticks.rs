@@ -89,8 +89,7 @@ pub fn publish_ticks(
     let publishing = publishing.clone();
     let call = Span::current();
     let continues = trace::has_caller(request.metadata().as_ref());
-    let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
-    let aging = aging.unwrap_or_default();
+    let aging = Connection::aging(request.extensions());
     let requests = request.into_inner();
     let batches = BatchSpans { call: call.clone(), continues };
     tokio::spawn(

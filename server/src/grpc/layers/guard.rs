@@ -49,6 +49,13 @@ pub struct Connection {
     pub too_many: Option<u32>,
 }
 
+impl Connection {
+    /// Tells a stream that its connection is old. Of a call that came over none, never.
+    pub fn aging(extensions: &http::Extensions) -> CancellationToken {
+        extensions.get::<Connection>().map(|connection| connection.aging.clone()).unwrap_or_default()
+    }
+}
+
 /// The services behind their limits.
 #[derive(Clone, Debug)]
 pub struct Guard {

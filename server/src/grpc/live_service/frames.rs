@@ -42,8 +42,8 @@ pub(super) struct Pieces {
 }
 
 /// Bytes of a piece at least. h2 ends a connection over frames that nobody has read yet, and counts 256 bytes less its
-/// length for each that is smaller than that; in the smallest window even 171 are not enough. A reader that pauses must not lose its
-/// stream because little happens.
+/// length for each that is smaller than that; in the smallest window even 171 are not enough. A reader that pauses must
+/// not lose its stream because little happens.
 const SMALLEST_PIECE: usize = 256;
 
 /// The field that is filler in small messages: reserved in the contract, and passed over by all who read it.

@@ -46,8 +46,8 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         request: Request<proto::SubscribeTicksRequest>,
     ) -> Result<Response<Self::SubscribeTicksStream>, Status> {
-        let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
-        let pieces = subscribe_ticks::subscribe_ticks(self, request.into_inner(), aging.unwrap_or_default()).await?;
+        let aging = Connection::aging(request.extensions());
+        let pieces = subscribe_ticks::subscribe_ticks(self, request.into_inner(), aging).await?;
         Ok(Response::new(Box::pin(route::messages(pieces))))
     }
 
@@ -55,8 +55,8 @@ impl proto::live_service_server::LiveService for LiveService {
         &self,
         request: Request<proto::SubscribeBarsRequest>,
     ) -> Result<Response<Self::SubscribeBarsStream>, Status> {
-        let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
-        let messages = subscribe_bars::subscribe_bars(self, request.into_inner(), aging.unwrap_or_default()).await?;
+        let aging = Connection::aging(request.extensions());
+        let messages = subscribe_bars::subscribe_bars(self, request.into_inner(), aging).await?;
         Ok(Response::new(Box::pin(messages)))
     }
 

@@ -59,10 +59,10 @@ async fn pieces(
     service: &LiveService,
     request: Request<axum::body::Body>,
 ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, Status> {
-    let aging = request.extensions().get::<Connection>().map(|connection| connection.aging.clone());
+    let aging = Connection::aging(request.extensions());
     let mut requests = Streaming::new_request(Codec::default().decoder(), request.into_body(), None, None);
     let request = requests.message().await?.ok_or_else(|| Status::internal("Missing request message."))?;
-    Ok(subscribe_ticks::subscribe_ticks(service, request, aging.unwrap_or_default()).await?)
+    Ok(subscribe_ticks::subscribe_ticks(service, request, aging).await?)
 }
 
 /// The messages of pieces that hold whole ones.

@@ -129,16 +129,8 @@ impl B3Trades {
             .map_err(|problem| invalid(format!("CodigoInstrumento: {problem}")))?;
         let quantity = Some(quantity);
         let (receive_time, side) = (None, Side::Unspecified);
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-            action,
-        });
+        let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
+        batch.batch.ticks.push(tick);
         Ok(())
     }
 }

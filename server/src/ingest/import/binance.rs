@@ -256,16 +256,8 @@ impl BinanceCapture {
             .map_err(|problem| problem.to_string())?;
         let quantity = Some(quantity);
         let action = Action::New;
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-            action,
-        });
+        let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
+        batch.batch.ticks.push(tick);
         Ok(Line::Tick)
     }
 }

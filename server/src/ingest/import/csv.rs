@@ -94,16 +94,8 @@ impl CsvTrades {
         };
         let instrument = batch.instrument(venue, symbol).map_err(|problem| problem.to_string())?;
         let action = Action::New;
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-            action,
-        });
+        let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
+        batch.batch.ticks.push(tick);
         Ok(())
     }
 }

@@ -128,16 +128,8 @@ impl JsonLines {
         let symbol = name(*symbol, fixed, "symbol")?;
         let instrument =
             batch.instrument(venue.as_bytes(), symbol.as_bytes()).map_err(|problem| invalid(problem.to_string()))?;
-        batch.batch.ticks.push(NewTick {
-            instrument,
-            event_time,
-            receive_time,
-            price,
-            quantity,
-            side,
-            trade_id,
-            action,
-        });
+        let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
+        batch.batch.ticks.push(tick);
         Ok(())
     }
 }
