@@ -4,16 +4,17 @@
 //! like. Here a connection has to begin within a deadline, there is a bound on how many there are, and at the end of
 //! the server each is asked to finish and then closed. The listener is a role, so that simulated networks fit in.
 
+mod addresses;
 mod connection;
 mod limits;
 mod opening;
+mod rate;
 
 pub use limits::Limits;
 
-use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -21,6 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+
+use addresses::Addresses;
+use rate::Rates;
 
 /// Where connections come from.
 pub trait Listener: Send + 'static {
@@ -115,13 +119,12 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
         };
         pause = ACCEPT_PAUSE.0;
         let address = peer.ip();
-        let most = limits.connections_from(address);
-        let place = (connections.len() < limits.connections).then(|| of_addresses.enter(address, most)).flatten();
+        let place = (connections.len() < limits.connections).then(|| of_addresses.enter(address, &limits)).flatten();
         let Some(place) = place else {
             refused += 1;
             if refused.is_power_of_two() {
-                let max = limits.connections;
-                tracing::warn!(max, max_of_address = most, refused, "connections are refused: there are too many");
+                let (max, max_of_address) = (limits.connections, limits.connections_from(address));
+                tracing::warn!(max, max_of_address, refused, "connections are refused: there are too many");
             }
             continue;
         };
@@ -130,7 +133,8 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
             L::set_nodelay(&io);
         }
         accepted_count += 1;
-        let held_to = (limits, limits.rate_from(address), limits.age_of(accepted_count));
+        let rates = Rates::new(limits.rate_from(address), place.rate.clone());
+        let held_to = (limits, rates, limits.age_of(accepted_count));
         let serving = connection::serve(io, router.clone(), builder.clone(), held_to, stop.of_connection());
         connections.spawn(async move {
             let _place = place;
@@ -152,40 +156,5 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 fn report(closed: Result<(), tokio::task::JoinError>) {
     if let Err(error) = closed {
         tracing::error!(%error, "serving a connection panicked");
-    }
-}
-
-/// How many connections each address has.
-#[derive(Clone, Debug, Default)]
-struct Addresses(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-/// A connection's place among those of its address, until it is dropped.
-#[derive(Debug)]
-struct Place {
-    addresses: Addresses,
-    address: IpAddr,
-}
-
-impl Addresses {
-    /// A place for one more connection; `None` if there are as many as may be.
-    fn enter(&self, address: IpAddr, most: Option<usize>) -> Option<Place> {
-        let mut counts = self.0.lock().expect("no holder of the lock panics");
-        if most.is_some_and(|most| counts.get(&address).copied().unwrap_or(0) >= most) {
-            return None;
-        }
-        *counts.entry(address).or_default() += 1;
-        Some(Place { addresses: self.clone(), address })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.addresses.0.lock().expect("no holder of the lock panics");
-        if let Some(count) = counts.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.address);
-            }
-        }
     }
 }

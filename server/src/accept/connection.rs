@@ -2,8 +2,8 @@
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tower::Service;
 
 use super::opening::{Counted, PREFACE_BYTES};
+use super::rate::Rates;
 use super::{Limits, Stop};
 use crate::grpc::layers::guard::Connection;
 
@@ -53,19 +54,18 @@ pub(super) fn builder(limits: Limits) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Serves a connection to its end. `rate` is how many calls it may begin each second, `age` when it gets old.
+/// Serves a connection to its end. `rates` say how many calls it may begin, `age` when it gets old.
 pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     io: I,
     router: Router,
     builder: Arc<auto::Builder<TokioExecutor>>,
-    (limits, rate, age): (Limits, Option<u32>, Duration),
+    (limits, rates, age): (Limits, Rates, Duration),
     stop: Stop,
 ) {
     let received = Arc::new(AtomicUsize::new(0));
     let io = TokioIo::new(Counted { io, received: received.clone() });
     let connection = Connection::default();
-    let rate = rate.map(|rate| Arc::new(Mutex::new(Rate::new(rate))));
-    let calls = Calls { router, connection: connection.clone(), rate };
+    let calls = Calls { router, connection: connection.clone(), rates };
     let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(calls)));
     let begun = Instant::now();
     let mut step = pin!(tokio::time::sleep_until(begun + limits.opening));
@@ -126,8 +126,8 @@ enum Step {
 struct Calls {
     router: Router,
     connection: Connection,
-    /// Shared by the copies that hyper makes; never held across an await.
-    rate: Option<Arc<Mutex<Rate>>>,
+    /// Shared by the copies that hyper makes.
+    rates: Rates,
 }
 
 impl<B> Service<Request<B>> for Calls
@@ -145,55 +145,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let mut connection = self.connection.clone();
-        if let Some(rate) = &self.rate {
-            connection.too_many = rate.lock().expect("no holder of the lock panics").refuse(Instant::now());
-        }
+        connection.too_many = self.rates.refuse(Instant::now());
         request.extensions_mut().insert(connection);
         self.router.call(request)
-    }
-}
-
-/// How many calls a connection may begin: as many at once as in one second.
-#[derive(Debug)]
-struct Rate {
-    per_second: u32,
-    /// What may begin now.
-    left: f64,
-    counted: Instant,
-}
-
-impl Rate {
-    fn new(per_second: u32) -> Rate {
-        Rate { per_second, left: f64::from(per_second), counted: Instant::now() }
-    }
-
-    /// Counts a call. The limit, if it is one too many.
-    fn refuse(&mut self, now: Instant) -> Option<u32> {
-        let per_second = f64::from(self.per_second);
-        self.left = (self.left + per_second * (now - self.counted).as_secs_f64()).min(per_second);
-        self.counted = now;
-        if self.left < 1.0 {
-            return Some(self.per_second);
-        }
-        self.left -= 1.0;
-        None
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rate_gives_a_second_at_once_and_then_its_share() {
-        let begin = Instant::now();
-        let at = |millis| begin + Duration::from_millis(millis);
-        let mut rate = Rate { per_second: 10, left: 10.0, counted: begin };
-        let taken = |rate: &mut Rate, now| (0..100).filter(|_| rate.refuse(now).is_none()).count();
-        assert_eq!(taken(&mut rate, at(0)), 10);
-        assert_eq!(rate.refuse(at(0)), Some(10));
-        assert_eq!(taken(&mut rate, at(250)), 2);
-        assert_eq!(taken(&mut rate, at(1_250)), 10);
-        assert_eq!(taken(&mut rate, at(60_000)), 10, "what is not used is not kept");
     }
 }

@@ -16,6 +16,9 @@ pub struct Limits {
     pub streams: u32,
     /// Calls that one connection may begin each second; more are refused. `None`: 200 from another machine.
     pub streams_per_second: Option<u32>,
+    /// Calls that all connections from one address together may begin each second; more are refused. `None`: 1,000 from
+    /// another machine.
+    pub streams_per_second_of_address: Option<u32>,
     /// How long a connection may take to send what every client begins with.
     pub opening: Duration,
     /// How long a silent HTTP/2 connection is left alone before it is asked for a sign of life.
@@ -44,6 +47,9 @@ const CONNECTIONS_PER_ADDRESS: usize = 32;
 /// Calls that one connection from another machine may begin each second.
 const STREAMS_PER_SECOND: u32 = 200;
 
+/// Calls that all connections from one address of another machine may begin each second.
+const STREAMS_PER_SECOND_OF_ADDRESS: u32 = 1_000;
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
@@ -51,6 +57,7 @@ impl Default for Limits {
             connections_per_address: None,
             streams: 100,
             streams_per_second: None,
+            streams_per_second_of_address: None,
             opening: Duration::from_secs(5),
             keepalive_interval: Duration::from_secs(20),
             keepalive_timeout: Duration::from_secs(10),
@@ -75,6 +82,12 @@ impl Limits {
     pub(super) fn rate_from(&self, address: IpAddr) -> Option<u32> {
         let default = (!address.is_loopback()).then_some(STREAMS_PER_SECOND);
         self.streams_per_second.or(default)
+    }
+
+    /// Calls a second of all connections from an address; `None` where they are not counted.
+    pub(super) fn rate_of_address(&self, address: IpAddr) -> Option<u32> {
+        let default = (!address.is_loopback()).then_some(STREAMS_PER_SECOND_OF_ADDRESS);
+        self.streams_per_second_of_address.or(default)
     }
 
     /// The age of a connection, by its number: spread evenly over a tenth around the limit.
@@ -107,8 +120,15 @@ mod tests {
         let limits = Limits::default();
         assert_eq!((limits.connections_from(own), limits.connections_from(other)), (None, Some(32)));
         assert_eq!((limits.rate_from(own), limits.rate_from(other)), (None, Some(200)));
-        let strict = Limits { connections_per_address: Some(3), streams_per_second: Some(5), ..limits };
+        assert_eq!((limits.rate_of_address(own), limits.rate_of_address(other)), (None, Some(1_000)));
+        let strict = Limits {
+            connections_per_address: Some(3),
+            streams_per_second: Some(5),
+            streams_per_second_of_address: Some(7),
+            ..limits
+        };
         assert_eq!((strict.connections_from(own), strict.connections_from(other)), (Some(3), Some(3)));
         assert_eq!((strict.rate_from(own), strict.rate_from(other)), (Some(5), Some(5)));
+        assert_eq!((strict.rate_of_address(own), strict.rate_of_address(other)), (Some(7), Some(7)));
     }
 }

@@ -25,6 +25,9 @@ pub(super) struct TransportOptions {
     /// Calls that one connection may begin each second. [default: 200, and from this machine any number]
     #[arg(long, value_name = "NUMBER", env = "TAPEFEED_STREAM_RATE", value_parser = clap::value_parser!(u32).range(1..))]
     pub(super) stream_rate: Option<u32>,
+    /// Calls that all connections from one address may begin each second. [default: 1000, and from this machine any number]
+    #[arg(long, value_name = "NUMBER", env = "TAPEFEED_STREAM_RATE_PER_ADDRESS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) stream_rate_per_address: Option<u32>,
     /// How long a connection may take to send its first bytes. [default: 5s]
     #[arg(long, value_name = "TIME", env = "TAPEFEED_FIRST_BYTE_DEADLINE")]
     pub(super) first_byte_deadline: Option<Span>,
@@ -88,6 +91,7 @@ impl TransportOptions {
             max_connections_per_address: self.max_connections_per_address.or(file.max_connections_per_address),
             max_streams: self.max_streams.or(file.max_streams),
             stream_rate: self.stream_rate.or(file.stream_rate),
+            stream_rate_per_address: self.stream_rate_per_address.or(file.stream_rate_per_address),
             first_byte_deadline: self.first_byte_deadline.or(file.first_byte_deadline),
             keepalive_interval: self.keepalive_interval.or(file.keepalive_interval),
             keepalive_timeout: self.keepalive_timeout.or(file.keepalive_timeout),
@@ -111,6 +115,7 @@ impl TransportOptions {
             connections_per_address: self.max_connections_per_address.map(NonZeroUsize::get),
             streams: self.max_streams.unwrap_or(defaults.streams),
             streams_per_second: self.stream_rate,
+            streams_per_second_of_address: self.stream_rate_per_address,
             opening: self.first_byte_deadline.map_or(defaults.opening, |span| span.0),
             keepalive_interval: self.keepalive_interval.map_or(defaults.keepalive_interval, |span| span.0),
             keepalive_timeout: self.keepalive_timeout.map_or(defaults.keepalive_timeout, |span| span.0),

@@ -40,6 +40,13 @@ async fn an_old_connection_sends_its_streams_away_with_their_cursors() {
     };
     let mut live = LiveServiceClient::new(channel.clone());
     let mut stream = live.subscribe_ticks(request.clone()).await.unwrap().into_inner();
+    let of_bars = proto::SubscribeBarsRequest {
+        selectors: request.selectors.clone(),
+        interval: Some(prost_types::Duration { seconds: 60, nanos: 0 }),
+        heartbeat_interval: Some(prost_types::Duration { seconds: 10, nanos: 0 }),
+        ..proto::SubscribeBarsRequest::default()
+    };
+    let mut bars = live.subscribe_bars(of_bars).await.unwrap().into_inner();
     let (requests, outgoing) = tokio::sync::mpsc::channel(4);
     let claim = proto::ProducerClaim { producer_id: "feed".into(), backfill: false };
     requests.send(proto::PublishTicksRequest { message: Some(Said::Claim(claim)) }).await.unwrap();
@@ -55,6 +62,11 @@ async fn an_old_connection_sends_its_streams_away_with_their_cursors() {
     let cursor = &details.error_info().unwrap().metadata["cursor"];
     let aged = begin.elapsed();
     assert!(aged >= Duration::from_millis(500), "{aged:?}");
+    // Long before the heartbeat that it would send next.
+    let status = end(&mut bars).await;
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "STREAM_EXPIRED"));
+    assert!(status.get_error_details().error_info().unwrap().metadata.contains_key("cursor"));
+    assert!(begin.elapsed() < aged + Duration::from_secs(5), "{:?}", begin.elapsed());
     assert_eq!(reason(&end(&mut published).await), "STREAM_EXPIRED", "a publisher comes back and claims again");
     // What does not end itself has the grace, and is ended then.
     assert_eq!(reason(&end(&mut watch).await), "STREAM_EXPIRED");
@@ -113,6 +125,27 @@ async fn a_connection_that_begins_calls_too_fast_is_told_so_and_others_are_not()
     call(&other).await.unwrap();
     tokio::time::sleep(Duration::from_millis(600)).await;
     call(&fast).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_of_an_address_together_begin_calls_no_faster_than_it_may() {
+    let limits = Limits { streams_per_second_of_address: Some(10), ..Limits::default() };
+    let fixture = Fixture::start(limits).await;
+    let (one, other) = (fixture.channel().await, fixture.channel().await);
+    let mut refused = [0; 2];
+    for _ in 0..20 {
+        for (channel, refused) in [&one, &other].into_iter().zip(&mut refused) {
+            let mut client = InstrumentServiceClient::new(channel.clone());
+            if let Err(status) = client.list_instruments(proto::ListInstrumentsRequest::default()).await {
+                assert_eq!((status.code(), reason(&status).as_str()), (Code::ResourceExhausted, "LIMIT_EXCEEDED"));
+                *refused += 1;
+            }
+        }
+    }
+    assert!(refused.iter().all(|refused| *refused > 5), "{refused:?} of 20 calls each were refused");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut client = InstrumentServiceClient::new(other);
+    client.list_instruments(proto::ListInstrumentsRequest::default()).await.unwrap();
 }
 
 /// The settings that a server begins with, and by how much it widens the connection's window.

@@ -278,7 +278,7 @@ impl Refusal {
         refusal
     }
 
-    /// A connection begins more calls a second than it may.
+    /// A connection, or its address, begins more calls a second than it may.
     pub fn too_many_calls(max: u32) -> Refusal {
         Refusal::limit_exceeded("calls_per_second", u64::from(max), None).retry_after(END_RETRY)
     }

@@ -45,7 +45,7 @@ pub struct Connection {
     pub aging: CancellationToken,
     /// Cancelled when its grace is over: streams that are still open are ended.
     pub ending: CancellationToken,
-    /// Calls a second that the connection may begin, if this one is beyond them.
+    /// Calls a second that the connection or its address may begin, if this one is beyond them.
     pub too_many: Option<u32>,
 }
 

@@ -54,7 +54,7 @@ struct Outgoing {
     encoder: Encoder,
     decimals: u8,
     ended: bool,
-    /// Cancelled when its connection is old: the stream then ends before its next message, at the latest the heartbeat.
+    /// Cancelled when its connection is old: the stream then ends.
     aging: CancellationToken,
     span: tracing::Span,
 }
@@ -63,23 +63,26 @@ impl Outgoing {
     /// The next message; after an error the stream ends.
     async fn next(&mut self) -> Option<Result<proto::SubscribeBarsResponse, Status>> {
         while !self.ended {
-            if self.aging.is_cancelled() {
-                self.ended = true;
-                let cursor = self.session.cursor();
-                return Some(Err(self.span.in_scope(|| Refusal::stream_expired(cursor).into())));
-            }
-            match self.session.next().await {
-                Ok(BarMessage { cursor, event }) => {
+            let message = tokio::select! {
+                biased;
+                () = self.aging.cancelled() => None,
+                message = self.session.next() => Some(message),
+            };
+            let error = match message {
+                Some(Ok(BarMessage { cursor, event })) => {
                     let Some(event) = self.wire(event) else { continue };
                     let cursor = cursor.map(Into::into).unwrap_or_default();
                     return Some(Ok(proto::SubscribeBarsResponse { cursor, event: Some(event) }));
                 }
-                Err(error) => {
-                    self.ended = true;
-                    let cursor = self.session.cursor();
-                    return Some(Err(self.span.in_scope(|| refusal(error, cursor).into())));
-                }
-            }
+                Some(Err(error)) => Some(error),
+                None => None,
+            };
+            self.ended = true;
+            let cursor = self.session.cursor();
+            return Some(Err(self.span.in_scope(|| match error {
+                Some(error) => refusal(error, cursor).into(),
+                None => Refusal::stream_expired(cursor).into(),
+            })));
         }
         None
     }
