@@ -118,6 +118,8 @@ where
         .with_location(false)
         .with_threads(false)
         .with_tracked_inactivity(false)
+        // Nobody asks OpenTelemetry which span is entered, and telling it at every poll is most of what a stream would pay.
+        .with_context_activation(false)
         .with_target(false)
         .with_level(false)
         // A status is the answer of an operation, not that somebody logged an error in it.

@@ -15,7 +15,7 @@ use crate::domain::{TraceContext, TraceId};
 
 /// The recorded span that is entered now.
 pub fn current() -> Option<TraceContext> {
-    Context::map_current(recorded)
+    of(&Span::current())
 }
 
 /// A span, if it is recorded.

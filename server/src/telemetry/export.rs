@@ -2,7 +2,7 @@
 //!
 //! Whoever ends a span puts it into the queue, or counts it as dropped when the queue is full: nobody ever waits. While
 //! it is full spans are not even begun ([`Room`]): what would be dropped is not worth making. The
-//! thread has a runtime of its own and is deaf to `tracing`, so that the spans and lines of the connection to the
+//! thread has a runtime of its own; only spans of this program are recorded, so that those of the connection to the
 //! collector do not become spans themselves. A collector that is dead or silent costs the spans, and nothing else: it is
 //! asked less and less often, and meanwhile the queue stays full.
 
@@ -17,7 +17,6 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{Span, SpanData, SpanExporter as _, SpanProcessor};
 use tokio::sync::Notify;
-use tracing::Dispatch;
 
 use crate::config::Traces;
 
@@ -180,24 +179,22 @@ pub(super) fn start(traces: &Traces, resource: Resource) -> Result<(Processor, E
     let (end, ended) = mpsc::sync_channel(1);
     let queued = queue.clone();
     std::thread::Builder::new().name("traces".to_owned()).spawn(move || {
-        tracing::dispatcher::with_default(&Dispatch::none(), || {
-            let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(problem) => return drop(ready.send(Err(ExportError::Thread(problem)))),
-            };
-            runtime.block_on(async {
-                match SpanExporter::builder().with_tonic().with_endpoint(endpoint).build() {
-                    Ok(mut exporter) => {
-                        exporter.set_resource(&resource);
-                        let _ = ready.send(Ok(()));
-                        run(&exporter, &queued, delay, timeout).await;
-                    }
-                    Err(problem) => drop(ready.send(Err(ExportError::Endpoint(problem.to_string())))),
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(problem) => return drop(ready.send(Err(ExportError::Thread(problem)))),
+        };
+        runtime.block_on(async {
+            match SpanExporter::builder().with_tonic().with_endpoint(endpoint).build() {
+                Ok(mut exporter) => {
+                    exporter.set_resource(&resource);
+                    let _ = ready.send(Ok(()));
+                    run(&exporter, &queued, delay, timeout).await;
                 }
-            });
-            // Told before the runtime goes, which may wait for a name to be looked up.
-            let _ = end.send(());
+                Err(problem) => drop(ready.send(Err(ExportError::Endpoint(problem.to_string())))),
+            }
         });
+        // Told before the runtime goes, which may wait for a name to be looked up.
+        let _ = end.send(());
     })?;
     // The address is only parsed by now; nothing has been asked of the network.
     made.recv().unwrap_or_else(|_| Err(ExportError::Endpoint("the exporter did not start".to_owned())))?;
@@ -249,11 +246,10 @@ async fn run(exporter: &SpanExporter, queue: &Queue, delay: Duration, timeout: D
 
 /// Tells the log, once for each change, whether spans arrive.
 fn tell(problem: Option<String>) {
-    // On a thread that is not deaf.
-    std::thread::spawn(move || match problem {
+    match problem {
         Some(problem) => tracing::warn!(%problem, "the collector does not take spans; they are dropped until it does"),
         None => tracing::info!(dropped = dropped(), "the collector takes spans again"),
-    });
+    }
 }
 
 #[cfg(test)]
