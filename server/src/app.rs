@@ -34,7 +34,6 @@ use crate::grpc::instrument_service::InstrumentService;
 use crate::grpc::layers::guard::Ends;
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
 use crate::grpc::live_service::LiveService;
-use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::grpc::proto::instrument_service_server::InstrumentServiceServer;
 use crate::ingest::feed::{self, demo::DemoOptions};
 use crate::ingest::import::{self, Imports, ImportsConfig};
@@ -294,9 +293,8 @@ fn services(replica: &Replica, ingest: IngestService, address: SocketAddr, strea
         next_stream: Arc::new(AtomicU64::new(stream_seed)),
     };
     let routes = Routes::default()
-        .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES))
-        .add_service(IngestServiceServer::new(ingest).max_encoding_message_size(MAX_RESPONSE_BYTES));
-    live.serve(history.serve(routes))
+        .add_service(InstrumentServiceServer::new(instruments).max_encoding_message_size(MAX_RESPONSE_BYTES));
+    live.serve(history.serve(ingest.serve(routes)))
 }
 
 fn policy(config: &ServeConfig) -> Policy {

@@ -28,7 +28,7 @@ pub mod tick;
 pub mod time;
 mod time_unit;
 mod trace_context;
-mod varint;
+pub(crate) mod varint;
 pub mod wide;
 
 pub use block::Block;

@@ -78,25 +78,45 @@ impl TradeId {
         if text.len() > MAX_TRADE_ID_BYTES {
             return Err(TradeIdInvalid);
         }
-        let canonical = text == "0" || !text.starts_with('0');
-        match digits(text) {
-            Some(number) if canonical => Ok(TradeId::Number(number)),
-            _ => Ok(TradeId::text(text)),
+        Ok(TradeId::number(text.as_bytes()).unwrap_or_else(|| TradeId::text(text)))
+    }
+
+    /// The id of a number in canonical form: decimal digits without leading zeros that fit 64 bits.
+    #[inline]
+    pub(crate) fn number(text: &[u8]) -> Option<TradeId> {
+        if text.is_empty() || (text[0] == b'0' && text.len() > 1) {
+            return None;
         }
+        let mut number = 0u64;
+        let mut eights = text.chunks_exact(8);
+        for eight in &mut eights {
+            let eight = eight_digits(eight.try_into().expect("chunks of eight bytes"))?;
+            number = number.checked_mul(100_000_000)?.checked_add(eight)?;
+        }
+        for byte in eights.remainder() {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                return None;
+            }
+            number = number.checked_mul(10)?.checked_add(digit.into())?;
+        }
+        Some(TradeId::Number(number))
     }
 }
 
-/// The number that digits alone write, if it fits.
-fn digits(text: &str) -> Option<u64> {
-    let mut number = 0u64;
-    for byte in text.bytes() {
-        let digit = byte.wrapping_sub(b'0');
-        if digit > 9 {
-            return None;
-        }
-        number = number.checked_mul(10)?.checked_add(digit.into())?;
+/// The number that eight digits write, if they are that: neighbours are put together three times, as in fast_float
+/// (Lemire, "Number Parsing at a Gigabyte per Second", 2021).
+#[inline]
+fn eight_digits(text: [u8; 8]) -> Option<u64> {
+    let word = u64::from_le_bytes(text);
+    let above = word.wrapping_add(0x0606_0606_0606_0606);
+    if (word & 0xf0f0_f0f0_f0f0_f0f0) | ((above & 0xf0f0_f0f0_f0f0_f0f0) >> 4) != 0x3333_3333_3333_3333 {
+        return None;
     }
-    Some(number)
+    let digits = word & 0x0f0f_0f0f_0f0f_0f0f;
+    let pairs = (digits.wrapping_mul(1 + (10 << 8)) >> 8) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs.wrapping_mul(1 + (100 << 16)) >> 16) & 0x0000_ffff_0000_ffff;
+    Some((fours.wrapping_mul(1 + (10_000 << 32)) >> 32) & 0xffff_ffff)
 }
 
 impl fmt::Display for TradeId {
@@ -202,6 +222,7 @@ impl Batch {
     ///
     /// XXH3 with 128 bits over a fixed layout. It recognises a repeated batch; it is no defence against forgery.
     pub fn digest(&self) -> [u8; 16] {
+        const STRETCH: usize = 4_096;
         let mut hash = xxhash_rust::xxh3::Xxh3::new();
         for (venue, symbol) in &self.instruments {
             hash.update(&[venue.as_str().len() as u8]);
@@ -209,6 +230,8 @@ impl Batch {
             hash.update(&[symbol.as_str().len() as u8]);
             hash.update(symbol.as_str().as_bytes());
         }
+        // The hash takes long stretches several times as fast as single ticks.
+        let mut stretch = Vec::with_capacity(STRETCH + 128);
         for tick in &self.ticks {
             // The last eight bytes are a trade id that is a number.
             let mut fixed = [0u8; 4 + 8 + 9 + 9 + 10 + 1 + 1 + 8];
@@ -227,19 +250,24 @@ impl Batch {
             }
             fixed[40] = tick.side as u8 | (tick.action as u8) << 4;
             match &tick.trade_id {
-                TradeId::None => hash.update(&fixed[..42]),
+                TradeId::None => stretch.extend_from_slice(&fixed[..42]),
                 TradeId::Number(number) => {
                     fixed[41] = 1;
                     fixed[42..].copy_from_slice(&number.to_le_bytes());
-                    hash.update(&fixed);
+                    stretch.extend_from_slice(&fixed);
                 }
                 TradeId::Text(text) => {
                     fixed[41] = 2 + text.len() as u8;
-                    hash.update(&fixed[..42]);
-                    hash.update(text.as_bytes());
+                    stretch.extend_from_slice(&fixed[..42]);
+                    stretch.extend_from_slice(text.as_bytes());
                 }
             }
+            if stretch.len() >= STRETCH {
+                hash.update(&stretch);
+                stretch.clear();
+            }
         }
+        hash.update(&stretch);
         for control in &self.controls {
             let (kind, bytes) = segment::control_bytes(control);
             hash.update(&[0xff, kind]);
@@ -314,6 +342,17 @@ mod tests {
     fn trade_ids_keep_their_text() {
         for text in ["", "0", "7", "007", "18446744073709551615", "18446744073709551616", "+7", "a-1", "-1"] {
             assert_eq!(TradeId::new(text).map(|id| id.to_string()).as_deref(), Ok(text));
+        }
+        for length in 1..=21 {
+            let text: String = "90817263540918273645".chars().cycle().take(length).collect();
+            assert_eq!(TradeId::new(&text), Ok(text.parse().map_or_else(|_| TradeId::text(&text), TradeId::Number)));
+            for at in 0..length {
+                for other in ["/", ":", " ", "\u{0}", "\u{7f}", "a"] {
+                    let mut text = text.clone();
+                    text.replace_range(at..=at, other);
+                    assert_eq!(TradeId::new(&text), Ok(TradeId::text(&text)), "{text}");
+                }
+            }
         }
         assert_eq!(TradeId::new("007").unwrap(), TradeId::text("007"));
         assert_eq!(TradeId::new("7").unwrap(), TradeId::Number(7));

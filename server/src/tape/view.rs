@@ -165,9 +165,10 @@ pub struct HotBlock {
 
 impl HotBlock {
     pub(super) fn new(ticks: Vec<Tick>) -> HotBlock {
-        let keys = || ticks.iter().map(Tick::key);
-        let first = keys().min().unwrap_or((UnixNanos::MAX, u64::MAX));
-        let last = keys().max().unwrap_or((UnixNanos::MIN, 0));
+        let (mut first, mut last) = ((UnixNanos::MAX, u64::MAX), (UnixNanos::MIN, 0));
+        for key in ticks.iter().map(Tick::key) {
+            (first, last) = (first.min(key), last.max(key));
+        }
         HotBlock { ticks, first, last, totals: OnceLock::new() }
     }
 

@@ -7,7 +7,8 @@ use std::collections::HashMap;
 use std::fmt::Display;
 
 use crate::domain::{
-    Action, Batch, Correction, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, UnixNanos, Venue,
+    Action, Batch, Correction, Decimal, InstrumentId, NewTick, Origin, Side, Symbol, Tick, TradeId, TradeIdInvalid,
+    UnixNanos, Venue,
 };
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
@@ -18,14 +19,30 @@ use super::tick::{self, Instruments, action, event_time, side};
 /// The exponents of a table entry lie in this range, both ends included.
 const EXPONENTS: std::ops::RangeInclusive<i32> = -18..=14;
 
+/// Columns whose trade ids are read already.
+#[derive(Debug)]
+pub struct Columns {
+    /// All but the trade ids.
+    pub arrays: proto::TickColumns,
+    /// One for each tick, or none.
+    pub trade_ids: Vec<Result<TradeId, TradeIdInvalid>>,
+}
+
+impl From<proto::TickColumns> for Columns {
+    fn from(mut arrays: proto::TickColumns) -> Columns {
+        let texts = std::mem::take(&mut arrays.trade_id);
+        Columns { arrays, trade_ids: texts.iter().map(|text| TradeId::new(text)).collect() }
+    }
+}
+
 /// Reads a batch of columns, all or nothing.
 ///
 /// `path` is the path of the columns in their message, and `latest` the latest event time that is taken; `None` for
 /// backfill.
-pub fn batch(path: &str, columns: proto::TickColumns, latest: Option<UnixNanos>) -> Result<Batch, Violations> {
+pub fn batch(path: &str, columns: Columns, latest: Option<UnixNanos>) -> Result<Batch, Violations> {
     let mut violations = Violations::default();
     check_lengths(path, &columns, &mut violations);
-    let entries = entries(path, &columns.instruments, &mut violations);
+    let entries = entries(path, &columns.arrays.instruments, &mut violations);
     if !violations.is_empty() {
         // The arrays do not belong together, so looking at their elements would only confuse.
         return Err(violations);
@@ -35,7 +52,7 @@ pub fn batch(path: &str, columns: proto::TickColumns, latest: Option<UnixNanos>)
 }
 
 /// Arrays that must be there have as many elements as there are ticks, the others as many or none.
-fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Violations) {
+fn check_lengths(path: &str, Columns { arrays, trade_ids }: &Columns, violations: &mut Violations) {
     let proto::TickColumns {
         instruments: _,
         instrument_index,
@@ -44,13 +61,13 @@ fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Viol
         price_mantissa,
         quantity,
         side,
-        trade_id,
+        trade_id: _,
         log_seq_delta,
         origin,
         action,
         merged_count,
         trade_number_delta,
-    } = columns;
+    } = arrays;
     if !trade_number_delta.is_empty() {
         violations.add(format_args!("{path}.trade_number_delta"), "is the server's: write trade_id");
     }
@@ -64,7 +81,7 @@ fn check_lengths(path: &str, columns: &proto::TickColumns, violations: &mut Viol
         ("receive_time_unix_nano_delta", receive_time_unix_nano_delta.len()),
         ("quantity", quantity.len()),
         ("side", side.len()),
-        ("trade_id", trade_id.len()),
+        ("trade_id", trade_ids.len()),
         ("log_seq_delta", log_seq_delta.len()),
         ("origin", origin.len()),
         ("action", action.len()),
@@ -105,7 +122,7 @@ fn entries(path: &str, table: &[proto::ColumnInstrument], violations: &mut Viola
     let mut entries = Vec::with_capacity(table.len());
     for (index, entry) in table.iter().enumerate() {
         let proto::ColumnInstrument { instrument_id: _, venue, symbol, price_exponent, quantity_exponent } = entry;
-        let at = |name: &'static str| format!("{path}.instruments[{index}].{name}");
+        let at = |name: &'static str| Field { path, index, name };
         let venue = violations.take(at("venue"), Venue::new(venue));
         let symbol = violations.take(at("symbol"), Symbol::new(symbol));
         for (name, exponent) in [("price_exponent", price_exponent), ("quantity_exponent", quantity_exponent)] {
@@ -130,7 +147,7 @@ fn entries(path: &str, table: &[proto::ColumnInstrument], violations: &mut Viola
 /// The ticks of arrays whose lengths agree. Ticks with a violation are left out.
 fn read(
     path: &str,
-    columns: proto::TickColumns,
+    Columns { arrays: columns, trade_ids }: Columns,
     mut entries: Vec<Entry>,
     latest: Option<UnixNanos>,
     violations: &mut Violations,
@@ -138,6 +155,7 @@ fn read(
     let count = columns.instrument_index.len();
     let mut instruments = Instruments::default();
     let mut ticks = Vec::with_capacity(count);
+    let mut trade_ids = trade_ids.into_iter();
     let (mut event_nanos, mut receive_nanos) = (0i64, 0i64);
     for index in 0..count {
         let element = |name: &'static str| Element { path, name, index };
@@ -160,11 +178,8 @@ fn read(
             Some(wire) => violations.take(element("action"), action(*wire)),
             None => Some(Action::New),
         };
-        let trade_id = match columns.trade_id.get(index) {
-            Some(text) => violations.take(element("trade_id"), tick::trade_id(text, action.unwrap_or_default())),
-            None if action.is_none_or(|action| action == Action::New) => Some(TradeId::None),
-            None => violations.take(element("trade_id"), tick::trade_id("", Action::Cancel)),
-        };
+        let trade_id = trade_ids.next().unwrap_or(Ok(TradeId::None));
+        let trade_id = violations.take(element("trade_id"), tick::trade_id(trade_id, action.unwrap_or_default()));
 
         let Some(entry) = entries.get_mut(columns.instrument_index[index] as usize) else {
             violations.add(element("instrument_index"), "lies outside instruments");
@@ -210,6 +225,19 @@ fn read(
 fn quantity(mantissa: u64, exponent: i32) -> Result<Decimal, String> {
     let mantissa = i64::try_from(mantissa).map_err(|_| "above 2^63".to_owned())?;
     decimal::quantity(mantissa, exponent).map_err(|error| error.to_string())
+}
+
+/// The path of a field of the table, written out only when it is needed.
+struct Field<'a> {
+    path: &'a str,
+    index: usize,
+    name: &'static str,
+}
+
+impl Display for Field<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "{}.instruments[{}].{}", self.path, self.index, self.name)
+    }
 }
 
 /// The path of an element, written out only when it is needed.

@@ -1,8 +1,9 @@
 //! `TickBatch` on its way in: rows, each complete in itself.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 
-use crate::domain::{Action, Batch, Decimal, NewTick, Symbol, UnixNanos, Venue};
+use crate::domain::{Action, Batch, Decimal, NewTick, Symbol, TradeId, UnixNanos, Venue};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
@@ -20,24 +21,31 @@ pub fn batch(path: &str, rows: proto::TickBatch, latest: Option<UnixNanos>) -> R
     if rows.is_empty() {
         violations.add(format_args!("{path}.ticks"), "at least one tick");
     }
-    let mut instruments = Instruments::default();
+    let mut named = Named::default();
     let mut ticks = Vec::with_capacity(rows.len());
-    for (index, row) in rows.into_iter().enumerate() {
-        ticks.extend(row_tick(path, index, row, latest, &mut instruments, &mut violations));
+    for (index, row) in rows.iter().enumerate() {
+        ticks.extend(row_tick(path, index, row, latest, &mut named, &mut violations));
     }
     if !violations.is_empty() {
         return Err(violations);
     }
-    Ok(Batch { instruments: instruments.into_list(), ticks, controls: Vec::new() })
+    Ok(Batch { instruments: named.instruments.into_list(), ticks, controls: Vec::new() })
+}
+
+/// The distinct instruments of a batch in the making, and how its rows name them: a name is checked and kept once.
+#[derive(Default)]
+struct Named<'a> {
+    instruments: Instruments,
+    indexes: HashMap<(&'a str, &'a str), u32>,
 }
 
 /// One row; `None` says that violations were added.
-fn row_tick(
+fn row_tick<'a>(
     path: &str,
     index: usize,
-    row: proto::Tick,
+    row: &'a proto::Tick,
     latest: Option<UnixNanos>,
-    instruments: &mut Instruments,
+    named: &mut Named<'a>,
     violations: &mut Violations,
 ) -> Option<NewTick> {
     let proto::Tick {
@@ -56,34 +64,43 @@ fn row_tick(
     } = row;
     let field = |name: &'static str| Field { path, index, name };
 
-    let action = violations.take(field("action"), action(wire_action));
-    let venue = violations.take(field("venue"), Venue::new(&venue));
-    let symbol = violations.take(field("symbol"), Symbol::new(&symbol));
-    let event = match event {
+    let action = violations.take(field("action"), action(*wire_action));
+    let name = (venue.as_str(), symbol.as_str());
+    let mut instrument = named.indexes.get(&name).copied();
+    if instrument.is_none() {
+        let venue = violations.take(field("venue"), Venue::new(venue));
+        let symbol = violations.take(field("symbol"), Symbol::new(symbol));
+        if let (Some(venue), Some(symbol)) = (venue, symbol) {
+            let index = named.instruments.index((venue, symbol));
+            named.indexes.insert(name, index);
+            instrument = Some(index);
+        }
+    }
+    let event = match *event {
         Some(event) => violations.take(field("event_time"), event_time(UnixNanos::try_from(event), latest)),
         None => violations.take(field("event_time"), Err("is required")),
     };
-    let receive_time = match receive_time {
+    let receive_time = match *receive_time {
         Some(time) => violations.take(field("receive_time"), UnixNanos::try_from(time)).map(Some),
         None => Some(None),
     };
-    let price = match price {
+    let price = match *price {
         Some(price) => violations.take(field("price"), Decimal::try_from(price)),
         None if action == Some(Action::Cancel) => Some(Decimal::ZERO),
         None => violations.take(field("price"), Err("is required")),
     };
-    let quantity = match quantity {
+    let quantity = match *quantity {
         Some(proto::Decimal { mantissa, exponent }) => {
             violations.take(field("quantity"), decimal::quantity(mantissa, exponent)).map(Some)
         }
         None => Some(None),
     };
-    let side = violations.take(field("side"), side(wire_side));
-    let trade_id = violations.take(field("trade_id"), tick::trade_id(&trade_id, action.unwrap_or_default()));
+    let side = violations.take(field("side"), side(*wire_side));
+    let trade_id = tick::trade_id(TradeId::new(trade_id), action.unwrap_or_default());
+    let trade_id = violations.take(field("trade_id"), trade_id);
 
     let (
-        Some(venue),
-        Some(symbol),
+        Some(instrument),
         Some(event_time),
         Some(receive_time),
         Some(price),
@@ -91,20 +108,11 @@ fn row_tick(
         Some(side),
         Some(trade_id),
         Some(action),
-    ) = (venue, symbol, event, receive_time, price, quantity, side, trade_id, action)
+    ) = (instrument, event, receive_time, price, quantity, side, trade_id, action)
     else {
         return None;
     };
-    let tick = NewTick {
-        instrument: instruments.index((venue, symbol)),
-        event_time,
-        receive_time,
-        price,
-        quantity,
-        side,
-        trade_id,
-        action,
-    };
+    let tick = NewTick { instrument, event_time, receive_time, price, quantity, side, trade_id, action };
     Some(tick.canonical())
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::domain::{
-    Action, Correction, Instrument, Origin, Side, Symbol, Tick, TimeInvalid, TradeId, UnixNanos, Venue,
+    Action, Correction, Instrument, Origin, Side, Symbol, Tick, TimeInvalid, TradeId, TradeIdInvalid, UnixNanos, Venue,
 };
 use crate::grpc::proto;
 
@@ -51,8 +51,8 @@ pub(super) fn action(wire: i32) -> Result<Action, &'static str> {
 }
 
 /// The identifier of a trade; who corrects or cancels one has to name it.
-pub(super) fn trade_id(text: &str, action: Action) -> Result<TradeId, String> {
-    let id = TradeId::new(text).map_err(|error| error.to_string())?;
+pub(super) fn trade_id(id: Result<TradeId, TradeIdInvalid>, action: Action) -> Result<TradeId, String> {
+    let id = id.map_err(|error| error.to_string())?;
     if action != Action::New && id == TradeId::None {
         return Err("is required: it says which trade is meant".to_owned());
     }

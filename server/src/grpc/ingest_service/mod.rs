@@ -3,9 +3,11 @@
 mod cancel_ingestion_run;
 mod get_ingestion_run;
 mod import_file;
+mod incoming;
 mod list_ingestion_runs;
 mod list_rejected_lines;
 pub mod publish_ticks;
+mod route;
 mod run;
 #[cfg(test)]
 mod tests;
@@ -13,9 +15,11 @@ mod watch_ingestion_run;
 
 use std::pin::Pin;
 
+use futures_util::StreamExt as _;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::incoming::Incoming;
 use self::publish_ticks::Publishing;
 use super::proto;
 use crate::ingest::import::Imports;
@@ -40,6 +44,8 @@ impl proto::ingest_service_server::IngestService for IngestService {
         &self,
         request: Request<Streaming<proto::PublishTicksRequest>>,
     ) -> Result<Response<Self::PublishTicksStream>, Status> {
+        // Its own route takes it before it comes here, see `route.rs`.
+        let request = request.map(|requests| requests.map(|request| request.map(Incoming::Other)));
         let responses = publish_ticks::publish_ticks(&self.publishing, request);
         Ok(Response::new(Box::pin(responses)))
     }

@@ -12,20 +12,24 @@ use futures_util::stream::FuturesOrdered;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, Streaming};
+use tonic::{Request, Status};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
 use crate::domain::{Batch, Clock, Epoch};
-use crate::grpc::convert::{columns, rows, source};
+use crate::grpc::convert::columns::{self, Columns};
+use crate::grpc::convert::{rows, source};
 use crate::grpc::error::Refusal;
 use crate::grpc::layers::guard::Connection;
 use crate::grpc::limits::{MAX_EVENT_TIME_AHEAD, MAX_INGEST_MESSAGE_BYTES};
-use crate::grpc::proto::{self, publish_ticks_request, publish_ticks_response};
+use crate::grpc::proto::publish_ticks_request::Message;
+use crate::grpc::proto::{self, publish_ticks_response};
 use crate::grpc::violation::Violations;
 use crate::ingest::{Ingest, IngestError, Receipt, Sender, Submission};
 use crate::store::{PRODUCER_WINDOW, ProducerId};
 use crate::trace;
+
+use super::incoming::Incoming;
 
 /// Batches that may be unacknowledged: as many as the store keeps digests of.
 const CREDIT_BATCHES: usize = PRODUCER_WINDOW;
@@ -80,9 +84,9 @@ pub struct Publishing {
 type Responses = mpsc::Sender<Result<proto::PublishTicksResponse, Status>>;
 
 /// Starts the stream's task: it owns the stream, and goes on until what was taken is acknowledged.
-pub fn publish_ticks(
+pub fn publish_ticks<Requests: tokio_stream::Stream<Item = Result<Incoming, Status>> + Unpin + Send + 'static>(
     publishing: &Publishing,
-    request: Request<Streaming<proto::PublishTicksRequest>>,
+    request: Request<Requests>,
 ) -> ReceiverStream<Result<proto::PublishTicksResponse, Status>> {
     // Every batch under credit has room for its answer, so that a producer that does not read stops only itself.
     let (responses, stream) = mpsc::channel(CREDIT_BATCHES + 2);
@@ -115,13 +119,13 @@ struct BatchSpans {
 }
 
 impl BatchSpans {
-    fn begin(&self, batch: &proto::PublishBatch) -> Span {
+    fn begin(&self, batch_seq: u64) -> Span {
         let parent = if self.continues { self.call.id() } else { None };
         let span = tracing::debug_span!(
             parent: parent,
             "batch",
             otel.kind = "internal",
-            tapefeed.batch.seq = batch.batch_seq,
+            tapefeed.batch.seq = batch_seq,
             tapefeed.producer.id = Empty,
             tapefeed.batch.ticks = Empty,
         );
@@ -143,15 +147,15 @@ struct Outcome {
 impl Publishing {
     async fn run(
         &self,
-        mut requests: Streaming<proto::PublishTicksRequest>,
+        mut requests: impl tokio_stream::Stream<Item = Result<Incoming, Status>> + Unpin,
         responses: &Responses,
         spans: BatchSpans,
         aging: CancellationToken,
     ) -> Result<(), Refusal> {
-        let Some(first) = requests.message().await.map_err(from_transport)? else {
+        let Some(first) = requests.next().await.transpose().map_err(from_transport)? else {
             return Ok(());
         };
-        let Some(publish_ticks_request::Message::Claim(claim)) = first.message else {
+        let Incoming::Other(proto::PublishTicksRequest { message: Some(Message::Claim(claim)) }) = first else {
             return Err(Refusal::field("claim", "the first message claims a producer id"));
         };
         let producer =
@@ -185,6 +189,12 @@ impl Publishing {
     }
 }
 
+/// What a batch holds.
+enum Content {
+    Columns(Columns),
+    Other(proto::publish_batch::Content),
+}
+
 /// One claimed stream.
 struct Stream<'a> {
     publishing: &'a Publishing,
@@ -205,7 +215,7 @@ struct Stream<'a> {
 impl Stream<'_> {
     async fn work(
         &mut self,
-        requests: &mut Streaming<proto::PublishTicksRequest>,
+        requests: &mut (impl tokio_stream::Stream<Item = Result<Incoming, Status>> + Unpin),
         fenced: &CancellationToken,
         aging: &CancellationToken,
     ) -> Result<(), Refusal> {
@@ -225,8 +235,8 @@ impl Stream<'_> {
                     self.finish().await?;
                     return Err(Refusal::stream_expired(None));
                 }
-                request = requests.message() => {
-                    let taken = match request.map_err(from_transport) {
+                request = requests.next() => {
+                    let taken = match request.transpose().map_err(from_transport) {
                         Ok(None) => return self.finish().await,
                         Ok(Some(request)) => self.take(request).await,
                         Err(refusal) => Err(refusal),
@@ -249,15 +259,16 @@ impl Stream<'_> {
         Ok(())
     }
 
-    async fn take(&mut self, request: proto::PublishTicksRequest) -> Result<(), Refusal> {
-        let batch = match request.message {
-            Some(publish_ticks_request::Message::Batch(batch)) => batch,
-            Some(publish_ticks_request::Message::Claim(_)) => {
-                return Err(Refusal::field("claim", "a stream claims one producer, in its first message"));
-            }
-            None => {
-                return Err(Refusal::field("batch", "every message after the claim is a batch"));
-            }
+    async fn take(&mut self, incoming: Incoming) -> Result<(), Refusal> {
+        let (batch_seq, content) = match incoming {
+            Incoming::Columns { batch_seq, columns } => (batch_seq, Some(Content::Columns(columns))),
+            Incoming::Other(request) => match request.message {
+                Some(Message::Batch(batch)) => (batch.batch_seq, batch.content.map(Content::Other)),
+                Some(Message::Claim(_)) => {
+                    return Err(Refusal::field("claim", "a stream claims one producer, in its first message"));
+                }
+                None => return Err(Refusal::field("batch", "every message after the claim is a batch")),
+            },
         };
         if self.outstanding.len() >= CREDIT_BATCHES {
             let outstanding = self.outstanding.len() as u64 + 1;
@@ -267,8 +278,8 @@ impl Stream<'_> {
             // The claim ended with its epoch, which is nobody's fault: the producer claims again.
             return Err(Refusal::store_unavailable());
         }
-        let span = self.spans.begin(&batch);
-        let taken = self.submit(batch, span.clone()).instrument(span.clone()).await;
+        let span = self.spans.begin(batch_seq);
+        let taken = self.submit(batch_seq, content, span.clone()).instrument(span.clone()).await;
         if let Err(refusal) = &taken {
             trace::set(&span, "error.type", refusal.reason_name());
         }
@@ -276,9 +287,8 @@ impl Stream<'_> {
     }
 
     /// Queues a batch. Its span goes with it, and ends with the acknowledgement.
-    async fn submit(&mut self, batch: proto::PublishBatch, span: Span) -> Result<(), Refusal> {
-        let batch_seq = batch.batch_seq;
-        let ticks = self.parse(batch)?;
+    async fn submit(&mut self, batch_seq: u64, content: Option<Content>, span: Span) -> Result<(), Refusal> {
+        let ticks = self.parse(content)?;
         span.record("tapefeed.producer.id", self.producer.as_str());
         span.record("tapefeed.batch.ticks", ticks.ticks.len());
         let sender = Sender::Producer { producer: self.producer.clone(), fence: self.fence, batch_seq };
@@ -300,17 +310,21 @@ impl Stream<'_> {
         Ok(())
     }
 
-    fn parse(&self, batch: proto::PublishBatch) -> Result<Batch, Refusal> {
-        use proto::publish_batch::Content;
+    fn parse(&self, content: Option<Content>) -> Result<Batch, Refusal> {
+        use proto::publish_batch::Content as Wire;
         let now = self.publishing.clock.now();
         let limit = (!self.backfill).then(|| now.saturating_add(MAX_EVENT_TIME_AHEAD));
-        let parsed = match batch.content {
-            Some(Content::Rows(batch)) => rows::batch("batch.rows", batch, limit),
-            Some(Content::Columns(batch)) => columns::batch("batch.columns", batch, limit),
-            Some(Content::SourceStatus(status)) => source::status("batch.source_status", status),
-            Some(Content::SourceGap(gap)) => source::gap("batch.source_gap", gap),
-            Some(Content::SourceGapFilled(filled)) => source::gap_filled("batch.source_gap_filled", filled),
-            Some(Content::Watermark(watermark)) => source::watermark("batch.watermark", watermark, limit),
+        let of_columns = |columns| columns::batch("batch.columns", columns, limit);
+        let parsed = match content {
+            Some(Content::Columns(columns)) => of_columns(columns),
+            Some(Content::Other(Wire::Columns(columns))) => of_columns(columns.into()),
+            Some(Content::Other(Wire::Rows(batch))) => rows::batch("batch.rows", batch, limit),
+            Some(Content::Other(Wire::SourceStatus(status))) => source::status("batch.source_status", status),
+            Some(Content::Other(Wire::SourceGap(gap))) => source::gap("batch.source_gap", gap),
+            Some(Content::Other(Wire::SourceGapFilled(filled))) => {
+                source::gap_filled("batch.source_gap_filled", filled)
+            }
+            Some(Content::Other(Wire::Watermark(watermark))) => source::watermark("batch.watermark", watermark, limit),
             None => {
                 let mut violations = Violations::default();
                 violations.add("batch", "has neither ticks nor a source event");

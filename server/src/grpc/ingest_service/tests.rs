@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
 use tonic::transport::{Channel, Server};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -19,7 +20,6 @@ use super::*;
 use crate::domain::Published;
 use crate::grpc::proto::import_file_request::Message;
 use crate::grpc::proto::ingest_service_client::IngestServiceClient;
-use crate::grpc::proto::ingest_service_server::IngestServiceServer;
 use crate::ingest::import::Limits;
 use crate::ingest::import::tests::published::{bar, begin_run, details, submit};
 use crate::ingest::import::tests::{Bench, trades};
@@ -43,7 +43,7 @@ async fn serve(limits: Limits) -> Served {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = Server::builder()
-        .add_service(IngestServiceServer::new(service))
+        .add_routes(service.serve(Routes::default()))
         .serve_with_incoming(TcpListenerStream::new(listener));
     tokio::spawn(server);
     let client = IngestServiceClient::connect(format!("http://{address}")).await.unwrap();

@@ -48,7 +48,7 @@ fn encode(rows: &[proto::Tick]) -> proto::TickColumns {
 }
 
 fn read(columns: proto::TickColumns) -> Result<Batch, Violations> {
-    batch("columns", columns, None)
+    batch("columns", columns.into(), None)
 }
 
 fn violated(columns: proto::TickColumns) -> Vec<String> {
