@@ -105,9 +105,14 @@ impl Decimal {
             return Err(DecimalInvalid::TooFine);
         }
         let mut exponent = exponent as i8;
-        while mantissa % 10 == 0 {
-            mantissa /= 10;
-            exponent += 1;
+        if mantissa % 10 == 0 {
+            // Venues pad quantities with many zeros: halves of what there can be, and halves of that.
+            for power in [16, 8, 4, 2, 1] {
+                if mantissa % POW10[power] == 0 {
+                    mantissa /= POW10[power];
+                    exponent += power as i8;
+                }
+            }
         }
         if exponent < -MAX_DECIMALS {
             return Err(DecimalInvalid::TooFine);

@@ -46,6 +46,7 @@ impl Violations {
     }
 
     /// The value, or `None` and a violation.
+    #[inline]
     pub fn take<T, E: Display>(&mut self, field: impl Display, result: Result<T, E>) -> Option<T> {
         match result {
             Ok(value) => Some(value),

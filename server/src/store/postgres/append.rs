@@ -1,4 +1,5 @@
-//! Appending a group: one call of `append_group`, which judges and stores it.
+//! Appending a group: one call of `append_next`, if all of it follows what its producers had stored, or else of
+//! `append_group`, which judges it batch by batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,7 +13,7 @@ use super::terms::Terms;
 use crate::domain::Epoch;
 use crate::store::faults::{self, Faults};
 use crate::store::published::{last_bars, newest_details};
-use crate::store::{Appended, Group, Mark, RunId, RunProgress, StoreError, Verdict};
+use crate::store::{Appended, Group, Mark, PRODUCER_WINDOW, RunId, RunProgress, StoreError, Verdict};
 
 const APPEND: &str = "
     SELECT outcome, log_epoch, group_first, group_time, group_chain, verdicts, verdict_seqs
@@ -21,7 +22,14 @@ const APPEND: &str = "
         $26, $27, $28
     )";
 
-/// The places inside the function.
+const APPEND_NEXT: &str = "
+    SELECT outcome, log_epoch, group_first, group_time, group_chain, NULL::BIGINT[] AS verdicts, NULL::BIGINT[] AS verdict_seqs
+    FROM append_next($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)";
+
+/// What `append_next` says of a group that has to be judged.
+const TO_BE_JUDGED: i32 = 1;
+
+/// The places inside the functions.
 const INSIDE: [&str; 2] = [faults::APPEND_INSIDE, faults::APPEND_BEFORE_SYNC];
 
 #[derive(sqlx::FromRow)]
@@ -44,14 +52,49 @@ pub(super) async fn append(
 ) -> Result<Appended, Failure> {
     faults.hit(faults::APPEND_BEFORE).await?;
     let armed = stumble::arm(connection, &faults, &INSIDE).await?;
-    let outcome = call(connection, &group, terms).await?;
+    let next = match Sequences::of(&group) {
+        Some(sequences) => Some(append_next(connection, &group, sequences, terms).await?),
+        None => None,
+    };
+    let outcome = match next.filter(|outcome| outcome.outcome != TO_BE_JUDGED) {
+        Some(outcome) => outcome,
+        None => append_group(connection, &group, terms).await?,
+    };
     if armed {
         stumble::disarm(connection, &INSIDE).await?;
     }
     outcome.into_appended(&group)
 }
 
-async fn call(connection: &mut PgConnection, group: &Group, terms: Terms) -> Result<Outcome, Failure> {
+async fn append_next(
+    connection: &mut PgConnection,
+    group: &Group,
+    sequences: Sequences<'_>,
+    terms: Terms,
+) -> Result<Outcome, Failure> {
+    let outcome: Outcome = sqlx::query_as(APPEND_NEXT)
+        .bind(terms.check_identity) // $1 whether the database's identity is checked
+        .bind(terms.new_epoch) // $2 name of an epoch that would begin
+        .bind(terms.now) // $3 the time, or NULL
+        .bind(to_sql(group.epoch.0)) // $4 the epoch that the writer believes in
+        .bind(&group.bytes[..]) // $5 bytes
+        .bind(i64::from(group.entry_count)) // $6 entry_count
+        .bind(i64::from(group.tick_count)) // $7 tick_count
+        .bind(group.backfill) // $8 backfill
+        .bind(sequences.producers) // $9 the producers, each once
+        .bind(sequences.fences) // $10 their fences
+        .bind(sequences.first_batches) // $11 the number of the first batch of each
+        .bind(sequences.batch_counts) // $12 how many batches
+        .bind(sequences.window_starts) // $13 where its last ones begin in the next two
+        .bind(sequences.window_ends) // $14 and end
+        .bind(sequences.digests) // $15 digests
+        .bind(sequences.last_entries) // $16 last entries
+        .fetch_one(connection)
+        .await?;
+    Ok(outcome)
+}
+
+async fn append_group(connection: &mut PgConnection, group: &Group, terms: Terms) -> Result<Outcome, Failure> {
     let marks = Marks::of(group);
     let run = RunAddition::of(group);
     let outcome: Outcome = sqlx::query_as(APPEND)
@@ -86,6 +129,71 @@ async fn call(connection: &mut PgConnection, group: &Group, terms: Terms) -> Res
         .fetch_one(connection)
         .await?;
     Ok(outcome)
+}
+
+/// The batches of a group, producer by producer, by columns.
+#[derive(Default)]
+struct Sequences<'g> {
+    producers: Vec<&'g str>,
+    fences: Vec<i64>,
+    first_batches: Vec<i64>,
+    batch_counts: Vec<i64>,
+    window_starts: Vec<i64>,
+    window_ends: Vec<i64>,
+    digests: Vec<&'g [u8]>,
+    last_entries: Vec<i64>,
+}
+
+/// What a group has of one producer.
+struct Sequence<'g> {
+    producer: &'g str,
+    fence: u64,
+    first_batch: u64,
+    /// The digest and the last entry of each batch.
+    batches: Vec<(&'g [u8], i64)>,
+}
+
+impl<'g> Sequences<'g> {
+    /// `None` for a group of which not all can be next: batches of a producer with a hole, or of several claims, and
+    /// whatever runs add.
+    fn of(group: &'g Group) -> Option<Sequences<'g>> {
+        if group.entry_count == 0 || group.run_id.is_some() {
+            return None;
+        }
+        let mut found: Vec<Sequence<'g>> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut entries = 0;
+        for mark in &group.marks {
+            let Mark::Producer { producer, fence, batch_seq, digest, entry_count } = mark else { return None };
+            entries += i64::from(*entry_count);
+            let place = *places.entry(producer.as_str()).or_insert(found.len());
+            if place == found.len() {
+                let batches = Vec::new();
+                found.push(Sequence { producer: producer.as_str(), fence: *fence, first_batch: *batch_seq, batches });
+            }
+            let sequence = &mut found[place];
+            if sequence.fence != *fence
+                || sequence.first_batch.checked_add(sequence.batches.len() as u64)? != *batch_seq
+            {
+                return None;
+            }
+            sequence.batches.push((digest, entries));
+        }
+        let mut sequences = Sequences::default();
+        for Sequence { producer, fence, first_batch, batches } in found {
+            sequences.producers.push(producer);
+            sequences.fences.push(to_sql(fence));
+            sequences.first_batches.push(to_sql_at_most(first_batch));
+            sequences.batch_counts.push(batches.len() as i64);
+            sequences.window_starts.push(sequences.digests.len() as i64 + 1);
+            for (digest, last_entry) in &batches[batches.len().saturating_sub(PRODUCER_WINDOW)..] {
+                sequences.digests.push(digest);
+                sequences.last_entries.push(*last_entry);
+            }
+            sequences.window_ends.push(sequences.digests.len() as i64);
+        }
+        Some(sequences)
+    }
 }
 
 /// The marks by columns.

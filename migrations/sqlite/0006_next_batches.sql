@@ -1,0 +1,2 @@
+-- Nothing here: with SQLite the program judges batches (server/src/store/marks.rs). The number is kept for Postgres,
+-- where a function does.
