@@ -129,3 +129,53 @@ async fn sessions_have_limits_of_their_own_and_show_no_password() {
     assert!(!format!("{store:?}").contains("secret"));
     server.drop_databases().await;
 }
+
+/// The last positions and the first bytes of the digests of a producer's window.
+async fn window(connection: &mut PgConnection, producer: &str) -> (i64, Vec<i64>, Vec<u8>) {
+    let window: (i64, Vec<i64>, Vec<Vec<u8>>) =
+        sqlx::query_as("SELECT last_batch_seq, window_last_seqs, window_digests FROM producers WHERE id = $1")
+            .bind(producer) // $1 its id
+            .fetch_one(connection)
+            .await
+            .unwrap();
+    (window.0, window.1, window.2.iter().map(|digest| digest[0]).collect())
+}
+
+#[tokio::test]
+async fn batches_that_are_next_are_stored_without_judging_each() {
+    let Some(server) = TestServer::find() else { return };
+    let database = server.make_database().await;
+    let store = open(&server.url_of(&database, "")).await.unwrap();
+    let (one, other) = (producer(), ProducerId::new("q").unwrap());
+    let fences =
+        [store.claim_producer(&one).await.unwrap().fence, store.claim_producer(&other).await.unwrap().fence];
+    let mark = |which: usize, batch_seq: u64| {
+        let mut digest = [0; 16];
+        digest[0] = batch_seq as u8;
+        let producer = [&one, &other][which].clone();
+        Mark::Producer { producer, fence: fences[which], batch_seq, digest, entry_count: 2 }
+    };
+    let of = |marks: Vec<Mark>| Group { marks: marks.clone(), ..group(2 * marks.len() as u32, "bytes") };
+    // What would judge them is gone.
+    let mut connection = server.connect(Some(&database)).await;
+    execute(&mut connection, "ALTER FUNCTION append_group RENAME TO append_group_away").await;
+    let first = vec![mark(0, 1), mark(1, 1), mark(0, 2), mark(1, 2), mark(1, 3)];
+    assert!(matches!(store.append(of(first)).await, Ok(Appended::Committed { first_seq: 1, .. })));
+    assert_eq!(window(&mut connection, "p").await, (2, vec![2, 6], vec![1, 2]));
+    assert_eq!(window(&mut connection, "q").await, (3, vec![4, 8, 10], vec![1, 2, 3]));
+    // More than a window holds, in one group and on top of what is there.
+    let more = (3..=12).map(|batch| mark(0, batch)).chain((4..=9).map(|batch| mark(1, batch))).collect();
+    assert!(matches!(store.append(of(more)).await, Ok(Appended::Committed { first_seq: 11, .. })));
+    assert_eq!(window(&mut connection, "p").await, (12, (8..=15).map(|n| 2 * n).collect(), (5..=12).collect()));
+    let last = [8, 10].into_iter().chain((16..=21).map(|n| 2 * n)).collect();
+    assert_eq!(window(&mut connection, "q").await, (9, last, (2..=9).collect()));
+    // What is not next asks for the judge.
+    for marks in [vec![mark(0, 12)], vec![mark(0, 14)], vec![mark(0, 13), mark(0, 15)], vec![mark(0, 13), mark(1, 9)]] {
+        assert!(store.append(of(marks)).await.is_err());
+    }
+    execute(&mut connection, "ALTER FUNCTION append_group_away RENAME TO append_group").await;
+    let verdicts = store.append(of(vec![mark(0, 13), mark(1, 9)])).await.unwrap();
+    assert_eq!(verdicts, Appended::Refused(vec![Verdict::New, Verdict::Duplicate { last_seq: 42 }]));
+    assert_eq!(window(&mut connection, "p").await.0, 12, "and nothing of it is stored");
+    server.drop_databases().await;
+}
