@@ -132,8 +132,7 @@ async fn sessions_have_limits_of_their_own_and_show_no_password() {
 
 /// The last positions and the first bytes of the digests of a producer's window.
 async fn window(connection: &mut PgConnection, producer: &str) -> (i64, Vec<i64>, Vec<u8>) {
-    let window: (i64, Vec<i64>, Vec<Vec<u8>>) =
-        sqlx::query_as("SELECT last_batch_seq, window_last_seqs, window_digests FROM producers WHERE id = $1")
+    let window: (i64, Vec<i64>, Vec<Vec<u8>>) = sqlx::query_as("SELECT last_batch_seq, window_last_seqs, window_digests FROM producers WHERE id = $1")
             .bind(producer) // $1 its id
             .fetch_one(connection)
             .await
@@ -147,8 +146,7 @@ async fn batches_that_are_next_are_stored_without_judging_each() {
     let database = server.make_database().await;
     let store = open(&server.url_of(&database, "")).await.unwrap();
     let (one, other) = (producer(), ProducerId::new("q").unwrap());
-    let fences =
-        [store.claim_producer(&one).await.unwrap().fence, store.claim_producer(&other).await.unwrap().fence];
+    let fences = [store.claim_producer(&one).await.unwrap().fence, store.claim_producer(&other).await.unwrap().fence];
     let mark = |which: usize, batch_seq: u64| {
         let mut digest = [0; 16];
         digest[0] = batch_seq as u8;
