@@ -30,8 +30,9 @@ const COMMIT_TICKS: usize = 512 * CHUNK_TICKS;
 /// Instruments that one manifest commit cuts at most: bounds how long a writer waits for it.
 const COMMIT_INSTRUMENTS: usize = 512;
 
-/// Late chunks that one instrument and day may have before they are merged into one.
-const LATE_CHUNKS: usize = 8;
+/// Late chunks of similar size that become one: an instrument and day has at most so many for each power of it up to
+/// [`LATE_CHUNK_TICKS`], and a late tick is written about once for each.
+const LATE_FAN: usize = 8;
 
 /// Ticks of one late chunk at most. A day with more has several.
 pub(super) const LATE_CHUNK_TICKS: usize = 1 << 18;
@@ -336,7 +337,7 @@ impl Compactor {
         Ok(committed)
     }
 
-    /// A late chunk of new late ticks; the day's late chunks become one when there are too many.
+    /// A late chunk of new late ticks; the day's late chunks become one with it where too many are of its size.
     async fn merge_late(
         &self,
         instrument: InstrumentId,
@@ -344,10 +345,9 @@ impl Compactor {
         holding: &Holding,
         mut late: Vec<Tick>,
     ) -> Result<(Vec<NewChunk>, Vec<ChunkId>), StoreError> {
-        let present: Vec<_> = holding.late.iter().filter(|chunk| chunk.day == day).collect();
-        let mut dropped = Vec::new();
-        if present.len() >= LATE_CHUNKS {
-            dropped = present.iter().map(|chunk| chunk.id).collect();
+        let sizes = holding.late.iter().filter(|chunk| chunk.day == day).map(|chunk| (chunk.tick_count(), chunk.id));
+        let dropped = similar_late(late.len(), sizes.collect());
+        if !dropped.is_empty() {
             late.extend(merge::read(&*self.store, instrument, &dropped).await?);
             late.sort_unstable_by_key(Tick::key);
         }
@@ -488,6 +488,25 @@ impl Compactor {
     }
 }
 
+/// Which late chunks of a day become one with so many new ticks.
+fn similar_late(new: usize, mut present: Vec<(usize, ChunkId)>) -> Vec<ChunkId> {
+    // A chunk that is more than half full would only be written again, and cut again.
+    present.retain(|(ticks, _)| *ticks <= LATE_CHUNK_TICKS / 2);
+    present.sort_unstable();
+    let (mut taken, mut total) = (0, new.max(1));
+    loop {
+        let size = total.ilog(LATE_FAN);
+        let similar = present.partition_point(|(ticks, _)| ticks.ilog(LATE_FAN) <= size);
+        if similar - taken + 1 < LATE_FAN {
+            break;
+        }
+        total += present[taken..similar].iter().map(|(ticks, _)| ticks).sum::<usize>();
+        taken = similar;
+    }
+    present.truncate(taken);
+    present.into_iter().map(|(_, id)| id).collect()
+}
+
 /// The smallest position that is not in chunks once instruments are compacted up to the given positions.
 fn hot_floor(view: &View, compacted: &BTreeMap<InstrumentId, u64>) -> u64 {
     let mut floor = view.position() + 1;
@@ -514,4 +533,33 @@ async fn apart<T: Send + 'static>(
     }
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|error| StoreError::Unavailable(error.to_string()))?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn late_ticks_are_written_a_few_times_however_many_there_are() {
+        for step in [1, 100, CHUNK_TICKS, 3 * CHUNK_TICKS] {
+            let (mut chunks, mut next, mut written, mut added) = (Vec::new(), 0, 0, 0);
+            for _ in 0..2_000 {
+                let dropped = similar_late(step, chunks.clone());
+                let (merged, kept): (Vec<_>, Vec<_>) = chunks.into_iter().partition(|(_, id)| dropped.contains(id));
+                chunks = kept;
+                let mut ticks = step + merged.iter().map(|(ticks, _)| ticks).sum::<usize>();
+                (written, added) = (written + ticks, added + step);
+                while ticks > 0 {
+                    let part = ticks.min(LATE_CHUNK_TICKS);
+                    ticks -= part;
+                    next += 1;
+                    chunks.push((part, ChunkId(next)));
+                }
+            }
+            assert_eq!(chunks.iter().map(|(ticks, _)| ticks).sum::<usize>(), added);
+            assert!(written <= 8 * added, "{written} ticks written for {added}");
+            let full = added / (LATE_CHUNK_TICKS / 2);
+            assert!(chunks.len() <= full + 7 * LATE_FAN, "{} chunks of {step} ticks", chunks.len());
+        }
+    }
 }
