@@ -1,8 +1,8 @@
 -- Appending without judging each batch.
 
 -- Appends a group of which every batch is the next one of its producer, as nearly all are, and says 1 of any other, which
--- append_group then judges. Judging takes a loop over the batches, which costs more than everything else about small
--- ones. One call is one transaction and one round trip. In this order: head, producers, segment.
+-- append_group then judges. Judging takes a loop over the batches, this only looks at their producers. One call is one
+-- transaction and one round trip. In this order: head, producers, segment.
 CREATE FUNCTION append_next(
     _check_identity  BOOLEAN,
     _new_epoch       BIGINT,
