@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::compactor::LATE_CHUNK_TICKS;
+use super::late::LATE_CHUNK_TICKS;
 use super::{ChunkHeader, Holding};
 use crate::domain::chunk::{self, CHUNK_TICKS, Chunk};
 use crate::domain::{InstrumentId, Tick};

@@ -16,6 +16,7 @@ mod cut;
 pub mod feeder;
 pub mod follower;
 pub mod hub;
+mod late;
 pub mod latest;
 pub mod lineage;
 mod merge;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use super::compactor::LATE_CHUNK_TICKS;
+use super::late::LATE_CHUNK_TICKS;
 use super::merge::{self, Rewrite};
 use super::{Holding, View};
 use crate::domain::chunk::{self, CHUNK_TICKS};

@@ -92,7 +92,7 @@ fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
     let config = match shape {
         Shape::Steps => config.with_delta_spec(DeltaSpec::TryConsecutive(1)).with_mode_spec(ModeSpec::Classic),
         Shape::Walk => config.with_delta_spec(DeltaSpec::TryConsecutive(1)),
-        // Trying differences would take half as long as all the rest, and has never saved a byte of a quantity.
+        // Trying differences takes two fifths more time, and saved no byte of the quantities of four real captures.
         Shape::Values => config.with_delta_spec(DeltaSpec::NoOp),
     };
     let file = FileCompressor::default();
