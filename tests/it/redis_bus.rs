@@ -245,6 +245,7 @@ async fn latest_prices_are_one_hget_away_exact_and_of_the_newest_epoch() {
             policy: Policy::default(),
             hub_bytes: 1 << 20,
             hot_tick_limit: 1_000_000,
+            bars_table: false,
             metrics: Default::default(),
         };
         Replica::start(parts).await.expect("the replica starts")
