@@ -197,14 +197,17 @@ impl Recorder {
     /// Records every bar that history has, and stands at the position from which it began then. Before that, rows of a
     /// greater revision than `forget_above` go.
     async fn fill(&mut self, forget_above: Option<u64>) -> Result<(), End> {
-        let view = self.view();
-        let position = view.position();
+        let (position, instruments) = {
+            let view = self.view();
+            let instruments: Vec<InstrumentId> = view.holdings().map(|(instrument, _)| instrument).collect();
+            (view.position(), instruments)
+        };
         tracing::info!(position, "the table of bars is filled from history");
         self.change.clear();
         self.pending = Pending::default();
         self.mark.position = None;
         self.write(forget_above).await?;
-        for (instrument, _) in view.holdings() {
+        for instrument in instruments {
             for interval in INTERVALS {
                 self.record_stretch(instrument, interval, (UnixNanos::MIN, None)).await?;
             }

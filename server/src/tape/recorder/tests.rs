@@ -246,7 +246,10 @@ async fn where_the_log_does_not_reach_back_to_the_mark_everything_is_read_from_h
     let last = world.publish(&[("W", "B", end)]).await;
     world.forget_up_to(last.position - 1).await;
     let recorder = Running::start(&world);
-    assert_eq!(check(&world, "filled again").await, bars - 1 + 1_500 + 27);
+    assert!(check(&world, "filled again").await > bars + 1_400);
+    // One change that takes the position back, four pages, and one that sets it.
+    let after = world.store.bars_mark().await.unwrap();
+    assert!(after.version >= before.version + 6, "{before:?}, {after:?}");
     world.publish(&[("V", "A", end + 1_500 * 60), ("W", "B", end + 200)]).await;
     check(&world, "followed").await;
     recorder.stop().await;
