@@ -9,7 +9,7 @@ use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{INTERVALS, MARK_INTERVAL, READ_BARS, Recorder, STANDBY_WAIT};
+use super::{Follower, INTERVALS, MARK_INTERVAL, READ_BARS, Recorder, STANDBY_WAIT, STEP_BYTES};
 use crate::domain::bar::{Fill, Interval};
 use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs};
 use crate::domain::{Control, Cursor, Decimal, Epoch, InstrumentId, TimeRange, UnixNanos};
@@ -279,6 +279,26 @@ async fn a_bar_whose_trades_were_taken_back_goes_though_neither_log_nor_history_
     let recorder = Running::start(&world);
     assert_eq!(check(&world, "after").await, bars - 1);
     recorder.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_hub_has_beyond_a_view_is_taken_in_with_the_next_one() {
+    let mut world = World::new(ROOMY).await;
+    let tape = crate::tape::Tape::clone(&world.replica.tapes.get());
+    let mut views = Vec::new();
+    for second in [0, 100, 200] {
+        world.publish(&[("V", "A", second), ("V", "B", second)]).await;
+        tokio::time::sleep(SETTLED).await;
+        views.push(tape.views.borrow().clone());
+    }
+    let after = Cursor { epoch: Epoch(7), position: 0 };
+    let mut follower = Follower::new(tape.hub.clone(), world.store.clone(), after, STEP_BYTES);
+    let mut recorder = Recorder::new(tape, world.store.clone(), world.replica.query.get(), Default::default());
+    for (view, minutes) in views.iter().zip([1, 2, 3]) {
+        let taken = tokio::time::timeout(SETTLED, recorder.take(&mut follower, view)).await;
+        taken.expect("it has everything at hand").unwrap();
+        assert_eq!((recorder.taken, recorder.pending.len()), (view.position(), 2 * (minutes + 2)));
+    }
 }
 
 #[tokio::test(start_paused = true)]
