@@ -51,7 +51,7 @@ pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: us
                     if !makes_sense(question, span) {
                         continue;
                     }
-                    let latest = |length| (last - length).max(FIRST_TIME + 1);
+                    let latest = |length: i64| (last - length).max(FIRST_TIME + 1);
                     let start = length.map(|length| random.random_range(FIRST_TIME..latest(length)));
                     let range = start.zip(*length).map(|(start, length)| (start, start + length));
                     // What a long answer leaves behind slows the next call, whichever it is: an empty call takes that, a
