@@ -150,6 +150,11 @@ struct ServeOptions {
     /// fills; of a file the disk itself is asked. [default: not known]
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_STORE_SPACE")]
     store_space: Option<ByteCount>,
+    /// Whether final bars of a minute, an hour and a day are kept in a table of the store, too, for SQL tools and Grafana.
+    /// [default: false]
+    #[arg(long, value_name = "BOOL", env = "TAPEFEED_BARS_TABLE", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true")]
+    bars_table: Option<bool>,
     #[command(flatten)]
     transport: TransportOptions,
     #[command(flatten)]
@@ -198,6 +203,8 @@ pub struct ServeConfig {
     pub spool: PathBuf,
     /// Bytes of disk that a database may take; `None` if nobody has said.
     pub store_space: Option<u64>,
+    /// Whether final bars are kept in a table, too.
+    pub bars_table: bool,
     /// Synthetic feeds, in the demo.
     pub demo: Option<Demo>,
     /// What connections are held to.
@@ -367,6 +374,7 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
+            bars_table: self.bars_table.or(file.bars_table).unwrap_or(false),
             spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),
             store,
             demo,

@@ -27,6 +27,7 @@ use crate::tape::compactor::{Compactor, Policy};
 use crate::tape::feeder::{FeedEnd, Feeder};
 use crate::tape::hub::Successor;
 use crate::tape::latest::LatestWriter;
+use crate::tape::recorder::Recorder;
 use crate::tape::{Current, Hub, Lineage, Registry, Tape};
 
 /// Bytes of blocks that the hub keeps for readers that lag, unless told otherwise.
@@ -60,6 +61,8 @@ pub struct Parts {
     pub hub_bytes: usize,
     /// Ticks that may wait for compaction.
     pub hot_tick_limit: usize,
+    /// Whether final bars are kept in a table, too.
+    pub bars_table: bool,
     /// Counts.
     pub metrics: Metrics,
 }
@@ -88,7 +91,7 @@ pub struct Replica {
 impl Replica {
     /// Reads what the store has and starts every task. Returns when the first view is complete.
     pub async fn start(parts: Parts) -> Result<Replica, StoreError> {
-        let Parts { store, bus, prices, clock, seed, policy, hub_bytes, hot_tick_limit, metrics } = parts;
+        let Parts { store, bus, prices, clock, seed, policy, hub_bytes, hot_tick_limit, bars_table, metrics } = parts;
         let mut random = SmallRng::seed_from_u64(seed);
         let (draining, stop_writing, stop) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -100,6 +103,7 @@ impl Replica {
             id: ReplicaId(random.random()),
             policy,
             hub_bytes,
+            bars_table,
             draining: draining.clone(),
             metrics: metrics.clone(),
         };
@@ -150,6 +154,7 @@ struct Ground {
     id: ReplicaId,
     policy: Policy,
     hub_bytes: usize,
+    bars_table: bool,
     draining: CancellationToken,
     metrics: Metrics,
 }
@@ -230,6 +235,10 @@ impl Ground {
             metrics: metrics.clone(),
         };
         let mut tasks = vec![tokio::spawn(compactor.run(stop.clone()))];
+        if self.bars_table {
+            let recorder = Recorder::new(tape.clone(), store.clone(), query.clone(), metrics.clone());
+            tasks.push(tokio::spawn(recorder.run(stop.clone())));
+        }
         if let Some(prices) = &self.prices {
             let latest = LatestWriter::new(tape.clone(), store, prices.again());
             tasks.push(tokio::spawn(latest.run(stop.clone())));

@@ -2,6 +2,7 @@
 
 mod acknowledged;
 mod bad_input;
+mod bars_table;
 mod bulk;
 mod combinations;
 mod corrections;

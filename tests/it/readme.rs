@@ -43,6 +43,13 @@ pub(crate) fn commands() -> Vec<String> {
     commands
 }
 
+/// The blocks of SQL that have something in them.
+pub(crate) fn statements(with: &str) -> Vec<String> {
+    let text = text();
+    let blocks = text.split("```sql\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    blocks.map(|(block, _)| block.to_owned()).filter(|block| block.contains(with)).collect()
+}
+
 /// The rows of all tables, cell by cell, without back-ticks.
 fn rows() -> Vec<Vec<String>> {
     let mut rows = Vec::new();

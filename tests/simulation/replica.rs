@@ -112,6 +112,7 @@ pub async fn serve(site: Arc<Site>) -> turmoil::Result {
             policy: site.policy,
             hub_bytes: site.hub_bytes,
             hot_tick_limit: 1_000_000,
+            bars_table: false,
             metrics: Metrics::new(),
         };
         match Replica::start(parts).await {

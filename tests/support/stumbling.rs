@@ -13,9 +13,9 @@ use tapefeed_server::domain::{
 };
 use tapefeed_server::store::faults::Faults;
 use tapefeed_server::store::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunId, RunOwner,
-    RunRequest, Store, StoreError, Swept,
+    Appended, BarsChange, BarsMark, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd,
+    RunId, RunOwner, RunRequest, Store, StoreError, Swept,
 };
 
 /// The manifest is read for the next view.
@@ -144,6 +144,15 @@ impl Store for Stumbling {
         instruments: &[InstrumentId],
     ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
         self.inner.instrument_details(instruments).await
+    }
+
+    async fn bars_mark(&self) -> Result<BarsMark, StoreError> {
+        self.faults.hit(SELDOM).await?;
+        self.inner.bars_mark().await
+    }
+
+    async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
+        self.inner.record_bars(change).await
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

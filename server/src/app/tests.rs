@@ -50,6 +50,7 @@ impl Fixture {
             merge_delay: Duration::from_secs(600),
             spool: folder.path().join("spool"),
             store_space: None,
+            bars_table: false,
             demo: None,
             limits,
             log: LogConfig::default(),

@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) merge_delay: Option<Span>,
     pub(super) spool: Option<PathBuf>,
     pub(super) store_space: Option<ByteCount>,
+    pub(super) bars_table: Option<bool>,
     pub(super) demo_rate: Option<u32>,
     pub(super) demo_seed: Option<u64>,
     pub(super) log: Option<String>,
@@ -61,10 +62,12 @@ mod tests {
 
     #[test]
     fn files_are_read_with_the_names_of_the_flags() {
-        let file = parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\n").unwrap();
+        let file =
+            parse("listen = \"[::1]:4000\"\nlog-retention = \"2h\"\ndemo-rate = 5\nbars-table = true\n").unwrap();
         assert_eq!(file.listen, "[::1]:4000".parse().ok());
         assert_eq!(file.log_retention, "2h".parse().ok());
         assert_eq!(file.demo_rate, Some(5));
+        assert_eq!(file.bars_table, Some(true));
         assert_eq!(file.store, None);
         let file = parse("stream-window = \"2MiB\"\nmax-connections = 7\nnodelay = false\n").unwrap();
         let limits = file.transport.limits();

@@ -21,6 +21,8 @@ fn defaults_serve_a_local_file_for_this_machine() {
     assert_eq!(serve.history_retention, None);
     assert_eq!(serve.demo, None);
     assert_eq!(serve.log, LogConfig::default());
+    let bars = [&["serve"][..], &["serve", "--bars-table"], &["serve", "--bars-table=false"]];
+    assert_eq!(bars.map(|arguments| read(arguments).unwrap().bars_table), [false, true, false]);
 }
 
 #[test]

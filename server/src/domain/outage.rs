@@ -45,6 +45,11 @@ impl Outages {
         self.0.iter().map(|word| (word.log_seq, word.told, word.control.clone()))
     }
 
+    /// The position of the last entry that counts; 0 where there is none.
+    pub fn newest(&self) -> u64 {
+        self.0.last().map_or(0, |word| word.log_seq)
+    }
+
     /// Whether nothing was ever said.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -65,6 +70,40 @@ impl Outages {
             }
             _ => false,
         })
+    }
+
+    /// The stretch of event time in which what was said behind a position may have changed the answer of
+    /// [`Outages::overlap`] for a symbol, from its start to its end; without an end it goes on for ever. `None`: nothing
+    /// was said.
+    pub fn said_after(&self, symbol: &Symbol, position: u64) -> Option<(UnixNanos, Option<UnixNanos>)> {
+        let first = self.0.partition_point(|word| word.log_seq <= position);
+        let mut said: Option<Stretch> = None;
+        for (index, word) in self.0.iter().enumerate().skip(first) {
+            let gaps = self.0[..index].iter().filter_map(|earlier| match &earlier.control {
+                Control::SourceGap(gap) if is_about(&gap.scope, symbol) => Some((earlier, gap)),
+                _ => None,
+            });
+            let changed: Vec<Stretch> = match &word.control {
+                Control::SourceGap(gap) if is_about(&gap.scope, symbol) => vec![word.lost(gap, &[])],
+                Control::SourceGapFilled(filled) => {
+                    let meant = gaps.filter(|(earlier, gap)| fills(filled, earlier.log_seq, gap, symbol));
+                    let start = filled.range.start().unwrap_or(UnixNanos::MIN);
+                    let stretch = Stretch { start, end: filled.range.end() };
+                    meant.map(|(earlier, gap)| earlier.lost(gap, &[]).common(stretch)).collect()
+                }
+                Control::SourceStatus(status) if status.up => {
+                    let open =
+                        gaps.filter(|(_, gap)| gap.range.end().is_none() && same_feed(&status.scope, &gap.scope));
+                    let stretch = Stretch { start: status.change_time.unwrap_or(word.told), end: None };
+                    open.map(|(earlier, gap)| earlier.lost(gap, &[]).common(stretch)).collect()
+                }
+                _ => Vec::new(),
+            };
+            for stretch in changed.into_iter().filter(|stretch| !stretch.is_empty()) {
+                said = Some(said.map_or(stretch, |said| said.hull(stretch)));
+            }
+        }
+        said.map(|Stretch { start, end }| (start, end))
     }
 }
 
@@ -126,6 +165,15 @@ fn reaches(scope: &Scope, other: &Scope) -> bool {
 impl Stretch {
     fn is_empty(self) -> bool {
         self.end.is_some_and(|end| end <= self.start)
+    }
+
+    /// The smallest stretch that covers both.
+    fn hull(self, other: Stretch) -> Stretch {
+        let end = match (self.end, other.end) {
+            (Some(one), Some(other)) => Some(one.max(other)),
+            _ => None,
+        };
+        Stretch { start: self.start.min(other.start), end }
     }
 
     fn common(self, other: Stretch) -> Stretch {
@@ -285,6 +333,16 @@ mod tests {
             let found = outages.overlap(&symbol(of), at(start), end.map(at), u64::MAX);
             assert_eq!(found, expected, "{name}");
             assert!(!outages.overlap(&symbol(of), at(start), end.map(at), 0), "{name}: before everything");
+            // What has changed since a position lies where something was said since.
+            for position in 0..=entries.len() as u64 {
+                let said = outages.said_after(&symbol(of), position);
+                for time in (0..8_000).filter(|time| *time < 100 || time % 500 < 3) {
+                    let then = |position| outages.overlap(&symbol(of), at(time), Some(at(time + 1)), position);
+                    let told =
+                        said.is_some_and(|(start, end)| start <= at(time) && end.is_none_or(|end| at(time) < end));
+                    assert!(told || then(position) == then(u64::MAX), "{name}: {time} since {position}");
+                }
+            }
         }
     }
 }

@@ -25,6 +25,8 @@ pub struct TapeMetrics {
     pub uncompacted_bytes: Gauge,
     /// The manifest's version in the store.
     pub manifest_version: Gauge,
+    /// The table of bars has every final bar up to here; 0 where none is kept.
+    pub bars_position: Gauge,
     /// Views that were published.
     pub views: Counter,
     compaction_duration: Histogram,
@@ -37,7 +39,7 @@ pub struct TapeMetrics {
 }
 
 /// What asks the store beside calls. All are exposed from the start, so that an increase from nothing is seen.
-const OPERATIONS: [&str; 6] = ["append", "follow", "view", "compact", "check", "import"];
+const OPERATIONS: [&str; 7] = ["append", "follow", "view", "compact", "check", "import", "bars"];
 
 impl TapeMetrics {
     pub(super) fn new(registry: &mut Registry) -> TapeMetrics {
@@ -47,6 +49,7 @@ impl TapeMetrics {
             hot_floor_lag: Gauge::default(),
             uncompacted_bytes: Gauge::default(),
             manifest_version: Gauge::default(),
+            bars_position: Gauge::default(),
             views: Counter::default(),
             compaction_duration: Histogram::new(COMPACTIONS),
             compacted_ticks: Counter::default(),
@@ -78,6 +81,11 @@ impl TapeMetrics {
             "tapefeed_manifest_version",
             "Version of the manifest in the store",
             metrics.manifest_version.clone(),
+        );
+        registry.register(
+            "tapefeed_bars_table_position",
+            "Position up to which the table of bars has every final bar; 0 without --bars-table",
+            metrics.bars_position.clone(),
         );
         registry.register("tapefeed_views_published", "Views that were published", metrics.views.clone());
         registry.register(

@@ -3,6 +3,7 @@
 //! A case gets a [`Fixture`]: an empty store, its clock and its faults, and a way to restart it.
 
 mod append;
+mod bars;
 mod cancellation;
 mod epochs;
 mod faulted;
@@ -26,7 +27,7 @@ use tokio::sync::OnceCell;
 use super::TestServer;
 use super::faults::{Fault, FaultAction, Faults};
 use super::{
-    Appended, Digest, Group, LogHead, Mark, MemoryStore, PostgresOptions, PostgresStore, ProducerId, Segment,
+    Appended, BarRow, Digest, Group, LogHead, Mark, MemoryStore, PostgresOptions, PostgresStore, ProducerId, Segment,
     SqliteOptions, SqliteStore, Store,
 };
 use crate::domain::{Clock, Epoch, UnixNanos};
@@ -61,6 +62,7 @@ fn all() -> Vec<Case> {
     cases.extend(sweep::cases());
     cases.extend(runs::cases());
     cases.extend(published::cases());
+    cases.extend(bars::cases());
     cases.extend(cancellation::cases());
     cases.extend(faulted::cases());
     cases
@@ -145,12 +147,19 @@ impl Fixture {
 trait Backend: Send + Sync {
     /// Opens what is there.
     async fn open(&self) -> Arc<dyn Store>;
+
+    /// The table of bars by key, read as other programs do.
+    async fn bars(&self) -> Vec<BarRow>;
 }
 
 #[async_trait]
 impl Backend for Mutex<MemoryStore> {
     async fn open(&self) -> Arc<dyn Store> {
         Arc::new(self.lock().unwrap().reopen())
+    }
+
+    async fn bars(&self) -> Vec<BarRow> {
+        self.lock().unwrap().bars()
     }
 }
 
@@ -163,6 +172,10 @@ struct Embedded {
 impl Backend for Embedded {
     async fn open(&self) -> Arc<dyn Store> {
         SqliteStore::open(&self.directory.path().join("store.db"), self.options.clone()).await.unwrap()
+    }
+
+    async fn bars(&self) -> Vec<BarRow> {
+        bars::in_file(&self.directory.path().join("store.db")).await
     }
 }
 
@@ -178,6 +191,11 @@ impl Backend for Shared {
     async fn open(&self) -> Arc<dyn Store> {
         let database = self.database.get_or_init(|| self.server.make_database()).await;
         PostgresStore::open(&self.server.url_of(database, self.parameters), self.options.clone()).await.unwrap()
+    }
+
+    async fn bars(&self) -> Vec<BarRow> {
+        let database = self.database.get().expect("the store was opened");
+        bars::in_database(&mut self.server.connect(Some(database)).await).await
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! [`MemoryStore::reopen`] gives a second handle on the same data: what a restarted server finds.
 
+mod bars;
 mod published;
 mod state;
 
@@ -16,9 +17,9 @@ use bytes::Bytes;
 use super::faults::{self, Faults};
 use super::marks::{self, Begin, ProducerState, Standing};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunFailure,
-    RunId, RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
+    Appended, BarsChange, BarsMark, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, Mark, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim,
+    RunEnd, RunFailure, RunId, RunOwner, RunRequest, RunState, Store, StoreError, Swept, Verdict,
 };
 use crate::domain::{
     Clock, Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol,
@@ -84,6 +85,12 @@ impl MemoryStore {
             state.begin_epoch(epoch, u64::MAX, self.clock.now());
         }
         *self.data.state.lock().expect("no code panics while it holds the state") = state;
+    }
+
+    /// The table of bars, by key.
+    #[cfg(test)]
+    pub(crate) fn bars(&self) -> Vec<super::BarRow> {
+        self.state().expect("the store is open").bars.rows()
     }
 
     fn state(&self) -> Result<MutexGuard<'_, State>, StoreError> {
@@ -280,6 +287,19 @@ impl Store for MemoryStore {
         instruments: &[InstrumentId],
     ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError> {
         Ok(self.state()?.published.details(instruments))
+    }
+
+    async fn bars_mark(&self) -> Result<BarsMark, StoreError> {
+        Ok(self.state()?.bars.mark)
+    }
+
+    async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
+        let _writing = self.data.writing.lock().await;
+        let mut state = self.state()?;
+        if state.head.epoch != change.epoch {
+            return Err(StoreError::EpochChanged(state.head.epoch));
+        }
+        Ok(state.bars.change(change))
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -6,6 +6,7 @@
 //! Every write is owned by the store: a caller that goes away while it waits does not interrupt the write, it only
 //! does not learn the outcome.
 
+mod bars;
 #[cfg(test)]
 mod conformance;
 pub mod faults;
@@ -18,6 +19,7 @@ mod retention;
 mod run;
 mod sqlite;
 
+pub use bars::{BarKey, BarRow, BarsChange, BarsMark};
 pub use manifest::{ChunkId, ChunkRow, CorrectionRow, ManifestChange, ManifestCommit, ManifestDelta, NewChunk};
 pub use memory::{MemoryStore, Standby};
 #[cfg(test)]
@@ -400,6 +402,14 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         &self,
         instruments: &[InstrumentId],
     ) -> Result<Vec<(InstrumentId, InstrumentDetails)>, StoreError>;
+
+    /// Where the table of bars stands.
+    async fn bars_mark(&self) -> Result<BarsMark, StoreError>;
+
+    /// Changes the table of bars and moves its mark on by one version. False, and nothing stored, when the mark has
+    /// another version than is expected: somebody else has changed the table. `Err(EpochChanged)`: nothing stored. Any
+    /// other error leaves the outcome unknown; the mark tells.
+    async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError>;
 
     /// Every epoch that the log has had, the newest first.
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError>;

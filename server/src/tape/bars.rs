@@ -1,4 +1,4 @@
-//! What queries and streams of bars share: how a bar is finished, and who reads the past for a stream.
+//! What queries and streams of bars share: how a bar is finished, and who reads the past for a stream and for the table.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::domain::outage::Outages;
 use crate::domain::{InstrumentId, Symbol, UnixNanos};
 use crate::store::StoreError;
 
-/// Reads bars of a view at a position. Queries do, whose floor holds the chunks; streams need them, and the two do not
-/// know each other.
+/// Reads bars of a view at a position. Queries do, whose floor holds the chunks; streams and the recorder need them, and
+/// do not know queries.
 #[async_trait]
 pub trait BarReader: Send + Sync + std::fmt::Debug {
     /// The bars with ticks, of instruments together, that begin in `[from, until)`; without an end all from there on.
@@ -22,6 +22,10 @@ pub trait BarReader: Send + Sync + std::fmt::Debug {
         interval: Interval,
         (from, until): (UnixNanos, Option<UnixNanos>),
     ) -> Result<BarBuilder, StoreError>;
+
+    /// An instant at or after `from` before which an instrument has no tick; `None` when it has none from there on. Nothing
+    /// is read for it, so there may still be none right behind it.
+    fn next_from(&self, at: (&View, u64), instrument: InstrumentId, from: UnixNanos) -> Option<UnixNanos>;
 
     /// The newest event time of an instrument; `None` if it has no tick at the position.
     async fn newest(&self, at: (&View, u64), instrument: InstrumentId) -> Result<Option<UnixNanos>, StoreError>;

@@ -30,19 +30,23 @@ impl Lineage {
         self.newest().and_then(|start| Some((start.parent?, start.fork)))
     }
 
-    /// The same place in the newest epoch, if everything up to it is the same there: an epoch shares with each of its
-    /// ancestors what lies at or below every fork between them. `None`: the place was lost, or is of another log.
+    /// The same place in the newest epoch, if everything up to it is the same there. `None`: the place was lost, or is of
+    /// another log.
     pub fn carry(&self, cursor: Cursor) -> Option<Cursor> {
-        let newest = self.newest()?.epoch;
-        let (mut epoch, mut shared) = (newest, u64::MAX);
-        loop {
-            if cursor.epoch == epoch {
-                return (cursor.position <= shared).then_some(Cursor { epoch: newest, position: cursor.position });
-            }
+        let shared = self.shared_with(cursor.epoch)?;
+        (cursor.position <= shared).then_some(Cursor { epoch: self.newest()?.epoch, position: cursor.position })
+    }
+
+    /// The last position that the newest epoch shares with another: with each of its ancestors, what lies at or below
+    /// every fork between them. `None`: that is of another log.
+    pub fn shared_with(&self, other: Epoch) -> Option<u64> {
+        let (mut epoch, mut shared) = (self.newest()?.epoch, u64::MAX);
+        while epoch != other {
             let start = self.epochs.iter().find(|start| start.epoch == epoch)?;
             epoch = start.parent?;
             shared = shared.min(start.fork);
         }
+        Some(shared)
     }
 }
 

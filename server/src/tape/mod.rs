@@ -3,7 +3,7 @@
 //! The [`Hub`] holds the newest blocks, contiguous by position; whoever follows the log reads it and, where it lags,
 //! the store. The [`View`] is the immutable picture that queries read: chunk headers and hot ticks at one position.
 //! The [`feeder`] fills the hub from the bus and the store; the [`builder`] makes the next view from the hub and the
-//! manifest; the [`compactor`] turns hot ticks into chunks. All of it belongs to one epoch, as a [`Tape`]: when the log
+//! manifest; the [`compactor`] turns hot ticks into chunks; the [`recorder`] shows final bars to SQL. All of it belongs to one epoch, as a [`Tape`]: when the log
 //! goes on as another one, a replica makes another tape and drops this one as a whole.
 
 pub mod bars;
@@ -21,6 +21,7 @@ pub mod latest;
 pub mod lineage;
 mod merge;
 mod notice;
+pub mod recorder;
 pub mod registry;
 mod settle;
 mod trail;

@@ -247,6 +247,7 @@ impl Stack {
             policy,
             hub_bytes: 1 << 20,
             hot_tick_limit: 1_000_000,
+            bars_table: false,
             metrics: tapefeed_server::metrics::Metrics::new(),
         };
         let replica = Replica::start(parts).await.expect("the replica starts");

@@ -149,6 +149,7 @@ impl World {
             policy: self.policy,
             hub_bytes: 256 << 10,
             hot_tick_limit: 1_000_000,
+            bars_table: false,
             metrics: Metrics::new(),
         };
         timeout(PATIENCE, Replica::start(parts)).await.expect("in time").expect("the replica starts")

@@ -21,6 +21,13 @@ pub struct Interval(i64);
 pub struct IntervalInvalid;
 
 impl Interval {
+    /// One minute.
+    pub const MINUTE: Interval = Interval(60 * NANOS_PER_SECOND);
+    /// One hour.
+    pub const HOUR: Interval = Interval(3_600 * NANOS_PER_SECOND);
+    /// One day.
+    pub const DAY: Interval = Interval(NANOS_PER_DAY);
+
     /// Checks the length.
     pub fn new(length: Duration) -> Result<Interval, IntervalInvalid> {
         let nanos = i64::try_from(length.as_nanos()).map_err(|_| IntervalInvalid)?;
@@ -32,6 +39,11 @@ impl Interval {
     /// The length in nanoseconds.
     pub fn nanos(self) -> i64 {
         self.0
+    }
+
+    /// The length in seconds.
+    pub fn seconds(self) -> i64 {
+        self.0 / NANOS_PER_SECOND
     }
 
     /// The start of the bar that an instant belongs to.

@@ -84,6 +84,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
         policy: crate::tape::compactor::Policy::default(),
         hub_bytes: ROOMY,
         hot_tick_limit: usize::MAX,
+        bars_table: false,
     };
     let other = crate::replica::Replica::start(parts).await.unwrap();
     let mut session = other.live.get().subscribe(wish(Start::Live)).await.unwrap();

@@ -131,6 +131,7 @@ impl World {
             },
             hub_bytes,
             hot_tick_limit: usize::MAX,
+            bars_table: false,
         };
         let replica = Replica::start(parts).await.unwrap();
         let mut producers = [(0, 0); 2];

@@ -234,6 +234,16 @@ impl BarReader for Query {
         series.window(from, until).await.map_err(unavailable)
     }
 
+    fn next_from(
+        &self,
+        (view, position): (&View, u64),
+        instrument: InstrumentId,
+        from: UnixNanos,
+    ) -> Option<UnixNanos> {
+        let (instruments, interval) = (&[instrument][..], Interval::MINUTE);
+        Series { chunks: &self.chunks, view, instruments, position, interval }.next_from(from)
+    }
+
     async fn newest(
         &self,
         (view, position): (&View, u64),

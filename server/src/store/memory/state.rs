@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
 
+use super::bars::BarsState;
 use super::published::PublishedState;
 use crate::domain::segment::{self, Link};
 use crate::domain::{Epoch, Instrument, InstrumentId, Symbol, UnixNanos, Venue};
@@ -47,6 +48,7 @@ pub(super) struct State {
     /// Who holds the lease of the upkeep, and until when.
     pub(super) leader: Option<(ReplicaId, UnixNanos)>,
     pub(super) published: PublishedState,
+    pub(super) bars: BarsState,
 }
 
 impl State {
@@ -78,6 +80,7 @@ impl State {
             rejects: HashMap::new(),
             leader: None,
             published: PublishedState::default(),
+            bars: BarsState::default(),
         }
     }
 

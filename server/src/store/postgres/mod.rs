@@ -2,13 +2,14 @@
 //!
 //! Every write is one call of a function of the database (`migrations/postgres`), committed by itself: a server that
 //! freezes holds no lock. Everything runs in tasks of their own on connections by use ([`connections`]). The statements
-//! stand beside what they serve: [`append`], [`log`], [`manifest`], [`published`], [`registry`], [`runs`],
+//! stand beside what they serve: [`append`], [`bars`], [`log`], [`manifest`], [`published`], [`registry`], [`runs`],
 //! [`sweep`], [`epochs`].
 //!
 //! The database's own identity and timeline belong to the log's epoch: whichever transaction first finds another one
 //! begins a new epoch before it does anything else (`lock_head` in the migrations).
 
 mod append;
+mod bars;
 mod connections;
 mod epochs;
 mod failure;
@@ -42,9 +43,9 @@ pub use url::{PostgresUrl, PostgresUrlInvalid};
 
 use super::faults::{self, Faults};
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd, RunId, RunOwner,
-    RunRequest, Store, StoreError, Swept,
+    Appended, BarsChange, BarsMark, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, ProducerClaim, ProducerId, Reject, ReplicaId, Retention, Run, RunClaim, RunEnd,
+    RunId, RunOwner, RunRequest, Store, StoreError, Swept,
 };
 use crate::domain::{
     Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
@@ -315,6 +316,20 @@ impl Store for PostgresStore {
             .run(move |connection| Box::pin(published::details(connection, instruments)))
             .instrument(statement("read", "read instrument details"))
             .await
+    }
+
+    async fn bars_mark(&self) -> Result<BarsMark, StoreError> {
+        self.reads
+            .run(|connection| Box::pin(bars::mark(connection)))
+            .instrument(statement("read", "read bars mark"))
+            .await
+    }
+
+    async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
+        let span = statement("record", "record bars");
+        span.record("db.operation.batch.size", change.rows.len());
+        let terms = self.terms.terms();
+        self.writes.run(move |connection| Box::pin(bars::record(connection, change, terms))).instrument(span).await
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -3,10 +3,11 @@
 //! One task owns the only connection that writes ([`writer`]); it takes jobs from a bounded queue, so that a caller who
 //! goes away cannot interrupt a write. Reads have a few read-only connections of their own ([`readers`]). Every commit
 //! is synced before it is answered (`synchronous = FULL`). The statements stand beside what they serve: [`log`],
-//! [`manifest`], [`producers`], [`published`], [`registry`], [`runs`], [`rejects`], [`sweep`].
+//! [`manifest`], [`bars`], [`producers`], [`published`], [`registry`], [`runs`], [`rejects`], [`sweep`].
 //!
 //! A second server is kept off by a lock on `<file>.lock`, never by a lock on the database: other programs may read it.
 
+mod bars;
 mod epochs;
 mod failure;
 mod log;
@@ -37,9 +38,9 @@ use tracing::{Instrument as _, Span};
 pub use open::{OpenError, SqliteOptions};
 
 use super::{
-    Appended, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange, ManifestCommit,
-    ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunEnd, RunId, RunOwner, RunRequest,
-    Store, StoreError, Swept,
+    Appended, BarsChange, BarsMark, ChunkId, EpochStart, Group, Lease, LogEdge, LogHead, LogPage, ManifestChange,
+    ManifestCommit, ManifestDelta, ProducerClaim, ProducerId, Reject, Retention, Run, RunClaim, RunEnd, RunId,
+    RunOwner, RunRequest, Store, StoreError, Swept,
 };
 use crate::domain::{
     Cursor, Epoch, Instrument, InstrumentDetails, InstrumentId, PublishedBar, PublishedBarKey, Symbol, UnixNanos, Venue,
@@ -278,6 +279,19 @@ impl Store for SqliteStore {
             .read(move |connection| Box::pin(published::details(connection, instruments)))
             .instrument(statement("read", "read instrument details"))
             .await
+    }
+
+    async fn bars_mark(&self) -> Result<BarsMark, StoreError> {
+        self.readers
+            .read(|connection| Box::pin(bars::mark(connection)))
+            .instrument(statement("read", "read bars mark"))
+            .await
+    }
+
+    async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
+        let span = statement("record", "record bars");
+        span.record("db.operation.batch.size", change.rows.len());
+        self.write(move |writer| Box::pin(writer.record_bars(change))).instrument(span).await
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -61,6 +61,7 @@ impl Bench {
             policy: Policy::default(),
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
+            bars_table: false,
             metrics: Metrics::new(),
         };
         let replica = Replica::start(parts).await.unwrap();
