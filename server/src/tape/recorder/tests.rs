@@ -1,6 +1,7 @@
 //! The table of bars against the lists of final bars, over a whole replica in memory. Time stands still unless every
 //! task waits.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
@@ -15,6 +16,7 @@ use crate::domain::{Control, Cursor, Decimal, Epoch, InstrumentId, TimeRange, Un
 use crate::live::tests::world::{ROOMY, START, TIGHT, World, status, symbol, venue};
 use crate::query::{BarsRequest, Span, Subject};
 use crate::store::{BarKey, BarRow, BarsChange, Store as _};
+use crate::tape::View;
 
 /// Long enough for a look at everything.
 const SETTLED: Duration = Duration::from_secs(4);
@@ -252,6 +254,30 @@ async fn where_the_log_does_not_reach_back_to_the_mark_everything_is_read_from_h
     assert!(after.version >= before.version + 6, "{before:?}, {after:?}");
     world.publish(&[("V", "A", end + 1_500 * 60), ("W", "B", end + 200)]).await;
     check(&world, "followed").await;
+    recorder.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bar_whose_trades_were_taken_back_goes_though_neither_log_nor_history_has_them_any_more() {
+    let mut world = World::new(ROOMY).await;
+    world.publish(&[("V", "A", 0), ("V", "A", 70), ("V", "A", 140), ("V", "A", 300)]).await;
+    let recorder = Running::start(&world);
+    let bars = check(&world, "before").await;
+    tokio::time::sleep(MARK_INTERVAL * 2).await;
+    recorder.stop().await;
+    let mark = world.store.bars_mark().await.unwrap();
+    // The first one: no page of what is left reaches back to it.
+    let cancel = world.correct(&[("V", "A", 0, 1, None)], false).await;
+    // Past every delay: the correction is in the chunks, and then the log goes.
+    world.advance(Duration::from_secs(1 << 31));
+    let mut views = world.replica.tapes.get().views.clone();
+    let is_settled = |view: &Arc<View>| view.hot_ticks() == 0 && view.corrections().waiting == 0;
+    tokio::time::timeout(Duration::from_secs(3_600), views.wait_for(is_settled)).await.unwrap().unwrap();
+    world.forget_up_to(cancel.position).await;
+    assert!(mark.position < Some(cancel.position));
+    let world = world.restart().await;
+    let recorder = Running::start(&world);
+    assert_eq!(check(&world, "after").await, bars - 1);
     recorder.stop().await;
 }
 
