@@ -58,6 +58,16 @@ impl Tape {
         Tape { random, first, ..Tape::new(instruments, mean_gap) }
     }
 
+    /// Goes on at an event time, in nanoseconds since 1970.
+    pub fn from(self, time: i64) -> Tape {
+        Tape { time, ..self }
+    }
+
+    /// The event time of its last trade, in nanoseconds since 1970.
+    pub fn time(&self) -> i64 {
+        self.time
+    }
+
     /// The nth instrument trades about 1/n as often as the first, instead of all alike.
     pub fn with_few_busy(self) -> Tape {
         Tape { few_busy: true, ..self }

@@ -6,6 +6,7 @@ pub mod banner;
 pub mod bus;
 pub mod config;
 pub mod domain;
+mod dormant;
 pub mod grpc;
 pub mod http;
 pub mod ingest;

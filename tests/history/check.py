@@ -1,7 +1,8 @@
 """The checker: a pure function of a recorded history.
 
-It knows what was sent and what was acknowledged, and what readers were told. The log is what the replicas list at the
-end; every stream, every answer and every acknowledgement is then held against it.
+It knows what was sent and what was acknowledged, and what readers were told. The log is what the first replica tells
+from its beginning at the end; every stream, every acknowledgement and the log of every other replica is then held
+against it, and every answer against the trades that follow from it by its corrections.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ def check(history: History) -> Findings:
     past = Past(log, findings)
     for replica, listing in enumerate(history.listings):
         past.check_listing(replica, listing)
-    for subscription in history.subscriptions:
+    for subscription in (*history.logs, *history.subscriptions):
         Stream(subscription, log, findings).check()
     for answer in history.answers:
         past.check(answer)

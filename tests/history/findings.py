@@ -23,15 +23,16 @@ class Findings:
     torn: int = 0
     # Ticks that came below one that came before.
     out_of_order: int = 0
-    # Positions that a stream passed over, or that no history has, without a word.
+    # Positions that a stream passed over, or that no log has, without a word.
     gap_without_notice: int = 0
     # Positions by which a stream, resumed, does not begin where it was asked to, and resumes that were refused wrongly.
     resume_mismatch: int = 0
-    # Positions at which a reader has another tick than the history of the first replica.
+    # Positions at which a reader has another tick than the log of the first replica, or a trade that does not follow.
     disagreement: int = 0
     # Positions that a Progress claimed to be delivered, and that were not or came later.
     progress_lied: int = 0
-    # Answers during the run that are not the log of an instrument up to some position, in the order of history.
+    # Answers that are not the trades of an instrument up to some position, as corrected up to there: counted for each
+    # trade that is missing, or is as it was before.
     history_mismatch: int = 0
     # Batches that were stored, or acknowledged, under a claim that a newer one had ended.
     unfenced: int = 0

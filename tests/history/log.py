@@ -1,4 +1,4 @@
-"""The log of a run as the checker knows it: put together from what the replicas list at the end."""
+"""The log of a run as the checker knows it: what the first replica tells of it at the end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterable
 
 from findings import Findings
-from record import Answer, Fork, History, Outcome, Subscription, batch_of, spelled
+from record import Correction, Fork, History, Outcome, Subscription, batch_of, spelled
 
 # What stands in for the end of an epoch that goes on.
 NO_END = (1 << 64) - 1
@@ -28,13 +28,12 @@ class Log:
     def __init__(self, history: History) -> None:
         self.history = history
         self.forks = forks_of(history)
-        listed = history.listings[0] if history.listings else []
-        end = max((log_seq for answer in listed for log_seq in _log_seqs(answer)), default=0)
+        told_at_last = [session.ticks for session in history.logs[0].sessions] if history.logs else []
+        end = max((log_seq for ticks in told_at_last for log_seq in ticks.log_seqs), default=0)
         self.names = array("Q", bytes(8 * (end + 1)))
         self.sums = array("Q", bytes(8 * (end + 1)))
-        for answer in listed:
-            assert answer.ticks is not None
-            for log_seq, name, content in answer.ticks:
+        for ticks in told_at_last:
+            for log_seq, name, content in ticks:
                 self.names[log_seq] = name
                 self.sums[log_seq] = content
         # Every epoch that anybody was told of.
@@ -70,6 +69,11 @@ class Log:
         index = name & 0xFFF
         return batch is None or index >= len(batch) or batch.contents[index] != content >> 32
 
+    def correction(self, name: int) -> Correction | None:
+        """Return what the tick says about a trade; None if it is one, or nobody sent it."""
+        batch = self.history.batches.get(batch_of(name))
+        return None if batch is None else batch.corrections.get(name & 0xFFF)
+
     def is_acknowledged(self, name: int) -> bool:
         """Whether the tick's batch was acknowledged."""
         batch = self.history.batches.get(batch_of(name))
@@ -98,10 +102,13 @@ class Log:
                 findings.note("fork_without_loss", f"{fork} of a standby that had {kept}")
 
     def check_batches(self, findings: Findings) -> None:
-        """Judge that batches stand in the log as a whole, together, and once, and that nothing is missing in it."""
+        """Judge that batches stand in the log as a whole, together, and once, and that nothing is missing in it.
+
+        What was acknowledged must be there, what was sent under an older claim must not.
+        """
         seen: set[int] = set()
         holes = [log_seq for log_seq in range(1, len(self.names)) if not self.names[log_seq]]
-        findings.note("gap_without_notice", f"no history has {holes[:3]}", len(holes))
+        findings.note("gap_without_notice", f"no log has {holes[:3]}", len(holes))
         log_seq = 1
         while log_seq < len(self.names):
             name = self.names[log_seq]
@@ -119,8 +126,10 @@ class Log:
             findings.note("doubled", f"{spelled(name)} is in the log again at {log_seq}", again)
             seen.update(range(name, name + max(run, 1)))
             log_seq += max(run, 1)
-
-
-def _log_seqs(answer: Answer) -> Iterable[int]:
-    assert answer.ticks is not None
-    return answer.ticks.log_seqs
+        for key, batch in self.history.batches.items():
+            first = key << 12
+            missing = sum(name not in seen for name in range(first, first + len(batch)))
+            if batch.outcome is Outcome.ACKNOWLEDGED and not (batch.disowned and self.is_forked_rightly):
+                findings.note("lost", f"the log does not have {spelled(first)}", missing)
+            if batch.outcome is Outcome.FENCED and missing < len(batch):
+                findings.note("unfenced", f"the log has {spelled(first)}")

@@ -24,7 +24,7 @@ from findings import Findings
 from forms import FORMS, Form
 from nemesis import Nemesis
 from producer import Producer
-from record import History, Subscription
+from record import History, Outcome, Subscription
 from subscriber import Habit, Subscriber
 from world import World
 
@@ -69,7 +69,7 @@ async def _run(world: World) -> History:
     readers = subscribers(world)
     async with asyncio.TaskGroup() as tasks:
         following = [tasks.create_task(each.run()) for each in readers]
-        await asyncio.gather(*(each.ready.wait() for each in readers if not each.joins))
+        await asyncio.gather(*(each.ready.wait() for each in readers if each.joins is None))
         asking = tasks.create_task(reader.ask_on(world))
         producers = [Producer(world, number, 0.3, backfill=False) for number in (1, 2, 3)]
         producers.append(Producer(world, 4, 0.1, backfill=True))
@@ -87,10 +87,22 @@ async def _run(world: World) -> History:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.gather(*waiting)
         world.mark("catching up")
+        await read_logs(world, (world.history.epoch, position))
         await reader.list_everything(world)
         await reader.probe_what_is_missing(world)
         world.mark("listing")
     return world.history
+
+
+async def read_logs(world: World, end: tuple[int, int]) -> None:
+    """Have each replica tell the log from its beginning to its end."""
+    for replica in range(REPLICAS):
+        subscription = Subscription(f"log of replica {replica}", None, True)
+        world.history.logs.append(subscription)
+        subscriber = Subscriber(world, subscription, Habit(replica, columns=True, joins=0.0))
+        subscriber.target = end
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(subscriber.run(), CATCH_UP)
 
 
 def struck_in_vain(history: History) -> list[str]:
@@ -112,7 +124,10 @@ def report(history: History, findings: Findings, seconds: float) -> dict[str, ob
         "form": history.form,
         "seed": history.seed,
         "seconds": {**{part: round(span, 1) for part, span in history.seconds.items()}, "all": round(seconds, 1)},
-        "ticks": sum(len(answer.ticks) for answer in listed if answer.ticks is not None),
+        "trades": sum(len(answer.ticks) for answer in listed if answer.ticks is not None),
+        "corrections_acknowledged": sum(
+            len(batch.corrections) for batch in history.batches.values() if batch.outcome is Outcome.ACKNOWLEDGED
+        ),
         "batches_acknowledged": history.acknowledged(),
         "batches_sent": len(history.batches),
         "instruments": history.instrument_count,

@@ -18,8 +18,8 @@ from tapefeed.v1 import ingest_service_pb2 as ingest
 
 import calls
 from cluster import REPLICAS
-from content import columns, record_of, rows, trade_ids
-from record import Outcome, batch_name
+from content import Source, columns, record_of, rows
+from record import Outcome
 from world import World
 
 # How long an answer may take before another replica is asked, in seconds.
@@ -79,7 +79,7 @@ class Producer:
         self._pending: deque[Pending] = deque()
         # Batches of which only a grant said that they are stored, with their numbers.
         self._granted: list[tuple[int, int]] = []
-        self._made = 0
+        self._source = Source(world.history.seed, world.start, number)
         self._sent_ticks = 0
 
     async def run(self) -> None:
@@ -179,15 +179,12 @@ class Producer:
 
     def _make(self, batch_seq: int) -> tuple[int, ingest.PublishBatch]:
         """Make the next batch, and put it on record before anybody can see it."""
-        self._made += 1
-        ticks = self._world.source.batch(self._number, self._made)
-        name = batch_name(self._number, self._made)
+        name, ticks = self._source.batch()
         self._world.history.batches[name] = record_of(ticks, self._backfill)
         self._sent_ticks += len(ticks)
-        ids = trade_ids(self._number, self._made, len(ticks))
         if self._choose.random() < 0.5:
-            return name, ingest.PublishBatch(batch_seq=batch_seq, rows=rows(ticks, ids))
-        return name, ingest.PublishBatch(batch_seq=batch_seq, columns=columns(ticks, ids))
+            return name, ingest.PublishBatch(batch_seq=batch_seq, rows=rows(ticks))
+        return name, ingest.PublishBatch(batch_seq=batch_seq, columns=columns(ticks))
 
     async def _keep_pace(self) -> None:
         """Wait until the next batches are due, so that the load lasts as long as the faults."""

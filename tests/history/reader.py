@@ -133,12 +133,12 @@ async def list_everything(world: World) -> None:
 
 
 async def probe_what_is_missing(world: World) -> None:
-    """Ask about the cursor of every acknowledged batch that the first listing does not have.
+    """Ask about the cursor of every acknowledged batch that the first replica's log does not have.
 
     Only a refusal that names the fork makes it a loss that was announced.
     """
     past = world.history
-    had = {batch_of(name) for answer in past.listings[0] if answer.ticks is not None for name in answer.ticks.names}
+    had = {batch_of(name) for session in past.logs[0].sessions for name in session.ticks.names}
     channel = calls.channel(world.address(0))
     try:
         for name, batch in past.batches.items():

@@ -1,7 +1,8 @@
 """What a run records, and the checker reads: who sent what, and what each reader was told, in its order.
 
 A tick is named by one number that its sender chose: the producer, the number of its batch, the place in it. What it
-says is a sum over its content, so that a record of millions of ticks stays small.
+says is a sum over its content, so that a record of millions of ticks stays small. Corrections and cancels are ticks of
+their own here, as streams tell them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Ticks:
 
     # Positions in the log.
     log_seqs: array[int] = field(default_factory=lambda: array("Q"))
-    # Names of ticks; 0 for a trade id that no producer makes.
+    # Names of ticks; a number that names none where no producer of ours made it.
     names: array[int] = field(default_factory=lambda: array("Q"))
     # In the upper half the sum over what the producer says, in the lower one over what the server adds.
     sums: array[int] = field(default_factory=lambda: array("Q"))
@@ -73,6 +74,16 @@ class Outcome(Enum):
 
 
 @dataclass(slots=True)
+class Correction:
+    """What a tick says about an earlier trade of its producer."""
+
+    # The trade's name.
+    trade: int
+    # The sum over what the trade says then; None: it is taken back.
+    content: int | None
+
+
+@dataclass(slots=True)
 class Batch:
     """One batch as it was sent."""
 
@@ -87,6 +98,8 @@ class Batch:
     # Whether the server refuses that cursor at the end, as lost by a fork of the epoch, or grants a later claim of its
     # producer a smaller number.
     disowned: bool = False
+    # The ticks that are no trades, by their places.
+    corrections: dict[int, Correction] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.contents)
@@ -160,11 +173,11 @@ class Answer:
     instrument: int
     # A batch that was acknowledged before and whose cursor the question named, or 0.
     at_least: int
-    # All its ticks in the order of history, or None for a statistic.
+    # All its trades in the order of history, or None for a statistic.
     ticks: Ticks | None = None
     # Event times of the ticks, nanoseconds.
     times: array[int] = field(default_factory=lambda: array("q"))
-    # Of a statistic: how many ticks, and the sum of their quantities in hundredths.
+    # Of a statistic: how many trades, and the sum of their quantities in hundredths.
     count: int = 0
     volume: int = 0
     # Whether no loss came after it.
@@ -193,7 +206,9 @@ class History:
     batches: dict[int, Batch] = field(default_factory=dict)
     subscriptions: list[Subscription] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
-    # What each replica lists at the end: for each instrument all its ticks.
+    # What a stream of each replica tells at the end, from the beginning of the log.
+    logs: list[Subscription] = field(default_factory=list)
+    # What each replica lists at the end: for each instrument all its trades.
     listings: list[list[Answer]] = field(default_factory=list)
     strikes: list[Strike] = field(default_factory=list)
     # What the load could not get over, if anything: then the run ended early.

@@ -129,7 +129,7 @@ class Stream:
             return
         if self.log.is_invented(name, content):
             self.findings.note("invented", f"{self._where(session, log_seq)}: {spelled(name)}")
-        self.findings.note("disagreement", f"{self._where(session, log_seq)}: {spelled(name)} is not in the history")
+        self.findings.note("disagreement", f"{self._where(session, log_seq)}: {spelled(name)} is not in the log")
 
     def _check_given_up(self, session: Session, log_seq: int, name: int, content: int) -> None:
         """Judge a tick of a part of the log that a fork gave up: all who saw it saw the same."""

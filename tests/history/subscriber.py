@@ -40,8 +40,8 @@ class Habit:
     leaves: tuple[float, float] | None = None
     # Whether it stops reading for seconds, now and then.
     slow: bool = False
-    # Seconds of the run at which it begins, from the beginning of the log.
-    joins: float = 0.0
+    # Seconds of the run at which it begins, from the beginning of the log; None: live, before the load.
+    joins: float | None = None
 
 
 @dataclass(slots=True)
@@ -72,8 +72,8 @@ class Subscriber:
         self.target: tuple[int, int] | None = None
 
     @property
-    def joins(self) -> float:
-        """When it begins, in seconds of the run."""
+    def joins(self) -> float | None:
+        """When it begins, in seconds of the run; None: before the load."""
         return self._habit.joins
 
     def _is_done(self) -> bool:
@@ -84,7 +84,7 @@ class Subscriber:
 
     async def run(self) -> None:
         """Follow the log to its end."""
-        await asyncio.sleep(self._habit.joins)
+        await asyncio.sleep(self._habit.joins or 0.0)
         replica = self._habit.home
         while not self._is_done():
             await self._follow(replica)
@@ -115,7 +115,7 @@ class Subscriber:
 
     async def _start(self, replica: int) -> Bookmark | None:
         """Choose where to go on. None: live, at the very beginning of the run."""
-        if self._here is None and self._habit.joins:
+        if self._here is None and self._habit.joins is not None:
             channel = calls.channel(self._world.address(replica))
             try:
                 window = await calls.live(channel).GetReplayWindow(live.GetReplayWindowRequest(), timeout=3)

@@ -7,7 +7,6 @@ import random
 import time
 
 from cluster import Cluster
-from content import Source
 from forms import Form
 from record import Batch, History, Outcome
 
@@ -19,7 +18,8 @@ class World:
         self.form = form
         self.cluster = cluster
         self.history = History(form.name, seed)
-        self.source = Source(seed, time.time_ns())
+        # Unix nanoseconds at which the run began.
+        self.start = time.time_ns()
         self._begin = time.monotonic()
         self.acknowledged_batches = 0
         self.acknowledged_ticks = 0

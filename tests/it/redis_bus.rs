@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tapefeed_server::bus::redis::latest::{LatestPrice, Written};
 use tapefeed_server::bus::redis::{LatestPrices, STREAM_BYTES};
 use tapefeed_server::bus::{Announcement, Bus as _, ManifestNews, RedisBus, RedisUrl};
 use tapefeed_server::domain::segment::Entries;
@@ -19,7 +20,7 @@ use tokio::sync::broadcast;
 use tokio::time::timeout;
 use tonic_health::pb::health_check_response::ServingStatus;
 
-use crate::replicas::world::{Heard, PATIENCE, Source, World, follow};
+use crate::replicas::world::{Heard, PATIENCE, Source, World, follow, view_at};
 
 /// How soon the bus must carry again once Redis is back.
 const BACK: Duration = Duration::from_secs(3);
@@ -235,22 +236,7 @@ async fn latest_prices_are_one_hget_away_exact_and_of_the_newest_epoch() {
     let Some(redis) = RedisServer::start().await else { return };
     let world = World::new(33);
     let url = RedisUrl::new(redis.url());
-    let start = async |number: u64| {
-        let parts = Parts {
-            store: Arc::new(world.store.reopen()),
-            bus: Arc::new(RedisBus::start(&url, number, number).expect("the address is one")),
-            prices: Some(LatestPrices::new(&url).expect("the address is one")),
-            clock: world.clock.clone(),
-            seed: number,
-            policy: Policy::default(),
-            hub_bytes: 1 << 20,
-            hot_tick_limit: 1_000_000,
-            bars_table: false,
-            metrics: Default::default(),
-        };
-        Replica::start(parts).await.expect("the replica starts")
-    };
-    let (a, b) = (start(1).await, start(2).await);
+    let (a, b) = (priced(&world, &url, 1).await, priced(&world, &url, 2).await);
     let mut own = redis.connect().await.expect("Redis is there");
     let mut source = Source::claim(&world, &a, "p").await;
     source.publish(&a, "AAPL", 5).await.expect("nothing is wrong");
@@ -276,17 +262,87 @@ async fn latest_prices_are_one_hget_away_exact_and_of_the_newest_epoch() {
     b.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_price_goes_with_the_last_of_its_trades_and_nothing_older_brings_it_back() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let world = World::new(35);
+    let url = RedisUrl::new(redis.url());
+    let replica = priced(&world, &url, 1).await;
+    let epoch = replica.tapes.get().epoch;
+    let mut own = redis.connect().await.expect("Redis is there");
+    let mut source = Source::claim(&world, &replica, "p").await;
+    let traded = source.publish(&replica, "AAPL", 2).await.expect("nothing is wrong").cursor.position;
+    assert_eq!(shown(&mut own, traded).await["price"], "100.01");
+
+    let view = view_at(&replica, traded).await;
+    let tick = view.holdings().find_map(|(_, holding)| holding.hot_latest.as_deref().cloned());
+    let old = LatestPrice { field: "XNAS/AAPL".to_owned(), log_seq: traded, tick: Some(tick.expect("it is hot")) };
+    let taken_back = source.take_back(&replica, "AAPL", 2).await.expect("nothing is wrong").cursor.position;
+    let mut lagging = LatestPrices::new(&url).expect("the address is one");
+    for emptied in [false, true] {
+        if emptied {
+            redis::cmd("FLUSHALL").exec_async(&mut own).await.expect("Redis does as it is told");
+        }
+        gone(&mut own, taken_back).await;
+        assert_eq!(value(&mut own).await, None, "every trade was taken back");
+        assert_eq!(lagging.write(epoch, UnixNanos::MIN, std::slice::from_ref(&old)).await, Written::Yes);
+        assert_eq!(value(&mut own).await, None, "a replica that lags brings nothing back");
+    }
+
+    // It trades again. That all was taken back before is older now.
+    world.clock.advance(Duration::from_secs(1));
+    let again = source.publish(&replica, "AAPL", 1).await.expect("nothing is wrong").cursor.position;
+    let price = shown(&mut own, again).await;
+    let nothing = LatestPrice { log_seq: taken_back, tick: None, ..old };
+    assert_eq!(lagging.write(epoch, UnixNanos::MIN, &[nothing]).await, Written::Yes);
+    assert_eq!(shown(&mut own, again).await, price);
+    replica.stop().await;
+}
+
+/// A replica that shows its prices.
+async fn priced(world: &World, url: &RedisUrl, number: u64) -> Replica {
+    let parts = Parts {
+        store: Arc::new(world.store.reopen()),
+        bus: Arc::new(RedisBus::start(url, number, number).expect("the address is one")),
+        prices: Some(LatestPrices::new(url).expect("the address is one")),
+        clock: world.clock.clone(),
+        seed: number,
+        policy: Policy::default(),
+        hub_bytes: 1 << 20,
+        hot_tick_limit: 1_000_000,
+        bars_table: false,
+        metrics: Default::default(),
+    };
+    Replica::start(parts).await.expect("the replica starts")
+}
+
+/// What the hash has of AAPL.
+async fn value(own: &mut redis::aio::MultiplexedConnection) -> Option<String> {
+    redis::cmd("HGET").arg("tapefeed:latest").arg("XNAS/AAPL").query_async(own).await.expect("Redis answers")
+}
+
+/// Waits until it is known that AAPL has no price by a position.
+async fn gone(own: &mut redis::aio::MultiplexedConnection, log_seq: u64) {
+    let wait = async {
+        loop {
+            let mut ask = redis::cmd("HGET");
+            ask.arg("tapefeed:latest:gone").arg("XNAS/AAPL");
+            let known: Option<u64> = ask.query_async(own).await.expect("Redis answers");
+            if known == Some(log_seq) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("the price goes");
+}
+
 /// What the hash shows of AAPL, once it is of a position.
 async fn shown(own: &mut redis::aio::MultiplexedConnection, log_seq: u64) -> serde_json::Value {
     let wait = async {
         loop {
-            let value: Option<String> = redis::cmd("HGET")
-                .arg("tapefeed:latest")
-                .arg("XNAS/AAPL")
-                .query_async(own)
-                .await
-                .expect("Redis answers");
-            let value: serde_json::Value = serde_json::from_str(&value.unwrap_or_default()).unwrap_or_default();
+            let value = value(own).await.unwrap_or_default();
+            let value: serde_json::Value = serde_json::from_str(&value).unwrap_or_default();
             if value["log_seq"] == log_seq {
                 return value;
             }

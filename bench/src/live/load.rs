@@ -18,6 +18,9 @@ type Problem = Box<dyn std::error::Error>;
 /// Batches that may be unacknowledged: the server's credit.
 pub const CREDIT: usize = 8;
 
+/// Mean nanoseconds between ticks of a load, by their event times.
+pub const GAP: f64 = 1e6;
+
 /// A publisher of live ticks.
 #[derive(Debug)]
 pub struct Load {
@@ -32,11 +35,11 @@ pub struct Load {
 impl Load {
     /// Claims a producer of ticks of 100 instruments.
     pub async fn start(url: &str, producer: &str) -> Result<Load, Problem> {
-        Load::of(url, producer, 100).await
+        Load::of(url, producer, Tape::new(100, GAP)).await
     }
 
-    /// Claims a producer of ticks of some instruments.
-    pub async fn of(url: &str, producer: &str, instruments: u32) -> Result<Load, Problem> {
+    /// Claims a producer of the ticks of a tape.
+    pub async fn of(url: &str, producer: &str, tape: Tape) -> Result<Load, Problem> {
         let mut client = IngestServiceClient::connect(url.to_owned()).await?;
         let (requests, receiver) = mpsc::channel(CREDIT);
         let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: false };
@@ -48,7 +51,6 @@ impl Load {
         let Some(publish_ticks_response::Message::Grant(grant)) = granted else {
             return Err("a grant was expected".into());
         };
-        let tape = Tape::new(instruments, 1e6);
         Ok(Load { requests, responses, tape, batch_seq: grant.last_batch_seq, outstanding: VecDeque::new() })
     }
 
@@ -62,6 +64,11 @@ impl Load {
         self.outstanding.push_back(Instant::now());
         self.requests.send(request).await?;
         Ok(())
+    }
+
+    /// The tape of what is not sent yet.
+    pub fn tape(&self) -> &Tape {
+        &self.tape
     }
 
     /// How many batches are not acknowledged.

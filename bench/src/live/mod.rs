@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use crate::figure::{Figure, quantile};
 use crate::process::Server;
+use crate::ticks::FIRST_TIME;
 use case::{CASES, Case, Pace, QUICK_CASES};
 
 type Problem = Box<dyn std::error::Error>;
@@ -42,6 +43,7 @@ pub async fn run(binary: &Path, quick: bool, nats: Option<&Path>, only: Option<&
     let cases = if quick { &CASES[..QUICK_CASES] } else { CASES };
     let is_asked = |name: &str| only.is_none_or(|part| name.contains(part));
     let server = Server::start(binary, &folder.path().join("live.db")).await?;
+    let mut time = FIRST_TIME;
     for case in cases.iter().filter(|case| is_asked(case.name)) {
         let mut ours = Vec::new();
         let mut peers: [(&str, Vec<Measured>); 4] = [
@@ -51,7 +53,7 @@ pub async fn run(binary: &Path, quick: bool, nats: Option<&Path>, only: Option<&
             ("NATS, the same payload", Vec::new()),
         ];
         for _ in 0..rounds {
-            let (measured, payload) = ours::measure(&server, case, span).await?;
+            let (measured, payload) = ours::measure(&server, case, span, &mut time).await?;
             ours.push(measured);
             if !case.compared {
                 continue;

@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use super::case::{Case, Pace, Wanted};
 use super::h2::{self, Received};
-use super::load::{CREDIT, Load};
+use super::load::{CREDIT, GAP, Load};
 use super::{Measured, Problem};
 use crate::process::Server;
-use crate::ticks::symbol;
+use crate::ticks::{Tape, symbol};
 
 pub const SUBSCRIBE: &str = "/tapefeed.v1.LiveService/SubscribeTicks";
 
@@ -151,12 +151,19 @@ async fn publish(
     Ok((sent, last))
 }
 
-/// What a case costs the server, and the bytes of one of its messages where nothing puts more together.
-pub async fn measure(server: &Server, case: &Case, span: Duration) -> Result<(Measured, usize), Problem> {
+/// What a case costs the server, and the bytes of one of its messages where nothing puts more together. Its ticks go on
+/// at an event time, which it leaves where they end: none comes late.
+pub async fn measure(
+    server: &Server,
+    case: &Case,
+    span: Duration,
+    time: &mut i64,
+) -> Result<(Measured, usize), Problem> {
     let producers = if let Pace::Producers(count) = case.pace { count } else { 1 };
     let mut loads = Vec::new();
     for producer in 0..producers {
-        loads.push(Load::of(&server.url, &format!("bench-live-{producer}"), case.instruments).await?);
+        let tape = Tape::new(case.instruments, GAP).from(*time);
+        loads.push(Load::of(&server.url, &format!("bench-live-{producer}"), tape).await?);
     }
     // Every instrument exists, and what a start costs is over.
     for _ in 0..10 {
@@ -181,6 +188,7 @@ pub async fn measure(server: &Server, case: &Case, span: Duration) -> Result<(Me
     let (bytes, cpu, begun) = (readers.bytes(), server.cpu_seconds(), Instant::now());
     let (ticks, last) = publish(&mut loads, case, Some(&readers), warm, span).await?;
     readers.reach(|received| &received.position, last).await?;
+    *time = loads.iter().map(|load| load.tape().time()).max().unwrap_or(*time);
     let (seconds, cpu, bytes) = (begun.elapsed().as_secs_f64(), server.cpu_seconds() - cpu, readers.bytes() - bytes);
     let share = match case.wanted {
         Wanted::Everything => 1.0,

@@ -21,6 +21,7 @@ use tower::Service;
 use super::opening::{Counted, PREFACE_BYTES};
 use super::rate::Rates;
 use super::{Limits, Stop};
+use crate::dormant::Dormant;
 use crate::grpc::layers::guard::Connection;
 
 /// What waits in a stream for its reader: two of the largest messages of a live stream. Hyper's default of 400 KiB
@@ -66,6 +67,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let io = TokioIo::new(Counted { io, received: received.clone() });
     let connection = Connection::default();
     let calls = Calls { router, connection: connection.clone(), rates };
+    let mut abort = Dormant::new(stop.abort.cancelled_owned());
+    let mut finish = Dormant::new(stop.finishing.cancelled_owned());
     let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(calls)));
     let begun = Instant::now();
     let mut step = pin!(tokio::time::sleep_until(begun + limits.opening));
@@ -73,8 +76,8 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     loop {
         tokio::select! {
             biased;
-            () = stop.abort.cancelled() => return,
-            () = stop.finishing.cancelled(), if !finishing => {
+            () = &mut abort => return,
+            () = &mut finish, if !finishing => {
                 finishing = true;
                 serving.as_mut().graceful_shutdown();
             }

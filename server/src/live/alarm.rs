@@ -6,7 +6,9 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
+
+use crate::dormant::Dormant;
 
 /// A timer that is set again only when it must ring at another time.
 #[derive(Debug)]
@@ -29,13 +31,13 @@ impl Alarm {
 /// Whether the server stops. Each stream has a token of its own, so that looking at it disturbs no other.
 pub(super) struct Draining {
     token: CancellationToken,
-    cancelled: Pin<Box<WaitForCancellationFutureOwned>>,
+    cancelled: Dormant<()>,
 }
 
 impl Draining {
     pub(super) fn new(server: &CancellationToken) -> Draining {
         let token = server.child_token();
-        Draining { cancelled: Box::pin(token.clone().cancelled_owned()), token }
+        Draining { cancelled: Dormant::new(token.clone().cancelled_owned()), token }
     }
 
     pub(super) fn has_begun(&self) -> bool {
@@ -48,7 +50,7 @@ impl Draining {
 
     /// Waits until it begins; once it has, do not call this again.
     pub(super) async fn begins(&mut self) {
-        self.cancelled.as_mut().await;
+        (&mut self.cancelled).await;
     }
 }
 

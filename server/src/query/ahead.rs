@@ -22,8 +22,6 @@ pub(super) const AHEAD_CHUNKS: usize = 32;
 pub(super) struct Asked {
     /// Needed now.
     pub(super) wanted: Vec<(ChunkId, InstrumentId)>,
-    /// For each of them whether it will be needed once more: late chunks are, in each window that they overlap.
-    pub(super) again: Vec<bool>,
     /// Ordinary ones that the next windows need, each instrument's in its order.
     pub(super) soon: Vec<Vec<ChunkId>>,
 }
@@ -37,23 +35,18 @@ pub(super) struct Ahead {
 impl Ahead {
     /// Wanted chunks in the order asked.
     pub(super) async fn load(&mut self, chunks: &ChunkCache, asked: &Asked) -> Result<Vec<Arc<Chunk>>, ChunkError> {
-        let Asked { wanted, again, soon } = asked;
-        let once = || wanted.iter().zip(again).filter(|(_, again)| !**again).map(|(wanted, _)| *wanted);
-        if once().any(|(id, _)| !self.held.contains_key(&id)) {
+        let Asked { wanted, soon } = asked;
+        if wanted.iter().any(|(id, _)| !self.held.contains_key(id)) {
             let share = AHEAD_CHUNKS.div_ceil(soon.len().max(1));
-            let ids = once().map(|(id, _)| id);
+            let ids = wanted.iter().map(|(id, _)| *id);
             let ids = ids.chain(soon.iter().flat_map(|ids| ids.iter().take(share).copied()));
             let ids: Vec<ChunkId> = ids.filter(|id| !self.held.contains_key(id)).collect();
             self.held.extend(chunks.bytes_once(&ids).await?);
         }
         let mut loaded = Vec::with_capacity(wanted.len());
-        for (&(id, instrument), again) in wanted.iter().zip(again) {
-            if *again {
-                loaded.append(&mut chunks.load(&[(id, instrument)]).await?);
-            } else {
-                let bytes = self.held.remove(&id).ok_or(ChunkError::Gone(id))?;
-                loaded.push(Arc::new(chunks.decode(id, instrument, &bytes)?));
-            }
+        for &(id, instrument) in wanted {
+            let bytes = self.held.remove(&id).ok_or(ChunkError::Gone(id))?;
+            loaded.push(Arc::new(chunks.decode(id, instrument, &bytes)?));
         }
         Ok(loaded)
     }

@@ -10,13 +10,27 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quick_cache::sync::Cache;
 
-use crate::domain::chunk::{self, Chunk, ChunkCorrupt, Prefix};
+use crate::domain::chunk::{self, CHUNK_TICKS, Chunk, ChunkCorrupt, Prefix};
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
 
 /// Chunks that one read of the store asks for at most: about 1.3 MB of bytes in flight for a call.
 const MOST_CHUNKS_A_READ: usize = 64;
+
+/// Ticks of chunks that one call holds decoded to add them up: 64 full ordinary chunks, or one full late one.
+const PART_TICKS: usize = 64 * CHUNK_TICKS;
+
+/// How many chunks are decoded together, of which so many ticks each are wanted: at least one, if any is.
+pub(super) fn part(ticks: impl Iterator<Item = usize>) -> usize {
+    let mut before = 0;
+    let fitting = ticks.take_while(|ticks| {
+        let first = before == 0;
+        before += ticks;
+        first || before <= PART_TICKS
+    });
+    fitting.count()
+}
 
 /// Memory of one full chunk, to size the tables of the caches: decoded, and as stored.
 const DECODED_BYTES: u64 = 256 << 10;
@@ -175,4 +189,24 @@ impl ChunkCache {
 
 fn corrupt(id: ChunkId, error: &ChunkCorrupt) -> StoreError {
     StoreError::Corrupt { table: "chunks", row: id.0.to_string(), problem: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_are_decoded_together_up_to_so_many_ticks() {
+        let late = PART_TICKS;
+        for (ticks, together) in [
+            (vec![], 0),
+            (vec![1; 1_000], 1_000),
+            (vec![CHUNK_TICKS; 100], 64),
+            (vec![late; 3], 1),
+            (vec![2 * late, 1], 1),
+            (vec![CHUNK_TICKS, late], 1),
+        ] {
+            assert_eq!(part(ticks.iter().copied()), together, "{ticks:?}");
+        }
+    }
 }

@@ -13,7 +13,7 @@ use crate::domain::{I256, InstrumentId, UnixNanos};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding};
 
-use super::cache::{ChunkCache, ChunkError};
+use super::cache::{self, ChunkCache, ChunkError};
 use super::keys::{Bounds, Key};
 
 /// A run of ticks in order: its ends, and the price between them added up over time.
@@ -75,16 +75,18 @@ impl Ticks<'_> {
         let mut late: VecDeque<&Arc<ChunkHeader>> = self.late(bounds).collect();
         late.make_contiguous().sort_unstable_by_key(|header| header.first_key());
         // Ticks outside ordinary chunks that are still to come, ascending. Late chunks join when their first tick is
-        // reached: they stay inside their day, so this holds the hot ticks and the late ones of one day.
+        // reached, so this holds the hot ticks and those of late chunks that overlap.
         let mut loose = self.hot(bounds);
         let chunks = &*self.holding.chunks;
         let mut stretch = bounds.stretch(chunks);
         while let Some(index) = stretch.next() {
             let header = &chunks[index];
             let (first, last) = (header.first_key(), header.last_key());
-            let joining: Vec<_> =
-                std::iter::from_fn(|| late.pop_front_if(|header| header.first_key() < last)).collect();
-            self.join(&mut loose, &joining, bounds).await?;
+            while late.front().is_some_and(|header| header.first_key() < last) {
+                let joining = part_before(&mut late, last);
+                push_before(&mut integral, &mut loose, joining[0].first_key().min(first));
+                self.join(&mut loose, &joining, bounds).await?;
+            }
             push_before(&mut integral, &mut loose, first);
             let mixed = loose.front().is_some_and(|point| point.key() < last);
             if !mixed && header.max_seq <= self.position && bounds.covers(header) {
@@ -108,8 +110,11 @@ impl Ticks<'_> {
                 integral.push(point);
             }
         }
-        let joining: Vec<_> = late.into_iter().collect();
-        self.join(&mut loose, &joining, bounds).await?;
+        while !late.is_empty() {
+            let joining = part_before(&mut late, bounds.high);
+            push_before(&mut integral, &mut loose, joining[0].first_key());
+            self.join(&mut loose, &joining, bounds).await?;
+        }
         for point in loose {
             integral.push(point);
         }
@@ -197,9 +202,6 @@ impl Ticks<'_> {
         late: &[&Arc<ChunkHeader>],
         bounds: Bounds,
     ) -> Result<(), ChunkError> {
-        if late.is_empty() {
-            return Ok(());
-        }
         let wanted: Vec<(ChunkId, InstrumentId)> = late.iter().map(|header| (header.id, self.instrument)).collect();
         for chunk in self.chunks.load(&wanted).await? {
             loose.extend(self.points(&chunk, bounds));
@@ -218,6 +220,13 @@ impl Ticks<'_> {
         let indexes = bounds.indexes(chunk);
         indexes.map(|index| chunk.point(index)).filter(|point| point.log_seq <= self.position)
     }
+}
+
+/// Takes late chunks that begin before a key, as many as are decoded together: at least one, if any does.
+fn part_before<'a>(late: &mut VecDeque<&'a Arc<ChunkHeader>>, before: Key) -> Vec<&'a Arc<ChunkHeader>> {
+    let joining = late.iter().take_while(|header| header.first_key() < before);
+    let part = cache::part(joining.map(|header| header.tick_count()));
+    late.drain(..part).collect()
 }
 
 /// Moves loose ticks before a key into the integral.

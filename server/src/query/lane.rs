@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::domain::InstrumentId;
 use crate::domain::chunk::Chunk;
+use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding};
 
 use super::ahead::{AHEAD_CHUNKS, Asked};
@@ -18,14 +19,16 @@ pub(super) struct Lane {
     pub(super) holding: Arc<Holding>,
     /// What no window has covered yet.
     rest: Bounds,
-    /// The ordinary chunks whose windows are still to come.
+    /// The ordinary chunks that no window has covered to their ends.
     ahead: Range<usize>,
-    /// Where the hot ticks of the extent are, ascending by key, those still to come.
+    /// Where the hot ticks of the extent are, ascending by key.
     hot: Arc<Vec<HotTick>>,
+    /// Chunks of the last window that reach beyond it.
+    held: Vec<(ChunkId, Arc<Chunk>)>,
     /// Ticks at hand, each run ascending by key.
     pub(super) runs: Vec<Run>,
-    /// Whether the last window was opened.
-    pub(super) ended: bool,
+    /// Nothing in windows to come lies before this key, in the direction of the scan; `None` if no window is to come.
+    next: Option<Key>,
 }
 
 /// Where a hot tick is.
@@ -36,14 +39,30 @@ pub(super) struct HotTick {
     pub(super) index: u32,
 }
 
-/// A stretch of keys, and the chunks that have ticks in it.
+/// A stretch of keys.
 #[derive(Debug)]
 pub(super) struct Window {
     bounds: Bounds,
-    /// The ordinary chunks that are left after this window.
+    /// The ordinary chunks that are left after it.
     ahead: Range<usize>,
-    /// Whether no window follows.
-    last: bool,
+}
+
+impl Window {
+    /// The key at which it ends in the direction of a scan.
+    pub(super) fn edge(&self, order: Order) -> Key {
+        match order {
+            Order::Ascending => self.bounds.high,
+            Order::Descending => self.bounds.low,
+        }
+    }
+
+    /// Whether a chunk has keys beyond it.
+    fn is_left_by(&self, header: &ChunkHeader, order: Order) -> bool {
+        match order {
+            Order::Ascending => header.last_key() >= self.bounds.high,
+            Order::Descending => header.first_key() < self.bounds.low,
+        }
+    }
 }
 
 impl Lane {
@@ -62,52 +81,108 @@ impl Lane {
             }
         }
         hot.sort_unstable_by_key(|tick| tick.key);
-        Lane {
+        let mut lane = Lane {
             instrument,
             rest: bounds,
             ahead: bounds.stretch(&holding.chunks),
             hot: Arc::new(hot),
+            held: Vec::new(),
             runs: Vec::new(),
-            ended: bounds.is_empty(),
+            next: None,
             holding,
+        };
+        lane.next = lane.nearest(extent);
+        lane
+    }
+
+    /// Where the next window would begin, if there is nothing at hand.
+    pub(super) fn closed(&self) -> Option<Key> {
+        self.next.filter(|_| self.runs.is_empty())
+    }
+
+    /// Whether everything was taken.
+    pub(super) fn is_over(&self) -> bool {
+        self.runs.is_empty() && self.next.is_none()
+    }
+
+    /// Nothing that is left lies before this key; `None` if nothing is left.
+    fn nearest(&self, extent: Extent) -> Option<Key> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let (ordinary, _) = self.next_ordinary(extent.order);
+        let chunks = ordinary.into_iter().chain(self.late(extent.position));
+        match extent.order {
+            Order::Ascending => {
+                let hot = self.hot.partition_point(|tick| tick.key < self.rest.low);
+                let hot = self.hot.get(hot).map(|tick| tick.key);
+                chunks.map(|header| header.first_key().max(self.rest.low)).chain(hot).min()
+            }
+            Order::Descending => {
+                let hot = self.hot.partition_point(|tick| tick.key < self.rest.high);
+                let hot = self.hot[..hot].last().map(|tick| tick.key);
+                chunks.map(|header| header.last_key().min(self.rest.high)).chain(hot).max()
+            }
         }
     }
 
-    /// The next window, and the chunks to load for it: ordinary first, in the order of [`Lane::touched`].
-    pub(super) fn plan(&self, extent: Extent, asked: &mut Asked) -> Window {
-        let mut bounds = self.rest;
+    /// The ordinary chunk that comes next, and those that follow it.
+    fn next_ordinary(&self, order: Order) -> (Option<&Arc<ChunkHeader>>, Range<usize>) {
         let mut ahead = self.ahead.clone();
-        let next = match extent.order {
+        let next = match order {
             Order::Ascending => ahead.next(),
             Order::Descending => ahead.next_back(),
         };
-        if let Some(index) = next {
-            let header = &self.holding.chunks[index];
+        (next.map(|index| &self.holding.chunks[index]), ahead)
+    }
+
+    /// The late chunks with ticks in what is left.
+    fn late(&self, position: u64) -> impl Iterator<Item = &Arc<ChunkHeader>> {
+        let late = self.holding.late.iter();
+        late.filter(move |header| self.rest.overlaps(header) && header.min_seq <= position)
+    }
+
+    /// The next window. It ends where the first chunk does, so that all of its chunks overlap each other.
+    pub(super) fn window(&self, extent: Extent) -> Window {
+        let (ordinary, following) = self.next_ordinary(extent.order);
+        let mut window = Window { bounds: self.rest, ahead: self.ahead.clone() };
+        let bounds = &mut window.bounds;
+        for header in ordinary.into_iter().chain(self.late(extent.position)) {
             match extent.order {
                 Order::Ascending => bounds.high = bounds.high.min(successor(header.last_key())),
                 Order::Descending => bounds.low = bounds.low.max(header.first_key()),
             }
         }
-        for (header, late) in self.touched(bounds, extent.position) {
-            asked.wanted.push((header.id, self.instrument));
-            asked.again.push(late);
+        if ordinary.is_some_and(|header| !window.is_left_by(header, extent.order)) {
+            window.ahead = following;
         }
-        let soon = self.holding.chunks[ahead.clone()].iter().filter(|header| header.min_seq <= extent.position);
+        window
+    }
+
+    /// The next window, and the chunks to load for it, in the order of [`Lane::touched`].
+    pub(super) fn plan(&self, extent: Extent, asked: &mut Asked) -> Window {
+        let window = self.window(extent);
+        let new = self.touched(window.bounds, extent.position).filter(|header| self.held(header.id).is_none());
+        asked.wanted.extend(new.map(|header| (header.id, self.instrument)));
+        let (_, following) = self.next_ordinary(extent.order);
+        let soon = self.holding.chunks[following].iter().filter(|header| header.min_seq <= extent.position);
         let soon = soon.map(|header| header.id);
         asked.soon.push(match extent.order {
             Order::Ascending => soon.take(AHEAD_CHUNKS).collect(),
             Order::Descending => soon.rev().take(AHEAD_CHUNKS).collect(),
         });
-        Window { bounds, ahead, last: next.is_none() }
+        window
     }
 
-    /// The chunks with ticks in a window at a position, and whether they are late ones. The window ends at the edge of
-    /// an ordinary chunk, so at most one of those is among them.
-    fn touched(&self, bounds: Bounds, position: u64) -> impl Iterator<Item = (&Arc<ChunkHeader>, bool)> {
+    /// The chunks with ticks in a window at a position.
+    fn touched(&self, bounds: Bounds, position: u64) -> impl Iterator<Item = &Arc<ChunkHeader>> {
         let ordinary = &self.holding.chunks[bounds.stretch(&self.holding.chunks)];
-        let ordinary = ordinary.iter().map(|header| (header, false));
-        let late = self.holding.late.iter().map(|header| (header, true));
-        ordinary.chain(late).filter(move |(header, _)| bounds.overlaps(header) && header.min_seq <= position)
+        let chunks = ordinary.iter().chain(self.holding.late.iter());
+        chunks.filter(move |header| bounds.overlaps(header) && header.min_seq <= position)
+    }
+
+    fn held(&self, id: ChunkId) -> Option<&Arc<Chunk>> {
+        self.held.iter().find(|(held, _)| *held == id).map(|(_, chunk)| chunk)
     }
 
     /// Forgets runs of which everything was taken.
@@ -117,22 +192,26 @@ impl Lane {
 
     /// Takes the chunks of a planned window in.
     pub(super) fn open(&mut self, extent: Extent, window: Window, loaded: &[Arc<Chunk>]) {
-        let headers = self.touched(window.bounds, extent.position);
-        let mut runs: Vec<Run> = headers
-            .zip(loaded)
-            .map(|((header, _), chunk)| Run::of_chunk(header, chunk, window.bounds, extent.position))
-            .collect();
+        let (mut runs, mut held) = (Vec::new(), Vec::new());
+        let mut loaded = loaded.iter();
+        for header in self.touched(window.bounds, extent.position) {
+            let Some(chunk) = self.held(header.id).or_else(|| loaded.next()) else { break };
+            runs.push(Run::of_chunk(header, chunk, window.bounds, extent.position));
+            if window.is_left_by(header, extent.order) {
+                held.push((header.id, chunk.clone()));
+            }
+        }
         let from = self.hot.partition_point(|tick| tick.key < window.bounds.low);
         let to = self.hot.partition_point(|tick| tick.key < window.bounds.high);
         runs.push(Run { source: Source::Hot(self.hot.clone()), rest: from..to.max(from) });
         runs.retain(|run| !run.rest.is_empty());
-        self.runs = runs;
+        (self.runs, self.held) = (runs, held);
         match extent.order {
             Order::Ascending => self.rest.low = window.bounds.high,
             Order::Descending => self.rest.high = window.bounds.low,
         }
         self.ahead = window.ahead;
-        self.ended = window.last || self.rest.is_empty();
+        self.next = self.nearest(extent);
     }
 }
 

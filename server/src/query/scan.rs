@@ -1,8 +1,9 @@
 //! Ticks in order: one instrument, or several merged, at one position, forward or backward.
 //!
-//! A [`Scan`] goes window by window. A window is the stretch of keys up to the end of the next ordinary chunk (going
-//! backward: down to its start); late chunks and hot ticks that fall into it are merged in. So it holds, for each
-//! instrument, one ordinary chunk, the late chunks of one day, and an index of the instrument's hot ticks in range.
+//! A [`Scan`] goes window by window. A window is the stretch of keys up to the end of the next chunk, ordinary or late
+//! (going backward: down to its start); hot ticks that fall into it are merged in. An instrument's window is opened when
+//! its turn comes. So a scan holds those chunks, ordinary and late, that overlap where it is, for each instrument that
+//! has ticks there, and an index of the instruments' hot ticks in range.
 //! It gives neighbours of one source together, as a [`Stretch`]: mostly a whole chunk. It remembers the last key that it
 //! gave out: on another view it goes on from there.
 
@@ -138,21 +139,21 @@ impl Scan {
         Ok(self.take(most))
     }
 
-    /// Opens windows until every lane that has not ended has ticks at hand, and forgets those that have.
+    /// Opens windows until every lane that may have the next tick has ticks at hand, and forgets those that are over.
     pub(super) async fn fill(&mut self, chunks: &ChunkCache) -> Result<(), ChunkError> {
         self.lanes.iter_mut().for_each(Lane::forget_empty_runs);
+        self.lanes.retain(|lane| !lane.is_over());
         let mut plans = Vec::new();
-        loop {
+        while let Some(until) = self.until() {
             let mut asked = Asked::default();
             for (index, lane) in self.lanes.iter().enumerate() {
-                if lane.runs.is_empty() && !lane.ended {
+                if lane.closed().is_some_and(|next| !self.extent.order.before(until, next)) {
                     let from = asked.wanted.len();
                     let window = lane.plan(self.extent, &mut asked);
                     plans.push((index, window, from..asked.wanted.len()));
                 }
             }
             if plans.is_empty() {
-                self.lanes.retain(|lane| !lane.runs.is_empty());
                 return Ok(());
             }
             let loaded = match &mut self.ahead {
@@ -163,9 +164,24 @@ impl Scan {
                 self.lanes[index].open(self.extent, window, &loaded[share]);
             }
         }
+        Ok(())
     }
 
-    /// Takes ticks from the run with the nearest key until the runner-up is nearer; usually there is only one run.
+    /// Up to which key lanes have to be open: that of the nearest tick at hand; while there is none, the end of the
+    /// nearest window. `None` at the end.
+    fn until(&self) -> Option<Key> {
+        let order = self.extent.order;
+        let nearer = |a: Key, b: Key| if order.before(b, a) { b } else { a };
+        let at_hand = self.lanes.iter().flat_map(|lane| &lane.runs).map(|run| run.peek(order));
+        at_hand.reduce(nearer).or_else(|| {
+            let closed = self.lanes.iter().filter_map(|lane| Some((lane.closed()?, lane)));
+            let (_, nearest) = closed.reduce(|a, b| if order.before(b.0, a.0) { b } else { a })?;
+            Some(nearest.window(self.extent).edge(order))
+        })
+    }
+
+    /// Takes ticks from the run with the nearest key until the runner-up, or a window to come, is nearer; usually there
+    /// is only one run.
     pub(super) fn take(&mut self, most: usize) -> Option<Stretch<'_>> {
         let order = self.extent.order;
         let mut best: Option<(Key, usize, usize)> = None;
@@ -184,6 +200,11 @@ impl Scan {
                         best = Some((key, lane_index, run_index));
                     }
                 }
+            }
+        }
+        for closed in self.lanes.iter().filter_map(Lane::closed) {
+            if next.is_none_or(|next| order.before(closed, next)) {
+                next = Some(closed);
             }
         }
         let (_, lane, run) = best?;

@@ -14,7 +14,7 @@ use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, HotBlock, View};
 
-use super::cache::{ChunkCache, ChunkError};
+use super::cache::{self, ChunkCache, ChunkError};
 use super::keys::Bounds;
 
 /// Edges that are read at once.
@@ -138,13 +138,13 @@ pub(super) async fn totals(
                 if bounds.covers(header) {
                     own.merge(&header.statistics.totals);
                 } else {
-                    wanted.push((header.id, instrument));
+                    wanted.push(header);
                 }
             }
             add_hot(holding, bounds, |totals| own.merge(totals));
-            for part in wanted.chunks(PART) {
-                let loaded: Vec<Arc<Chunk>> = chunks.load(part).await?;
-                for chunk in &loaded {
+            let mut wanted = &wanted[..];
+            while !wanted.is_empty() {
+                for chunk in &load_part(chunks, instrument, &mut wanted).await? {
                     own.merge(&Statistics::of_range(chunk, bounds.indexes(chunk)).totals);
                 }
             }
@@ -174,15 +174,16 @@ async fn totals_before(
                 if header.max_seq <= position && bounds.covers(header) {
                     own.merge(&header.statistics.totals);
                 } else {
-                    wanted.push((header.id, instrument));
+                    wanted.push(&**header);
                 }
             }
             let mut tally = Tally::default();
             let known = holding.hot_ticks().filter(|tick| tick.log_seq <= position && bounds.contains(tick.key()));
             known.for_each(|tick| tally.add(tick));
             own.merge(&tally.totals());
-            for part in wanted.chunks(PART) {
-                for chunk in &chunks.load(part).await? {
+            let mut wanted = &wanted[..];
+            while !wanted.is_empty() {
+                for chunk in &load_part(chunks, instrument, &mut wanted).await? {
                     let seqs = chunk.log_seqs();
                     for index in bounds.indexes(chunk).filter(|&index| seqs[index] <= position) {
                         own.add_point(chunk.point(index), chunk.quantity(index));
@@ -193,6 +194,18 @@ async fn totals_before(
         all.push(own);
     }
     Ok(all)
+}
+
+/// The first of the wanted chunks of an instrument, decoded, as many as are held together.
+async fn load_part(
+    chunks: &ChunkCache,
+    instrument: InstrumentId,
+    wanted: &mut &[&ChunkHeader],
+) -> Result<Vec<Arc<Chunk>>, ChunkError> {
+    let (part, rest) = wanted.split_at(cache::part(wanted.iter().map(|header| header.tick_count())));
+    *wanted = rest;
+    let asked: Vec<(ChunkId, InstrumentId)> = part.iter().map(|header| (header.id, instrument)).collect();
+    chunks.load(&asked).await
 }
 
 /// The instruments that have ticks, if a tick can lie inside bounds at all.

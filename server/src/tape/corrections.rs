@@ -71,10 +71,14 @@ impl Logged {
 /// Everything that was said of an instrument's trades later.
 #[derive(Clone, Debug, Default)]
 pub struct Corrections {
-    /// By the event time of the trade, then by position.
-    list: Vec<Arc<Logged>>,
+    /// By the event time of the trade, then by position: neighbours together, none of the parts empty. A view shares
+    /// with the one before the parts in which nothing is new.
+    parts: Vec<Arc<Vec<Arc<Logged>>>>,
     counts: CorrectionCounts,
 }
+
+/// Corrections that lie together at most, before they become two parts.
+const PART: usize = 512;
 
 /// How many corrections there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,13 +94,12 @@ pub struct CorrectionCounts {
 }
 
 impl CorrectionCounts {
-    fn of(list: &[Arc<Logged>]) -> CorrectionCounts {
-        let count = |is: fn(&Logged) -> bool| list.iter().filter(|logged| is(logged)).count();
+    fn of(logged: &Logged) -> CorrectionCounts {
         CorrectionCounts {
-            all: list.len(),
-            waiting: count(|logged| logged.standing == Standing::Waiting),
-            unmatched: count(|logged| logged.standing == Standing::Unmatched),
-            unstored: count(|logged| !logged.stored),
+            all: 1,
+            waiting: usize::from(logged.standing == Standing::Waiting),
+            unmatched: usize::from(logged.standing == Standing::Unmatched),
+            unstored: usize::from(!logged.stored),
         }
     }
 
@@ -119,23 +122,46 @@ impl Corrections {
 
     /// All, by the event time of the trade, then by position.
     pub fn iter(&self) -> impl Iterator<Item = &Logged> {
-        self.list.iter().map(|logged| &**logged)
+        self.parts.iter().flat_map(|part| part.iter()).map(|logged| &**logged)
     }
 
-    /// Takes corrections in: new ones, and known ones that the store has now, or has with another standing.
-    fn take(&mut self, news: Vec<Logged>) {
-        let known = self.list.len();
-        for logged in news {
-            let key = (logged.correction.event_time, logged.log_seq);
-            let place = self.list[..known].binary_search_by_key(&key, |known| known.key());
-            match place {
-                Ok(place) if logged.stored => self.list[place] = Arc::new(logged),
-                Ok(_) => (),
-                Err(_) => self.list.push(Arc::new(logged)),
-            }
+    /// Takes a correction in: a new one, or a known one that the store has now, or has with another standing.
+    fn take(&mut self, logged: Logged) {
+        let key = logged.key();
+        let number = self.parts.partition_point(|part| part.last().is_some_and(|last| last.key() < key));
+        // Behind the last one it joins the last part.
+        let number = number.min(self.parts.len().saturating_sub(1));
+        if self.parts.is_empty() {
+            self.parts.push(Arc::default());
         }
-        self.list.sort_by_key(|logged| logged.key());
-        self.counts = CorrectionCounts::of(&self.list);
+        let place = self.parts[number].binary_search_by_key(&key, |known| known.key());
+        let (before, after) = match place {
+            Ok(place) if logged.stored => {
+                (CorrectionCounts::of(&self.parts[number][place]), CorrectionCounts::of(&logged))
+            }
+            Ok(_) => return,
+            Err(_) => (CorrectionCounts::default(), CorrectionCounts::of(&logged)),
+        };
+        self.counts = self.counts.changed(before, after);
+        let part = Arc::make_mut(&mut self.parts[number]);
+        match place {
+            Ok(place) => part[place] = Arc::new(logged),
+            Err(place) => part.insert(place, Arc::new(logged)),
+        }
+        if part.len() > PART {
+            let second = part.split_off(PART / 2);
+            self.parts.insert(number + 1, Arc::new(second));
+        }
+    }
+
+    /// Those of trades that happened at a time or later.
+    fn since(&self, from: UnixNanos) -> impl Iterator<Item = &Logged> {
+        let before = |logged: &Arc<Logged>| logged.correction.event_time < from;
+        let number = self.parts.partition_point(|part| part.last().is_some_and(before));
+        let (first, rest) = self.parts[number..]
+            .split_first()
+            .map_or((&[][..], &[][..]), |(first, rest)| (&first[first.partition_point(before)..], rest));
+        first.iter().chain(rest.iter().flat_map(|part| part.iter())).map(|logged| &**logged)
     }
 
     /// Those of trades that happened in `[from, until)`, up to a position.
@@ -144,17 +170,14 @@ impl Corrections {
         (from, until): (UnixNanos, Option<UnixNanos>),
         position: u64,
     ) -> impl Iterator<Item = &Logged> {
-        let start = self.list.partition_point(|logged| logged.correction.event_time < from);
         let inside = move |logged: &&Logged| until.is_none_or(|until| logged.correction.event_time < until);
-        let known = self.list[start..].iter().map(|logged| &**logged).take_while(inside);
-        known.filter(move |logged| logged.log_seq <= position)
+        self.since(from).take_while(inside).filter(move |logged| logged.log_seq <= position)
     }
 
     /// All corrections of one trade, in the order of the log.
     pub(super) fn of(&self, event_time: UnixNanos, trade_id: &TradeId) -> impl Iterator<Item = &Logged> {
-        let start = self.list.partition_point(|logged| logged.correction.event_time < event_time);
-        let same_time = self.list[start..].iter().take_while(move |logged| logged.correction.event_time == event_time);
-        same_time.filter(move |logged| logged.correction.trade_id == *trade_id).map(|logged| &**logged)
+        let same_time = self.since(event_time).take_while(move |logged| logged.correction.event_time == event_time);
+        same_time.filter(move |logged| logged.correction.trade_id == *trade_id)
     }
 
     /// What becomes of a trade by all that is said of it up to a position.
@@ -211,8 +234,19 @@ impl Holding {
 
     /// Takes corrections in, or what the store knows of them.
     pub(super) fn correct(&mut self, news: Vec<Logged>) {
-        Arc::make_mut(self.corrections.get_or_insert_default()).take(news);
-        self.look_for_named();
+        let mut new = Corrections::default();
+        let corrections = Arc::make_mut(self.corrections.get_or_insert_default());
+        for logged in news {
+            new.take(logged.clone());
+            corrections.take(logged);
+        }
+        let named = |block: &HotBlock| {
+            let first = new.since(block.first_key().0).next();
+            let inside = first.is_some_and(|logged| logged.correction.event_time <= block.last_key().0);
+            inside && block.iter().any(|tick| new.name(tick))
+        };
+        // Nothing that was said is ever forgotten: whatever named a hot tick still does.
+        self.hot_named = self.hot_named || self.hot.iter().any(|block| named(block));
     }
 
     /// Looks whether anything is said of a hot tick.
@@ -307,5 +341,85 @@ impl Patch<'_> {
         let newest = newest.and_then(|block| block.iter().find(|tick| tick.key() == block.last_key()));
         patched.hot_latest = newest.map(|tick| Arc::new(tick.clone()));
         patched
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::domain::InstrumentId;
+
+    /// The nth correction: many share their times, and some their trades.
+    fn logged(log_seq: u64, standing: Standing, stored: bool) -> Logged {
+        let mixed = log_seq.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
+        let correction = Correction {
+            instrument: InstrumentId(1),
+            trade_id: TradeId::Number(mixed % 3),
+            event_time: UnixNanos::new((mixed % 701) as i64).unwrap(),
+            receive_time: UnixNanos::MIN,
+            values: None,
+        };
+        Logged { log_seq, append_time: UnixNanos::MIN, standing, stored, correction }
+    }
+
+    fn seqs<'a>(found: impl Iterator<Item = &'a Logged>) -> Vec<(u64, Standing, bool)> {
+        found.map(|logged| (logged.log_seq, logged.standing, logged.stored)).collect()
+    }
+
+    #[test]
+    fn corrections_are_those_of_a_plain_list_however_they_come() {
+        let mut holding = Holding::default();
+        let mut list: BTreeMap<(UnixNanos, u64), Logged> = BTreeMap::new();
+        let standings = [Standing::Waiting, Standing::Unmatched, Standing::Settled];
+        for round in 0..60u64 {
+            // New ones, and old ones that the store has now, or has been said to have before.
+            let new = (0..100).map(|n| logged(100 * round + n + 1, Standing::Waiting, round % 7 == 0));
+            let known =
+                (0..100 * round).step_by(13).map(|n| logged(n + 1, standings[(n + round) as usize % 3], n % 2 == 0));
+            let news: Vec<Logged> =
+                if round % 2 == 0 { new.chain(known).collect() } else { known.chain(new).collect() };
+            for logged in &news {
+                let known = list.entry(logged.key()).or_insert_with(|| logged.clone());
+                if logged.stored {
+                    *known = logged.clone();
+                }
+            }
+            holding.correct(news);
+            let corrections = holding.corrections.as_deref().unwrap();
+            assert!(corrections.parts.iter().all(|part| (1..=PART).contains(&part.len())));
+            assert_eq!(seqs(corrections.iter()), seqs(list.values()));
+            let count = |is: fn(&Logged) -> bool| list.values().filter(|logged| is(logged)).count();
+            let counts = CorrectionCounts {
+                all: list.len(),
+                waiting: count(|logged| logged.standing == Standing::Waiting),
+                unmatched: count(|logged| logged.standing == Standing::Unmatched),
+                unstored: count(|logged| !logged.stored),
+            };
+            assert_eq!(corrections.counts(), counts);
+            for time in (0..=701).step_by(50) {
+                let from = UnixNanos::new(time).unwrap();
+                let until = from.saturating_add(std::time::Duration::from_nanos(60));
+                let position = 70 * round;
+                let inside = list.range((from, 0)..(until, 0)).map(|(_, logged)| logged);
+                let inside = inside.filter(|logged| logged.log_seq <= position);
+                assert_eq!(seqs(corrections.between((from, Some(until)), position)), seqs(inside));
+                let trade = TradeId::Number(1);
+                let of = list.values().filter(|logged| logged.correction.is_about(from, &trade));
+                assert_eq!(seqs(corrections.of(from, &trade)), seqs(of));
+            }
+        }
+    }
+
+    #[test]
+    fn a_correction_leaves_those_of_other_times_where_they_are() {
+        let mut holding = Holding::default();
+        holding.correct((1..=100_000).map(|log_seq| logged(log_seq, Standing::Waiting, false)).collect());
+        let before = holding.corrections.clone().unwrap();
+        holding.correct(vec![logged(100_001, Standing::Waiting, false)]);
+        let after = holding.corrections.as_deref().unwrap();
+        let shared = after.parts.iter().filter(|part| before.parts.iter().any(|old| Arc::ptr_eq(old, part))).count();
+        assert!(after.parts.len() > 200 && shared >= after.parts.len() - 2, "{shared} of {}", after.parts.len());
     }
 }

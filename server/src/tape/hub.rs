@@ -109,6 +109,17 @@ struct Ring {
     trail: Trail,
 }
 
+impl Ring {
+    /// The place of the first block that ends after a position; mostly it is the last one.
+    fn after(&self, position: u64) -> usize {
+        let blocks = &self.blocks;
+        match blocks.back() {
+            Some((_, last)) if last.first_seq <= position + 1 && position < last.last_seq() => blocks.len() - 1,
+            _ => blocks.partition_point(|(_, block)| block.last_seq() <= position),
+        }
+    }
+}
+
 impl Hub {
     /// An empty hub at the store's head.
     pub fn new(head: &LogHead, byte_limit: usize) -> Hub {
@@ -189,7 +200,7 @@ impl Hub {
         if after.position == head.position {
             return Held::Nothing;
         }
-        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= after.position);
+        let start = ring.after(after.position);
         let lag_bytes = match ring.blocks.get(start) {
             Some((pushed, first)) if first.first_seq <= after.position + 1 => ring.pushed - pushed,
             _ => return Held::Behind,
@@ -254,7 +265,7 @@ impl Hub {
     /// When the entry after a position was appended; `None` at the head, and where the hub does not reach back.
     pub fn appended_after(&self, position: u64) -> Option<UnixNanos> {
         let ring = self.ring.lock().expect("no holder of the lock panics");
-        let start = ring.blocks.partition_point(|(_, block)| block.last_seq() <= position);
+        let start = ring.after(position);
         let (_, next) = ring.blocks.get(start)?;
         (next.first_seq <= position + 1).then(|| next.appended_after(position))
     }

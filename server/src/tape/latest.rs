@@ -113,16 +113,14 @@ impl LatestWriter {
                     self.stored_tick(instrument, holding).await?
                 }
             };
-            // Whatever was said later of a trade of the instrument makes the price newer, too.
+            // Whatever was said later of a trade of the instrument makes the price newer, too, and so its absence.
             let corrections = holding.corrections.iter().flat_map(|corrections| corrections.iter());
             let corrected = corrections.map(|logged| logged.log_seq).max().unwrap_or(0);
-            prices.extend(newest.map(|tick| LatestPrice {
+            prices.push(LatestPrice {
                 field: format!("{}/{}", name.venue, name.symbol),
-                log_seq: tick.log_seq.max(corrected),
-                event_time: tick.event_time,
-                price: tick.price,
-                quantity: tick.quantity,
-            }));
+                log_seq: newest.as_ref().map_or(corrected, |tick| tick.log_seq.max(corrected)),
+                tick: newest,
+            });
         }
         Ok(prices)
     }

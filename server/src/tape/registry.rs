@@ -1,6 +1,7 @@
 //! The instruments that this replica knows.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::domain::{Instrument, InstrumentId, Symbol, Venue};
@@ -12,6 +13,8 @@ pub struct Registry {
     store: Arc<dyn Store>,
     /// Guards the three maps, which change together. Never held across an await.
     known: RwLock<Known>,
+    /// How many are known: whoever only looks whether there are new ones needs no lock.
+    count: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +40,7 @@ impl Known {
 impl Registry {
     /// Reads all instruments of the store.
     pub async fn load(store: Arc<dyn Store>) -> Result<Registry, StoreError> {
-        let registry = Registry { store, known: RwLock::default() };
+        let registry = Registry { store, known: RwLock::default(), count: AtomicUsize::new(0) };
         registry.refresh().await?;
         Ok(registry)
     }
@@ -50,6 +53,7 @@ impl Registry {
         for instrument in found {
             known.add(instrument);
         }
+        self.count.store(known.instruments.len(), Ordering::Release);
         Ok(())
     }
 
@@ -76,7 +80,7 @@ impl Registry {
 
     /// How many instruments are known; ids run from 1 to this.
     pub fn len(&self) -> usize {
-        self.known.read().expect("no holder of the lock panics").instruments.len()
+        self.count.load(Ordering::Acquire)
     }
 
     /// Whether none is known.

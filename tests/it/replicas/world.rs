@@ -161,19 +161,36 @@ pub struct Source {
     clock: Arc<TestClock>,
     pub producer: ProducerId,
     pub claim: ProducerClaim,
+    /// The time of the first tick that was published last.
+    published: i64,
 }
 
 impl Source {
     pub async fn claim(world: &World, replica: &Replica, name: &str) -> Source {
         let producer = ProducerId::new(name).expect("a plain name");
         let claim = replica.ingest.claim(&producer).await.expect("the store answers");
-        Source { clock: world.clock.clone(), producer, claim }
+        Source { clock: world.clock.clone(), producer, claim, published: 0 }
     }
 
     /// Publishes ticks of an instrument, and waits until they are stored.
     pub async fn publish(&mut self, replica: &Replica, symbol: &str, ticks: u64) -> Result<Receipt, IngestError> {
-        let now = self.clock.unix_nano();
-        let batch = batch(symbol, now, ticks);
+        self.published = self.clock.unix_nano();
+        self.send(replica, symbol, ticks, Action::New).await
+    }
+
+    /// Takes back the first of the ticks that were published last.
+    pub async fn take_back(&mut self, replica: &Replica, symbol: &str, ticks: u64) -> Result<Receipt, IngestError> {
+        self.send(replica, symbol, ticks, Action::Cancel).await
+    }
+
+    async fn send(
+        &mut self,
+        replica: &Replica,
+        symbol: &str,
+        ticks: u64,
+        action: Action,
+    ) -> Result<Receipt, IngestError> {
+        let batch = batch(symbol, self.published, ticks, action);
         let batch_seq = self.claim.last_batch_seq + 1;
         let sender = Sender::Producer { producer: self.producer.clone(), fence: self.claim.fence, batch_seq };
         let receipt = replica.ingest.submit(Submission { batch, sender, backfill: false }).await?;
@@ -183,19 +200,20 @@ impl Source {
     }
 }
 
-fn batch(symbol: &str, now: i64, ticks: u64) -> Batch {
+fn batch(symbol: &str, first: i64, ticks: u64, action: Action) -> Batch {
     let name = (Venue::new("XNAS").expect("a venue"), Symbol::new(symbol).expect("a symbol"));
     let tick = |index: u64| NewTick {
         instrument: 0,
-        event_time: UnixNanos::new(now + index as i64).expect("a time of this century"),
+        event_time: UnixNanos::new(first + index as i64).expect("a time of this century"),
         receive_time: None,
         price: Decimal::new(10_000 + index as i64, -2).expect("a price"),
         quantity: None,
         side: Side::Buy,
         trade_id: TradeId::Number(index),
-        action: Action::New,
+        action,
     };
-    Batch { instruments: vec![name], ticks: (0..ticks).map(tick).collect(), ..Batch::default() }
+    let ticks = (0..ticks).map(|index| tick(index).canonical()).collect();
+    Batch { instruments: vec![name], ticks, ..Batch::default() }
 }
 
 /// Everything of every instrument, from a cursor on.

@@ -2,7 +2,8 @@
 //!
 //! `tapefeed:latest` has a field `venue/symbol` for each instrument, whose value is one JSON object; decimals in it are
 //! strings. Replicas write it side by side: a script keeps the greatest `log_seq` under the newest epoch, by the time
-//! at which the epoch began.
+//! at which the epoch began. An instrument whose trades were all taken back has no field; `tapefeed:latest:gone` keeps
+//! the `log_seq` of that, so that a replica that lags does not bring an old price back.
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use serde::Serialize;
 
 use super::link;
 use super::url::{RedisUrl, RedisUrlInvalid};
-use crate::domain::{Decimal, Epoch, UnixNanos};
+use crate::domain::{Epoch, Tick, UnixNanos};
 
 /// The hash.
 pub const LATEST_KEY: &str = "tapefeed:latest";
@@ -21,14 +22,17 @@ pub const LATEST_KEY: &str = "tapefeed:latest";
 /// The epoch of its values.
 const EPOCH_KEY: &str = "tapefeed:latest:epoch";
 
+/// The `log_seq` by which a field went away.
+const GONE_KEY: &str = "tapefeed:latest:gone";
+
 /// How long Redis may take for a batch.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Prices that one call of the script sets at most: about a millisecond of Redis' time.
 pub const BATCH: usize = 256;
 
-/// `KEYS`: hash, epoch. `ARGV`: epoch, its beginning in milliseconds, then field, log_seq and value of each price. 1: set
-/// as far as they are newer. 0: a newer epoch has been here.
+/// `KEYS`: hash, epoch, gone. `ARGV`: epoch, its beginning in milliseconds, then field, log_seq and value of each price;
+/// an empty value takes the field away. 1: set as far as they are newer. 0: a newer epoch has been here.
 ///
 /// Numbers in Lua are exact up to 2^53, which positions and milliseconds do not reach.
 const SCRIPT: &str = r"
@@ -37,32 +41,38 @@ if known[1] ~= ARGV[1] then
     if known[2] and tonumber(known[2]) > tonumber(ARGV[2]) then
         return 0
     end
-    redis.call('UNLINK', KEYS[1])
+    redis.call('UNLINK', KEYS[1], KEYS[3])
     redis.call('HSET', KEYS[2], 'epoch', ARGV[1], 'start', ARGV[2])
 end
 for at = 3, #ARGV, 3 do
-    local old = redis.call('HGET', KEYS[1], ARGV[at])
-    local seq = old and tonumber(string.match(old, '^{.log_seq.:(%d+),'))
-    if not seq or seq < tonumber(ARGV[at + 1]) then
-        redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 2])
+    local field, seq, value = ARGV[at], ARGV[at + 1], ARGV[at + 2]
+    local old = redis.call('HGET', KEYS[1], field)
+    local gone = redis.call('HGET', KEYS[3], field)
+    local newest = gone or old and string.match(old, '^{.log_seq.:(%d+),')
+    if not newest or tonumber(newest) < tonumber(seq) then
+        if value == '' then
+            redis.call('HDEL', KEYS[1], field)
+            redis.call('HSET', KEYS[3], field, seq)
+        else
+            redis.call('HSET', KEYS[1], field, value)
+            if gone then
+                redis.call('HDEL', KEYS[3], field)
+            end
+        end
     end
 end
 return 1
 ";
 
-/// The newest tick of an instrument.
+/// The newest price of an instrument.
 #[derive(Clone, Debug)]
 pub struct LatestPrice {
     /// `venue/symbol`.
     pub field: String,
-    /// Its position, or that of the newest correction of its instrument, whichever is greater.
+    /// The position of its newest tick, or that of the newest correction of its instrument, whichever is greater.
     pub log_seq: u64,
-    /// When the venue says it happened.
-    pub event_time: UnixNanos,
-    /// The price.
-    pub price: Decimal,
-    /// How much was traded, if that is known.
-    pub quantity: Option<Decimal>,
+    /// The newest tick; `None` if every trade was taken back.
+    pub tick: Option<Tick>,
 }
 
 /// The value of a field. The script reads `log_seq`, so it stays first.
@@ -141,17 +151,19 @@ impl LatestPrices {
         };
         let epoch = epoch.to_string();
         let mut call = self.script.key(LATEST_KEY);
-        call.key(EPOCH_KEY).arg(&epoch).arg(start.nanos() / 1_000_000);
+        call.key(EPOCH_KEY).key(GONE_KEY).arg(&epoch).arg(start.nanos() / 1_000_000);
         for price in prices {
-            let value = Value {
-                log_seq: price.log_seq,
-                epoch: &epoch,
-                event_time: price.event_time.to_string(),
-                event_time_unix_nano: price.event_time.nanos(),
-                price: price.price.to_string(),
-                quantity: price.quantity.map(|quantity| quantity.to_string()),
-            };
-            let json = serde_json::to_string(&value).expect("numbers and text are always JSON");
+            let json = price.tick.as_ref().map_or_else(String::new, |tick| {
+                let value = Value {
+                    log_seq: price.log_seq,
+                    epoch: &epoch,
+                    event_time: tick.event_time.to_string(),
+                    event_time_unix_nano: tick.event_time.nanos(),
+                    price: tick.price.to_string(),
+                    quantity: tick.quantity.map(|quantity| quantity.to_string()),
+                };
+                serde_json::to_string(&value).expect("numbers and text are always JSON")
+            });
             call.arg(&price.field).arg(price.log_seq).arg(json);
         }
         let written: i64 = call.invoke_async(connection).await?;

@@ -101,7 +101,7 @@ impl Guard {
         // Tokens of its own, because each piece that a stream has to wait for looks at them.
         let (server, of_connection) = (self.ends.ending.child_token(), connection.ending.child_token());
         let call = unpanicked(async move { self.routes.call(request).await });
-        let end = || Box::pin(end(server.clone(), of_connection.clone()));
+        let end = || end(server.clone(), of_connection.clone());
         let ended = async {
             match deadline {
                 Some(deadline) => {
@@ -129,7 +129,7 @@ impl Guard {
             span.end(code);
             return response;
         }
-        let ending = method.deadline.is_none().then(|| -> Ending { end() });
+        let ending = method.deadline.is_none().then(|| Ending::new(end()));
         response.map(|body| Body::new(NamedBody::new(body, naming, ending, span)))
     }
 }

@@ -14,6 +14,7 @@ use super::guard::panic_text;
 use super::methods::Method;
 use super::request::{Oversize, too_large};
 use super::span::CallSpan;
+use crate::dormant::Dormant;
 use crate::grpc::error::{Refusal, is_named};
 
 /// What is needed to give a status its reason.
@@ -68,7 +69,7 @@ fn trailers(status: &Status) -> Frame<Bytes> {
 }
 
 /// Tells why a stream is ended that has not ended itself.
-pub(super) type Ending = Pin<Box<dyn Future<Output = Refusal> + Send>>;
+pub(super) type Ending = Dormant<Refusal>;
 
 /// An answer's body on its way out. Pieces with data pass untouched.
 pub(super) struct NamedBody {
@@ -136,7 +137,7 @@ impl http_body::Body for NamedBody {
                 this.end(|| naming.name(status))
             }
             Ok(Poll::Ready(None)) => Poll::Ready(None),
-            Ok(Poll::Pending) => match this.ending.as_mut().map(|ending| ending.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => match this.ending.as_mut().map(|ending| Pin::new(ending).poll(cx)) {
                 Some(Poll::Ready(refusal)) => this.end(|| refusal.into()),
                 _ => Poll::Pending,
             },

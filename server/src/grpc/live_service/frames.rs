@@ -37,6 +37,8 @@ const TICKS: u32 = 1;
 #[derive(Debug, Default)]
 pub(super) struct Pieces {
     ready: VecDeque<Bytes>,
+    /// A short shared piece that nothing has followed so far: if nothing does, it leaves as it is.
+    alone: Option<Bytes>,
     open: BytesMut,
     bytes: usize,
 }
@@ -71,13 +73,20 @@ fn fill(piece: &mut BytesMut) {
 impl Pieces {
     /// Where small messages are written.
     pub(super) fn open(&mut self) -> &mut BytesMut {
+        if let Some(alone) = self.alone.take() {
+            self.open.extend_from_slice(&alone);
+        }
         &mut self.open
     }
 
     /// Appends bytes that others send too.
     pub(super) fn share(&mut self, bytes: &Bytes) {
         if bytes.len() < COPIED_BYTES {
-            self.open.extend_from_slice(bytes);
+            if bytes.len() >= SMALLEST_PIECE && self.open.is_empty() && self.alone.is_none() {
+                self.alone = Some(bytes.clone());
+            } else {
+                self.open().extend_from_slice(bytes);
+            }
             return;
         }
         self.close();
@@ -86,6 +95,10 @@ impl Pieces {
     }
 
     fn close(&mut self) {
+        if let Some(alone) = self.alone.take() {
+            self.bytes += alone.len();
+            self.ready.push_back(alone);
+        }
         if !self.open.is_empty() {
             fill(&mut self.open);
             self.bytes += self.open.len();
@@ -95,7 +108,7 @@ impl Pieces {
 
     /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
-        self.bytes + self.open.len()
+        self.bytes + self.open.len() + self.alone.as_ref().map_or(0, Bytes::len)
     }
 
     /// The next bytes.
@@ -249,5 +262,26 @@ mod tests {
             assert_eq!(read, sent);
             assert!(pieces.pop().is_none());
         }
+    }
+
+    #[test]
+    fn a_shared_piece_alone_is_not_copied_and_several_leave_as_one() {
+        let shared: Vec<Bytes> =
+            (0..3u8).map(|value| vec![value; SMALLEST_PIECE + usize::from(value)].into()).collect();
+        let mut pieces = Pieces::default();
+        pieces.share(&shared[0]);
+        assert_eq!(pieces.len(), shared[0].len());
+        let alone = pieces.pop().unwrap();
+        assert!(alone.as_ptr() == shared[0].as_ptr() && alone == shared[0] && pieces.pop().is_none());
+        shared.iter().for_each(|bytes| pieces.share(bytes));
+        assert_eq!((pieces.pop().unwrap(), pieces.len()), (Bytes::from(shared.concat()), 0));
+        // What is long leaves as it is, behind what was before it.
+        let long = Bytes::from(vec![9; COPIED_BYTES]);
+        pieces.share(&shared[1]);
+        pieces.share(&long);
+        pieces.share(&shared[2]);
+        let order = [&shared[1], &long, &shared[2]];
+        assert!(order.into_iter().all(|bytes| pieces.pop().unwrap().as_ptr() == bytes.as_ptr()));
+        assert!(pieces.pop().is_none());
     }
 }

@@ -1,18 +1,18 @@
 //! `SubscribeTicks`: parses the wish, and turns a session's events into messages.
 
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio_stream::Stream;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::LiveService;
 use super::encoder::{Encoder, Encoding};
 use super::frames::{COLUMN_TICKS, Pieces};
 use crate::domain::{Cursor, Epoch, UnixNanos};
+use crate::dormant::Dormant;
 use crate::grpc::convert::{cursor, name, time};
 use crate::grpc::error::{EpochFacts, Refusal};
 use crate::grpc::limits::MAX_STREAM_SELECTORS;
@@ -52,7 +52,7 @@ pub(super) async fn subscribe_ticks(
     };
     // In a box, so that what is passed on with each piece is a pointer.
     let span = tracing::Span::current();
-    let aged = Box::pin(aging.child_token().cancelled_owned());
+    let aged = Dormant::new(aging.child_token().cancelled_owned());
     let outgoing = Box::new(Outgoing { session, encoder, pieces: Pieces::default(), ended: false, aged, span });
     Ok(futures_util::stream::unfold(outgoing, |mut outgoing| async {
         let next = outgoing.next().await?;
@@ -67,7 +67,7 @@ struct Outgoing {
     pieces: Pieces,
     ended: bool,
     /// Its connection is old, and the stream has to come back on another one.
-    aged: Pin<Box<WaitForCancellationFutureOwned>>,
+    aged: Dormant<()>,
     /// The call's span, for the status alone: no message is worth entering it.
     span: tracing::Span,
 }

@@ -13,12 +13,9 @@ use crate::domain::{InstrumentId, UnixNanos};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, View};
 
-use crate::query::cache::{ChunkCache, ChunkError};
+use crate::query::cache::{self, ChunkCache, ChunkError};
 use crate::query::integral::Ticks;
 use crate::query::keys::Bounds;
-
-/// Chunks that are decoded at once.
-const PART: usize = 64;
 
 /// One instrument, or all venues of a symbol together, in one view at one position.
 #[derive(Clone, Copy, Debug)]
@@ -44,7 +41,7 @@ impl<'a> Series<'a> {
             return Ok(bars);
         }
         for (instrument, holding) in self.holdings() {
-            let mut wanted: Vec<(&ChunkHeader, (ChunkId, InstrumentId))> = Vec::new();
+            let mut wanted: Vec<&ChunkHeader> = Vec::new();
             let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
             let late = holding.late.iter().filter(|header| bounds.overlaps(header));
             for header in ordinary.iter().chain(late).filter(|header| header.min_seq <= self.position) {
@@ -53,14 +50,17 @@ impl<'a> Series<'a> {
                 if alone && header.max_seq <= self.position {
                     bars.push_whole(start, &header.statistics.totals, header.max_seq);
                 } else {
-                    wanted.push((header, (header.id, instrument)));
+                    wanted.push(header);
                 }
             }
             self.add_hot(holding, bounds, &mut bars);
-            for part in wanted.chunks(PART) {
-                let asked: Vec<(ChunkId, InstrumentId)> = part.iter().map(|(_, asked)| *asked).collect();
+            let mut wanted = &wanted[..];
+            while !wanted.is_empty() {
+                let (part, rest) = wanted.split_at(cache::part(wanted.iter().map(|header| header.tick_count())));
+                wanted = rest;
+                let asked: Vec<(ChunkId, InstrumentId)> = part.iter().map(|header| (header.id, instrument)).collect();
                 let loaded: Vec<Arc<Chunk>> = self.chunks.load(&asked).await?;
-                for ((header, _), chunk) in part.iter().zip(&loaded) {
+                for (header, chunk) in part.iter().zip(&loaded) {
                     self.add_chunk(header, chunk, bounds, &mut bars);
                 }
             }

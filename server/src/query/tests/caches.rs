@@ -1,7 +1,7 @@
-//! What queries keep of chunks stays within its bytes, however much is read.
+//! What queries keep of chunks stays within its bytes, however much is read, and a scan holds what overlaps where it is.
 
 use super::world::{World, at, tick};
-use crate::domain::time::NANOS_PER_SECOND;
+use crate::domain::time::{NANOS_PER_DAY, NANOS_PER_SECOND};
 use crate::domain::{InstrumentId, TimeRange};
 use crate::query::{
     AverageMethod, AverageRequest, Extent, Held, Order, ReadRequest, Scan, Span, StatisticsRequest, TicksRequest,
@@ -84,4 +84,56 @@ async fn caches_of_chunks_are_bounded_by_bytes() {
     };
     assert_eq!(query.ticks(&request).await.unwrap().ticks, world.ticks[..3]);
     check(query.chunks.held());
+}
+
+/// The whole of a subject from a world whose chunks each lie in a minute of their own, in a scan that may decode `most`
+/// chunks for its first tick.
+async fn check_first(world: &World, instruments: &[InstrumentId], order: Order, most: usize) {
+    let view = world.publish().await;
+    let chunks = world.query.chunks();
+    let extent = Extent { range: TimeRange::ALL, position: view.position(), order, after: None };
+    let mut scan = Scan::new(&view, instruments, extent);
+    let before = chunks.held().0.entries;
+    let mut found = Vec::new();
+    scan.read(chunks, 1, &mut found).await.unwrap();
+    let decoded = chunks.held().0.entries - before;
+    assert!(decoded <= most, "{decoded} of {} chunks were decoded for one tick", view.chunks());
+    scan.read(chunks, usize::MAX, &mut found).await.unwrap();
+    let mut expected = world.ticks.clone();
+    expected.sort_by_key(|tick| tick.key());
+    if order == Order::Descending {
+        expected.reverse();
+    }
+    assert_eq!(found, expected);
+}
+
+#[tokio::test]
+async fn a_scan_holds_only_late_chunks_that_overlap_where_it_is() {
+    for order in [Order::Ascending, Order::Descending] {
+        let mut world = World::with_cache(&[("A", "X")], 0, 64 << 20).await;
+        let minute = |number: i64| 60 * number * NANOS_PER_SECOND;
+        // Trading began before a part of its day was filled in, minute by minute.
+        for number in std::iter::once(1_000).chain(0..100) {
+            let ticks = (0..10).map(|n| tick(0, minute(number) + n, "100", None));
+            world.append(ticks.collect()).await;
+            world.cut(InstrumentId(1), 10, 10).await;
+        }
+        check_first(&world, &[InstrumentId(1)], order, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn a_scan_over_venues_holds_chunks_of_those_whose_turn_it_is() {
+    let venues: Vec<String> = (0..100).map(|number| format!("V{number}")).collect();
+    let names: Vec<(&str, &str)> = venues.iter().map(|venue| (venue.as_str(), "X")).collect();
+    let ids: Vec<InstrumentId> = (1..=100).map(InstrumentId).collect();
+    for order in [Order::Ascending, Order::Descending] {
+        let mut world = World::with_cache(&names, 0, 64 << 20).await;
+        for (index, &id) in ids.iter().enumerate() {
+            let day = index as i64 * NANOS_PER_DAY;
+            world.append((0..10).map(|n| tick(index, day + n, "100", None)).collect()).await;
+            world.cut(id, 10, 10).await;
+        }
+        check_first(&world, &ids, order, 1).await;
+    }
 }
