@@ -6,22 +6,31 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::domain::InstrumentId;
 use crate::domain::chunk::Chunk;
+use crate::domain::{InstrumentId, TimeRange};
 use crate::store::ChunkId;
 use crate::tape::View;
 
 use super::Query;
-use super::cache::ChunkError;
+use super::cache::{self, ChunkError};
+use super::keys::Bounds;
 use super::scan::{Extent, Scan};
-
-/// Chunks that are looked at together.
-const PART: usize = 64;
 
 impl Query {
     /// The view with the trades of instruments as they are at a position.
     pub(super) async fn corrected<'v>(
         &self,
+        view: &'v View,
+        instruments: &[InstrumentId],
+        position: u64,
+    ) -> Result<Cow<'v, View>, ChunkError> {
+        self.corrected_inside(Bounds::of(TimeRange::ALL), view, instruments, position).await
+    }
+
+    /// The same for a question that looks at no chunk outside of bounds.
+    pub(super) async fn corrected_inside<'v>(
+        &self,
+        bounds: Bounds,
         view: &'v View,
         instruments: &[InstrumentId],
         position: u64,
@@ -34,10 +43,15 @@ impl Query {
             let Some(mut patch) = view.holding(instrument).and_then(|holding| holding.patch(position)) else {
                 continue;
             };
-            for part in patch.chunks().chunks(PART) {
-                let wanted: Vec<(ChunkId, InstrumentId)> = part.iter().map(|&id| (id, instrument)).collect();
+            let disputed = patch.chunks().into_iter().filter(|header| bounds.overlaps(header));
+            let disputed: Vec<(ChunkId, usize)> = disputed.map(|header| (header.id, header.tick_count())).collect();
+            let mut disputed = &disputed[..];
+            while !disputed.is_empty() {
+                let (part, rest) = disputed.split_at(cache::part(disputed.iter().map(|(_, ticks)| *ticks)));
+                disputed = rest;
+                let wanted: Vec<(ChunkId, InstrumentId)> = part.iter().map(|&(id, _)| (id, instrument)).collect();
                 let loaded: Vec<Arc<Chunk>> = self.chunks.load(&wanted).await?;
-                part.iter().zip(&loaded).for_each(|(id, chunk)| patch.take(*id, chunk));
+                wanted.iter().zip(&loaded).for_each(|(&(id, _), chunk)| patch.take(id, chunk));
             }
             corrected.push((instrument, patch.finish()));
         }
@@ -51,7 +65,7 @@ impl Query {
         instruments: &[InstrumentId],
         extent: Extent,
     ) -> Result<Scan, ChunkError> {
-        let view = self.corrected(view, instruments, extent.position).await?;
+        let view = self.corrected_inside(extent.bounds(), view, instruments, extent.position).await?;
         Ok(Scan::new(&view, instruments, extent))
     }
 }

@@ -7,6 +7,7 @@ use crate::domain::{Cursor, Instrument, InstrumentId, UnixNanos};
 use crate::store::StoreError;
 
 use super::cache::ChunkError;
+use super::keys::Bounds;
 use super::totals::{Reach, totals};
 use super::{InstrumentUnknown, Query, Span, Subject, View, ViewError};
 
@@ -93,7 +94,7 @@ impl Query {
         instruments: &[InstrumentId],
         reach: Reach,
     ) -> Result<Vec<Totals>, ChunkError> {
-        let view = self.corrected(view, instruments, reach.position).await?;
+        let view = self.corrected_inside(Bounds::of(reach.range), view, instruments, reach.position).await?;
         totals(&self.chunks, &view, instruments, reach).await
     }
 

@@ -4,7 +4,7 @@
 //! makes a holding of it in which nothing is left to correct, so that no query knows of them. A correction that is old
 //! enough is settled: its chunks are written anew (`settle.rs`), and from then on what is cut is corrected on its way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -283,13 +283,14 @@ pub struct Patch<'a> {
 }
 
 impl Patch<'_> {
-    /// The chunks that [`Patch::take`] needs: those in which a trade may stand that waits for its correction.
-    pub fn chunks(&self) -> Vec<ChunkId> {
+    /// The chunks that [`Patch::take`] needs: those in which a trade may stand that waits for its correction. Others than
+    /// a question is about may be left out.
+    pub fn chunks(&self) -> Vec<&ChunkHeader> {
         let waiting = self.corrections.iter().filter(|logged| logged.standing == Standing::Waiting);
         let known = waiting.filter(|logged| logged.log_seq <= self.position);
         let chunks = known.flat_map(|logged| self.holding.chunks_at(logged.correction.event_time));
-        let ids: BTreeSet<ChunkId> = chunks.map(|header| header.id).collect();
-        ids.into_iter().collect()
+        let chunks: BTreeMap<ChunkId, &ChunkHeader> = chunks.map(|header| (header.id, &**header)).collect();
+        chunks.into_values().collect()
     }
 
     /// Looks at one of the chunks.
@@ -346,8 +347,6 @@ impl Patch<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::domain::InstrumentId;
 

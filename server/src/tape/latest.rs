@@ -13,7 +13,7 @@ use super::{Holding, Patch, Tape, View, merge};
 use crate::bus::redis::LatestPrices;
 use crate::bus::redis::latest::{BATCH, LatestPrice, Written};
 use crate::domain::{InstrumentId, Tick, UnixNanos};
-use crate::store::{Store, StoreError};
+use crate::store::{ChunkId, Store, StoreError};
 
 /// How often what changed is written. Each time at most one batch; the rest waits, coalesced, for its turn.
 const INTERVAL: Duration = Duration::from_millis(100);
@@ -96,7 +96,7 @@ impl LatestWriter {
             };
             let mut patch = holding.patch(view.position());
             if let Some(patch) = &mut patch {
-                let disputed = patch.chunks();
+                let disputed: Vec<ChunkId> = patch.chunks().into_iter().map(|header| header.id).collect();
                 chunks += disputed.len();
                 for part in disputed.chunks(CHUNKS_PER_BATCH) {
                     for (id, chunk) in merge::load(&*self.store, instrument, part).await? {
@@ -133,7 +133,7 @@ impl LatestWriter {
 }
 
 /// The key of the newest tick in chunks, and its chunk.
-fn stored(holding: &Holding) -> Option<((UnixNanos, u64), crate::store::ChunkId)> {
+fn stored(holding: &Holding) -> Option<((UnixNanos, u64), ChunkId)> {
     let ordinary = holding.chunks.last().into_iter();
     ordinary.chain(holding.late.iter()).map(|header| (header.last_key(), header.id)).max()
 }

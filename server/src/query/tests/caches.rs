@@ -2,7 +2,7 @@
 
 use super::world::{World, at, tick};
 use crate::domain::time::{NANOS_PER_DAY, NANOS_PER_SECOND};
-use crate::domain::{InstrumentId, TimeRange};
+use crate::domain::{Control, Correction, InstrumentId, TimeRange, TradeId};
 use crate::query::{
     AverageMethod, AverageRequest, Extent, Held, Order, ReadRequest, Scan, Span, StatisticsRequest, TicksRequest,
 };
@@ -120,6 +120,36 @@ async fn a_scan_holds_only_late_chunks_that_overlap_where_it_is() {
         }
         check_first(&world, &[InstrumentId(1)], order, 1).await;
     }
+}
+
+#[tokio::test]
+async fn corrections_outside_a_range_cost_nothing_inside() {
+    let mut world = World::with_cache(&[("A", "X")], 0, 64 << 20).await;
+    let ticks = (0..1_000).map(|n| tick(0, n * NANOS_PER_SECOND, "100", None));
+    world.append(ticks.collect()).await;
+    world.cut(InstrumentId(1), 1_000, 10).await;
+    // A trade of each chunk is taken back.
+    for event_time in (0..100).map(|number| at(10 * number * NANOS_PER_SECOND)) {
+        let trade_id = TradeId::Number(event_time.nanos() as u64);
+        let correction =
+            Correction { instrument: InstrumentId(1), trade_id, event_time, receive_time: event_time, values: None };
+        world.tell(Control::Correction(correction)).await;
+    }
+    world.publish().await;
+    let range = TimeRange::new(Some(at(505 * NANOS_PER_SECOND)), Some(at(525 * NANOS_PER_SECOND))).unwrap();
+    let (subject, span) = (world.one(0), Span::Range(range));
+    let request = TicksRequest {
+        subject: subject.clone(),
+        span,
+        order: Order::Ascending,
+        page_size: 1_000,
+        page_token: None,
+        min_cursor: None,
+    };
+    assert_eq!(world.query.ticks(&request).await.unwrap().ticks.len(), 18);
+    let request = StatisticsRequest { subject, span, min_cursor: None };
+    assert_eq!(world.query.price_statistics(&request).await.unwrap().totals.count, 18);
+    assert_eq!(world.query.chunks().held().0.entries, 3, "chunks are decoded that lie in the range");
 }
 
 #[tokio::test]
