@@ -14,12 +14,12 @@ CREATE TABLE bars (
     volume           NUMERIC     NOT NULL,                       -- sum of the known quantities
     notional         NUMERIC     NOT NULL,                       -- sum of price times quantity
     trade_count      BIGINT      NOT NULL CHECK (trade_count >= 1),
-    revision         BIGINT      NOT NULL,                       -- greatest log_seq that contributed; a change raises it
+    revision         BIGINT      NOT NULL,                       -- greatest log_seq that contributed; other numbers raise it
     has_gap          BOOLEAN     NOT NULL,                       -- a feed lost data inside it and has not got it back
     PRIMARY KEY (instrument_id, interval_seconds, start)
 );
--- Rows come about in the order of the log: what lies above a fork is found at the end.
-CREATE INDEX bars_by_revision ON bars USING brin (revision);
+-- What lies above a fork.
+CREATE INDEX bars_by_revision ON bars (revision);
 
 -- The same under the names of instruments.
 CREATE VIEW named_bars AS
@@ -83,7 +83,10 @@ BEGIN
         outcome := 1;
         RETURN;
     END IF;
-    IF _above IS NOT NULL THEN
+    IF _above = 0 THEN
+        -- However large it is: a statement has a few seconds.
+        TRUNCATE bars;
+    ELSIF _above IS NOT NULL THEN
         DELETE FROM bars
             WHERE revision > _above;
     END IF;

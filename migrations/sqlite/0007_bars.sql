@@ -17,7 +17,7 @@ CREATE TABLE bars (
     volume           TEXT    NOT NULL,                           -- sum of the known quantities
     notional         TEXT    NOT NULL,                           -- sum of price times quantity
     trade_count      INTEGER NOT NULL CHECK (trade_count >= 1),
-    revision         INTEGER NOT NULL,                           -- greatest log_seq that contributed; a change raises it
+    revision         INTEGER NOT NULL,                           -- greatest log_seq that contributed; other numbers raise it
     has_gap          INTEGER NOT NULL CHECK (has_gap IN (0, 1)), -- a feed lost data inside it and has not got it back
     PRIMARY KEY (instrument_id, interval_seconds, start)
 ) STRICT, WITHOUT ROWID;

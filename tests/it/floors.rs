@@ -16,6 +16,7 @@ const FLOORS: &[(&str, usize)] = &[
     ("store", 1),
     ("bus", 1),
     ("trace", 1),
+    ("dormant", 1),
     ("tape", 2),
     ("query", 3),
     ("live", 3),

@@ -37,7 +37,7 @@ impl Ahead {
     pub(super) async fn load(&mut self, chunks: &ChunkCache, asked: &Asked) -> Result<Vec<Arc<Chunk>>, ChunkError> {
         let Asked { wanted, soon } = asked;
         if wanted.iter().any(|(id, _)| !self.held.contains_key(id)) {
-            let share = AHEAD_CHUNKS.div_ceil(soon.len().max(1));
+            let share = AHEAD_CHUNKS.saturating_sub(self.held.len()).div_ceil(soon.len().max(1));
             let ids = wanted.iter().map(|(id, _)| *id);
             let ids = ids.chain(soon.iter().flat_map(|ids| ids.iter().take(share).copied()));
             let ids: Vec<ChunkId> = ids.filter(|id| !self.held.contains_key(id)).collect();

@@ -295,11 +295,16 @@ impl Store for MemoryStore {
 
     async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
         let _writing = self.data.writing.lock().await;
-        let mut state = self.state()?;
-        if state.head.epoch != change.epoch {
-            return Err(StoreError::EpochChanged(state.head.epoch));
-        }
-        Ok(state.bars.change(change))
+        self.faults.hit(faults::BARS_BEFORE).await?;
+        let done = {
+            let mut state = self.state()?;
+            if state.head.epoch != change.epoch {
+                return Err(StoreError::EpochChanged(state.head.epoch));
+            }
+            state.bars.change(change)
+        };
+        self.faults.hit(faults::BARS_AFTER).await?;
+        Ok(done)
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -179,6 +179,8 @@ async fn other_epoch(fixture: Fixture) {
     let found = fixture.backend.bars().await;
     assert_eq!(found.iter().map(|row| row.revision).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
     assert_eq!(store.bars_mark().await.unwrap(), BarsMark { epoch: Some(next), ..mark(2, None) });
+    let all = BarsChange { epoch: next, position: None, forget_above: Some(0), ..change(2, Vec::new()) };
+    assert!(store.record_bars(all).await.unwrap() && fixture.backend.bars().await.is_empty());
 }
 
 async fn full_change(fixture: Fixture) {

@@ -206,22 +206,52 @@ impl Recorder {
         self.change.clear();
         self.pending = Pending::default();
         self.mark.position = None;
+        self.show(0);
         self.write(forget_above).await?;
         for instrument in instruments {
-            for interval in INTERVALS {
-                self.record_stretch(instrument, interval, (UnixNanos::MIN, None)).await?;
+            let mut filled = self.fill_in(instrument).await;
+            // A store that does not answer for a while must not cost what is filled in already.
+            while let Err(End::Store(StoreError::Unavailable(problem))) = filled {
+                self.metrics.tape.store_failed("bars");
+                tracing::warn!(%problem, "the filling of the table of bars waits for the store");
+                tokio::time::sleep(RETRY_WAIT).await;
+                filled = match self.keep_filling().await {
+                    Ok(()) => self.fill_in(instrument).await,
+                    Err(end) => Err(end),
+                };
             }
-            // A bar whose trades were all taken back has no tick by which it would be found.
-            let view = self.view();
-            let corrections = view.holding(instrument).and_then(|holding| holding.corrections.clone());
-            for logged in corrections.iter().flat_map(|corrections| corrections.iter()) {
-                self.pending.touch(instrument, logged.correction.event_time, &self.tape.registry);
-            }
-            self.settle(&view).await?;
+            filled?;
         }
         self.mark.position = Some(position);
         self.write(None).await?;
         self.resume(position).await
+    }
+
+    /// After a failure while the table is filled: finds the mark as it was, or as the write left it whose outcome was not
+    /// told.
+    async fn keep_filling(&mut self) -> Result<(), End> {
+        let mark = self.store.bars_mark().await?;
+        let versions = self.mark.version..=self.mark.version + 1;
+        if !versions.contains(&mark.version) || mark.epoch != Some(self.tape.epoch) || mark.position.is_some() {
+            return Err(End::Outrun);
+        }
+        self.mark = mark;
+        self.change.clear();
+        Ok(())
+    }
+
+    /// Records every bar of an instrument that history has.
+    async fn fill_in(&mut self, instrument: InstrumentId) -> Result<(), End> {
+        for interval in INTERVALS {
+            self.record_stretch(instrument, interval, (UnixNanos::MIN, None)).await?;
+        }
+        // A bar whose trades were all taken back has no tick by which it would be found.
+        let view = self.view();
+        let corrections = view.holding(instrument).and_then(|holding| holding.corrections.clone());
+        for logged in corrections.iter().flat_map(|corrections| corrections.iter()) {
+            self.pending.touch(instrument, logged.correction.event_time, &self.tape.registry);
+        }
+        self.settle(&view).await
     }
 
     /// Follows the log from where it is taken in.

@@ -2,20 +2,23 @@
 //! task waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use rand::{Rng as _, SeedableRng as _};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Follower, INTERVALS, MARK_INTERVAL, READ_BARS, Recorder, STANDBY_WAIT, STEP_BYTES};
+use super::{Follower, INTERVALS, MARK_INTERVAL, READ_BARS, RETRY_WAIT, Recorder, STANDBY_WAIT, STEP_BYTES};
 use crate::domain::bar::{Fill, Interval};
 use crate::domain::source::{Detail, GapCause, Scope, Source, SourceGap, SourceGapFilled, SourceSeqs};
 use crate::domain::{Control, Cursor, Decimal, Epoch, InstrumentId, TimeRange, UnixNanos};
 use crate::live::tests::world::{ROOMY, START, TIGHT, World, status, symbol, venue};
 use crate::query::{BarsRequest, Span, Subject};
-use crate::store::{BarKey, BarRow, BarsChange, Store as _};
+use crate::store::faults::{self, Fault, FaultAction, Faults};
+use crate::store::{BarKey, BarRow, BarsChange, Store};
 use crate::tape::View;
 
 /// Long enough for a look at everything.
@@ -29,9 +32,13 @@ struct Running {
 
 impl Running {
     fn start(world: &World) -> Running {
+        Running::over(world, world.store.clone())
+    }
+
+    fn over(world: &World, store: Arc<dyn Store>) -> Running {
         let replica = &world.replica;
         let tape = crate::tape::Tape::clone(&replica.tapes.get());
-        let recorder = Recorder::new(tape, world.store.clone(), replica.query.get(), Default::default());
+        let recorder = Recorder::new(tape, store, replica.query.get(), Default::default());
         let stop = CancellationToken::new();
         Running { task: tokio::spawn(recorder.run(stop.clone())), stop }
     }
@@ -299,6 +306,33 @@ async fn what_the_hub_has_beyond_a_view_is_taken_in_with_the_next_one() {
         taken.expect("it has everything at hand").unwrap();
         assert_eq!((recorder.taken, recorder.pending.len()), (view.position(), 2 * (minutes + 2)));
     }
+}
+
+/// Fails about every other change of the table, before it is made or before that is told.
+#[derive(Debug, Default)]
+struct Trouble(AtomicUsize);
+
+#[async_trait]
+impl Fault for Trouble {
+    async fn hit(&self, point: &'static str) -> FaultAction {
+        let is_of_bars = matches!(point, faults::BARS_BEFORE | faults::BARS_AFTER);
+        let fails = is_of_bars && matches!(self.0.fetch_add(1, Ordering::Relaxed) % 7, 2 | 5);
+        if fails { FaultAction::Fail } else { FaultAction::Continue }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filling_goes_on_where_the_store_failed() {
+    let mut world = World::new(ROOMY).await;
+    for name in ["A", "B", "C", "D"] {
+        let minutes: Vec<_> = (0..1_200).map(|minute| ("V", name, 60 * minute)).collect();
+        world.publish(&minutes).await;
+    }
+    let recorder =
+        Running::over(&world, Arc::new(world.store.reopen().with_faults(Faults::new(Arc::<Trouble>::default()))));
+    tokio::time::sleep(RETRY_WAIT * 60).await;
+    assert!(check(&world, "filled").await > 4_800);
+    recorder.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
