@@ -236,7 +236,6 @@ impl Recorder {
             return Err(End::Outrun);
         }
         self.mark = mark;
-        self.change.clear();
         Ok(())
     }
 
@@ -392,17 +391,14 @@ impl Recorder {
     async fn write(&mut self, forget_above: Option<u64>) -> Result<(), End> {
         let BarsMark { version, position, .. } = self.mark;
         let epoch = self.tape.epoch;
-        let (mut gone, mut rows) = (Vec::new(), Vec::new());
-        for (key, row) in std::mem::take(&mut self.change) {
-            match row {
-                Some(row) => rows.push(row),
-                None => gone.push(key),
-            }
-        }
+        let gone = self.change.iter().filter(|(_, row)| row.is_none()).map(|(key, _)| *key).collect();
+        let rows = self.change.values().flatten().cloned().collect();
         let change = BarsChange { epoch, version, position, forget_above, gone, rows };
+        // What fails stays, to be written again.
         if !self.store.record_bars(change).await? {
             return Err(End::Outrun);
         }
+        self.change.clear();
         self.mark = BarsMark { version: version + 1, epoch: Some(epoch), position };
         Ok(())
     }
