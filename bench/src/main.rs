@@ -28,7 +28,7 @@ struct Options {
     /// About a minute instead of a full run.
     #[arg(long)]
     quick: bool,
-    /// Of live, only the cases with this in their names; also client, latency and idle.
+    /// Of live and ingest, only the cases with this in their names; also client, latency, idle and replicas.
     #[arg(long)]
     only: Option<String>,
     /// The server binary.
@@ -63,7 +63,7 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
             let (database, python) = (options.database.as_deref(), options.python.as_deref());
             history::run(history::World { server: &options.server, database, python }, options.quick).await
         }
-        "ingest" => ingest::run(&options.server, options.quick).await,
+        "ingest" => ingest::run(&options.server, options.quick, options.only.as_deref()).await,
         "latest" => latest::run(options.quick).await,
         "live" => live::run(&options.server, options.quick, options.nats.as_deref(), options.only.as_deref()).await,
         "soak" => soak::run(&options.server, options.quick).await,

@@ -72,17 +72,6 @@ pub struct Stop {
     pub abort: CancellationToken,
 }
 
-impl Stop {
-    /// Tokens that no other connection looks at.
-    fn of_connection(&self) -> Stop {
-        Stop {
-            accepting: self.accepting.clone(),
-            finishing: self.finishing.child_token(),
-            abort: self.abort.child_token(),
-        }
-    }
-}
-
 /// Serves connections until told to stop; returns when the last one is closed.
 pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits, stop: Stop) {
     let builder = Arc::new(connection::builder(limits));
@@ -135,7 +124,7 @@ pub async fn serve<L: Listener>(mut listener: L, router: Router, limits: Limits,
         accepted_count += 1;
         let rates = Rates::new(limits.rate_from(address), place.rate.clone());
         let held_to = (limits, rates, limits.age_of(accepted_count));
-        let serving = connection::serve(io, router.clone(), builder.clone(), held_to, stop.of_connection());
+        let serving = connection::serve(io, router.clone(), builder.clone(), held_to, stop.clone());
         connections.spawn(async move {
             let _place = place;
             serving.await;

@@ -2,41 +2,75 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll};
-
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 
 /// A future that is polled only after it was woken. Who waits for several things at once polls all of them whenever one
-/// comes, and a token that is polled takes its lock each time: for a stream that every commit wakes that adds up. Ready
-/// once; pending for ever after that.
-pub struct Dormant<T>(FuturesUnordered<Waiting<T>>);
+/// comes, and a token or a timer that is polled takes its lock each time: for a stream that every commit wakes that adds
+/// up. Ready once; pending for ever after that.
+pub struct Dormant<T> {
+    future: Option<Pin<Box<dyn Future<Output = T> + Send + Sync>>>,
+    bell: Arc<Bell>,
+    /// Whom the bell wakes.
+    sleeper: Option<Waker>,
+}
 
-type Waiting<T> = Pin<Box<dyn Future<Output = T> + Send + Sync>>;
+/// What wakes the future.
+struct Bell {
+    /// Whether it rang since the future was polled.
+    rang: AtomicBool,
+    sleeper: Mutex<Option<Waker>>,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.rang.store(true, Ordering::Release);
+        // Who has just come to sleep here looks whether it rang after that.
+        if let Some(sleeper) = &*self.sleeper.lock().expect("no holder of the lock panics") {
+            sleeper.wake_by_ref();
+        }
+    }
+}
 
 impl<T> Dormant<T> {
     /// Leaves a future alone until it wakes.
     pub fn new(future: impl Future<Output = T> + Send + Sync + 'static) -> Dormant<T> {
-        let future: Waiting<T> = Box::pin(future);
-        Dormant(FuturesUnordered::from_iter([future]))
+        // It has to be polled once before anything can wake it.
+        let bell = Bell { rang: AtomicBool::new(true), sleeper: Mutex::new(None) };
+        Dormant { future: Some(Box::pin(future)), bell: Arc::new(bell), sleeper: None }
     }
 }
 
 impl<T> Future for Dormant<T> {
     type Output = T;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
-        match self.0.poll_next_unpin(cx) {
-            Poll::Ready(Some(output)) => Poll::Ready(output),
-            // None says that it has been ready before.
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let dormant = self.get_mut();
+        if !dormant.sleeper.as_ref().is_some_and(|sleeper| sleeper.will_wake(cx.waker())) {
+            *dormant.bell.sleeper.lock().expect("no holder of the lock panics") = Some(cx.waker().clone());
+            dormant.sleeper = Some(cx.waker().clone());
         }
+        // Looking first leaves the bell's cache line to all who look.
+        if !dormant.bell.rang.load(Ordering::Relaxed) || !dormant.bell.rang.swap(false, Ordering::AcqRel) {
+            return Poll::Pending;
+        }
+        let Some(future) = &mut dormant.future else { return Poll::Pending };
+        let polled = future.as_mut().poll(&mut Context::from_waker(&Waker::from(dormant.bell.clone())));
+        if polled.is_ready() {
+            dormant.future = None;
+        }
+        polled
     }
 }
 
 impl<T> fmt::Debug for Dormant<T> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.debug_struct("Dormant").field("waits", &!self.0.is_empty()).finish()
+        out.debug_struct("Dormant").field("waits", &self.future.is_some()).finish()
     }
 }
 

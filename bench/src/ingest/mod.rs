@@ -74,20 +74,24 @@ struct Measured {
     p99: f64,
 }
 
-/// Runs all cases in turns.
-pub async fn run(binary: &Path, quick: bool) -> Result<(), Problem> {
+/// Runs in turns all cases, or those with `only` in their names and COPY; also `replicas`.
+pub async fn run(binary: &Path, quick: bool, only: Option<&str>) -> Result<(), Problem> {
+    let is_asked = |name: &str| only.is_none_or(|part| name.contains(part));
     let (rounds, count) = if quick { (3, 800_000) } else { (5, 2_000_000) };
     let mut cluster = Cluster::start().await?;
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
     for round in 0..rounds {
         let mut round = Round::start(&mut cluster, binary, round).await?;
-        for (name, way, share) in CASES {
+        for (name, way, share) in CASES.into_iter().filter(|(name, ..)| is_asked(name) || *name == COPY) {
             let result = round.measure(way, count / share).await?;
             measured.entry(name).or_default().push(result);
         }
     }
     print(&measured);
-    replicas::run(&mut cluster, binary, quick).await
+    if is_asked("replicas") {
+        replicas::run(&mut cluster, binary, quick).await?;
+    }
+    Ok(())
 }
 
 /// One server over a database of its own, and a database for the peers.
@@ -232,7 +236,7 @@ fn print(measured: &BTreeMap<&str, Vec<Measured>>) {
     let storing: Reading = |each| each.server + each.postgres;
     let everything: Reading = |each| each.server + each.postgres + each.loader;
     let copy = median(COPY, storing);
-    for (case, way, _) in CASES {
+    for (case, way, _) in CASES.into_iter().filter(|(case, ..)| measured.contains_key(case)) {
         let figure = |metric, unit, reading: Reading, goal| {
             let peer = Some((COPY, median(COPY, reading))).filter(|(_, value)| case != COPY && *value > 0.0);
             Figure { case, metric, unit, value: median(case, reading), peer, goal }.print("ingest");

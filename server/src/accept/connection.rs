@@ -67,23 +67,29 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     let io = TokioIo::new(Counted { io, received: received.clone() });
     let connection = Connection::default();
     let calls = Calls { router, connection: connection.clone(), rates };
-    let mut abort = Dormant::new(stop.abort.cancelled_owned());
-    let mut finish = Dormant::new(stop.finishing.cancelled_owned());
     let mut serving = pin!(builder.serve_connection(io, TowerToHyperService::new(calls)));
     let begun = Instant::now();
-    let mut step = pin!(tokio::time::sleep_until(begun + limits.opening));
-    let (mut next, mut finishing) = (Step::Opening, false);
+    let (mut next, mut at, mut finishing) = (Step::Opening, begun + limits.opening, false);
     loop {
-        tokio::select! {
+        let due = tokio::select! {
             biased;
-            () = &mut abort => return,
-            () = &mut finish, if !finishing => {
+            due = Dormant::new(due(stop.clone(), finishing, at)) => due,
+            ended = serving.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "a connection ended by an error");
+                }
+                return;
+            }
+        };
+        match due {
+            Due::Abort => return,
+            Due::Finish => {
                 finishing = true;
                 serving.as_mut().graceful_shutdown();
             }
-            () = &mut step => {
+            Due::Step => {
                 let now = Instant::now();
-                let (following, due) = match next {
+                (next, at) = match next {
                     Step::Opening if received.load(Ordering::Relaxed) < PREFACE_BYTES => return,
                     Step::Opening => (Step::Aging, begun + age),
                     Step::Aging => {
@@ -98,16 +104,28 @@ pub(super) async fn serve<I: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
                     }
                     Step::Cutting => return,
                 };
-                next = following;
-                step.as_mut().reset(due);
-            }
-            ended = serving.as_mut() => {
-                if let Err(error) = ended {
-                    tracing::debug!(%error, "a connection ended by an error");
-                }
-                return;
             }
         }
+    }
+}
+
+/// What a connection is told beside its calls.
+enum Due {
+    /// The server closes its connections.
+    Abort,
+    /// The server takes no more calls.
+    Finish,
+    /// The time of the next step has come.
+    Step,
+}
+
+/// Waits for the end of the server or a time, whichever is first.
+async fn due(stop: Stop, finishing: bool, at: Instant) -> Due {
+    tokio::select! {
+        biased;
+        () = stop.abort.cancelled() => Due::Abort,
+        () = stop.finishing.cancelled(), if !finishing => Due::Finish,
+        () = tokio::time::sleep_until(at) => Due::Step,
     }
 }
 

@@ -2,29 +2,27 @@
 //! timer or a token that is registered anew costs as much as a message.
 
 use std::fmt;
-use std::pin::Pin;
 use std::time::Duration;
 
-use tokio::time::{Instant, Sleep};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::dormant::Dormant;
 
-/// A timer that is set again only when it must ring at another time.
-#[derive(Debug)]
-pub(super) struct Alarm(Pin<Box<Sleep>>);
+/// A timer that is set anew only when it must ring at another time, or has rung.
+#[derive(Debug, Default)]
+pub(super) struct Alarm(Option<(Instant, Dormant<()>)>);
 
 impl Alarm {
-    pub(super) fn new(at: Instant) -> Alarm {
-        Alarm(Box::pin(tokio::time::sleep_until(at)))
-    }
-
     /// Rings at a time. A call that is dropped changes nothing.
     pub(super) async fn at(&mut self, at: Instant) {
-        if self.0.deadline() != at {
-            self.0.as_mut().reset(at);
+        if self.0.as_ref().is_none_or(|(set, _)| *set != at) {
+            self.0 = Some((at, Dormant::new(tokio::time::sleep_until(at))));
         }
-        self.0.as_mut().await;
+        if let Some((_, ring)) = &mut self.0 {
+            ring.await;
+        }
+        self.0 = None;
     }
 }
 
@@ -75,7 +73,7 @@ impl Flush {
     /// `None` for a window of zero: ticks leave at once.
     pub(super) fn new(window: Duration) -> Option<Flush> {
         let closes = Instant::now();
-        (!window.is_zero()).then(|| Flush { window, alarm: Alarm::new(closes), closes, busy: false })
+        (!window.is_zero()).then(|| Flush { window, alarm: Alarm::default(), closes, busy: false })
     }
 
     pub(super) fn is_busy(&self) -> bool {

@@ -290,7 +290,7 @@ impl Live {
             replay_end: replays.then_some(head.position),
             next_heartbeat,
             due_heartbeat: None,
-            alarm: Alarm::new(next_heartbeat),
+            alarm: Alarm::default(),
             metrics: self.metrics.clone(),
             mark,
         })
