@@ -24,6 +24,21 @@ _FIXED32: Final = 5
 
 _NOTHING: Final = memoryview(b"")
 
+_ALL: Final = np.uint64(2**64 - 1)
+_BITS: Final = np.uint64(64)
+_EIGHT: Final = np.uint64(8)
+
+# How a number's groups of seven bits in eight octets become one: by how much the upper half of each pair moves, and
+# which bits are lower and upper halves.
+_FOLDS: Final = tuple(
+    (np.uint64(shift), np.uint64(low), np.uint64(high))
+    for shift, low, high in (
+        (1, 0x007F007F007F007F, 0x7F007F007F007F00),
+        (2, 0x00003FFF00003FFF, 0x3FFF00003FFF0000),
+        (4, 0x000000000FFFFFFF, 0x0FFFFFFF00000000),
+    )
+)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -195,19 +210,28 @@ def _varints(data: memoryview, count: int) -> NDArray[np.uint64]:
     first = np.empty_like(last)
     first[0] = 0
     np.add(last[:-1], 1, out=first[1:])
-    low = octets & 0x7F
-    values = low[first].astype(np.uint64)
-    # Those with another byte, and where it is.
-    more = np.flatnonzero(last > first)
-    shift = 7
-    at = first[more] + 1
-    while more.size:
-        if shift > 63:
-            raise ProtocolError("a number has more than 64 bits")
-        values[more] |= low[at].astype(np.uint64) << np.uint64(shift)
-        going = last[more] > at
-        more, at = more[going], at[going] + 1
-        shift += 7
+    octets_of = last - first
+    octets_of += 1
+    # The eight octets from each number's first on, without those of the next number.
+    room = np.zeros(octets.size + 8, dtype=np.uint8)
+    room[: octets.size] = octets
+    windows: NDArray[np.uint64] = np.ndarray((octets.size,), dtype="<u8", buffer=room, strides=(1,))
+    values = windows[first]
+    values &= _ALL >> (_BITS - np.minimum(octets_of, 8).astype(np.uint64) * _EIGHT)
+    # Seven bits of each, brought together by pairs, by fours and by eights.
+    for shift, low, high in _FOLDS:
+        upper = values & high
+        values &= low
+        upper >>= shift
+        values |= upper
+    for place in (8, 9):
+        longer = np.flatnonzero(octets_of > place)
+        if not longer.size:
+            return values
+        septet = (octets[first[longer] + place] & 0x7F).astype(np.uint64)
+        values[longer] |= septet << np.uint64(7 * place)
+    if int(octets_of.max()) > 10:
+        raise ProtocolError("a number has more than 64 bits")
     return values
 
 

@@ -29,7 +29,7 @@ pub(super) struct Asked {
 /// Bytes at hand before they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    held: HashMap<ChunkId, Bytes>,
+    pub(super) held: HashMap<ChunkId, Bytes>,
 }
 
 impl Ahead {
@@ -37,9 +37,10 @@ impl Ahead {
     pub(super) async fn load(&mut self, chunks: &ChunkCache, asked: &Asked) -> Result<Vec<Arc<Chunk>>, ChunkError> {
         let Asked { wanted, soon } = asked;
         if wanted.iter().any(|(id, _)| !self.held.contains_key(id)) {
-            let share = AHEAD_CHUNKS.saturating_sub(self.held.len()).div_ceil(soon.len().max(1));
-            let ids = wanted.iter().map(|(id, _)| *id);
-            let ids = ids.chain(soon.iter().flat_map(|ids| ids.iter().take(share).copied()));
+            let room = AHEAD_CHUNKS.saturating_sub(self.held.len());
+            let share = room.div_ceil(soon.len().max(1));
+            let soon = soon.iter().flat_map(|ids| ids.iter().take(share).copied()).take(room);
+            let ids = wanted.iter().map(|(id, _)| *id).chain(soon);
             let ids: Vec<ChunkId> = ids.filter(|id| !self.held.contains_key(id)).collect();
             self.held.extend(chunks.bytes_once(&ids).await?);
         }

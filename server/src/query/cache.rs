@@ -14,6 +14,7 @@ use crate::domain::chunk::{self, CHUNK_TICKS, Chunk, ChunkCorrupt, Prefix};
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
+use crate::tape::ChunkHeader;
 
 /// Chunks that one read of the store asks for at most: about 1.3 MB of bytes in flight for a call.
 const MOST_CHUNKS_A_READ: usize = 64;
@@ -131,6 +132,19 @@ impl ChunkCache {
             }
         }
         Ok(found.into_iter().flatten().collect())
+    }
+
+    /// The chunks that a list of an instrument's headers begins with, as many as one call holds at once, and leaves the
+    /// rest of the list.
+    pub(super) async fn load_part<'a>(
+        &self,
+        instrument: InstrumentId,
+        wanted: &mut &[&'a ChunkHeader],
+    ) -> Result<Vec<(&'a ChunkHeader, Arc<Chunk>)>, ChunkError> {
+        let (first, rest) = wanted.split_at(part(wanted.iter().map(|header| header.tick_count())));
+        *wanted = rest;
+        let asked: Vec<(ChunkId, InstrumentId)> = first.iter().map(|header| (header.id, instrument)).collect();
+        Ok(first.iter().copied().zip(self.load(&asked).await?).collect())
     }
 
     /// What chunks hold before instants, in the order asked. Nothing is kept decoded for it.

@@ -4,15 +4,12 @@
 //! others the hot ticks and the few chunks with a trade that waits for its correction are put right first.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
-use crate::domain::chunk::Chunk;
 use crate::domain::{InstrumentId, TimeRange};
-use crate::store::ChunkId;
 use crate::tape::View;
 
 use super::Query;
-use super::cache::{self, ChunkError};
+use super::cache::ChunkError;
 use super::keys::Bounds;
 use super::scan::{Extent, Scan};
 
@@ -43,15 +40,13 @@ impl Query {
             let Some(mut patch) = view.holding(instrument).and_then(|holding| holding.patch(position)) else {
                 continue;
             };
-            let disputed = patch.chunks().into_iter().filter(|header| bounds.overlaps(header));
-            let disputed: Vec<(ChunkId, usize)> = disputed.map(|header| (header.id, header.tick_count())).collect();
+            let mut disputed = patch.chunks();
+            disputed.retain(|header| bounds.overlaps(header));
             let mut disputed = &disputed[..];
             while !disputed.is_empty() {
-                let (part, rest) = disputed.split_at(cache::part(disputed.iter().map(|(_, ticks)| *ticks)));
-                disputed = rest;
-                let wanted: Vec<(ChunkId, InstrumentId)> = part.iter().map(|&(id, _)| (id, instrument)).collect();
-                let loaded: Vec<Arc<Chunk>> = self.chunks.load(&wanted).await?;
-                wanted.iter().zip(&loaded).for_each(|(&(id, _), chunk)| patch.take(id, chunk));
+                for (header, chunk) in self.chunks.load_part(instrument, &mut disputed).await? {
+                    patch.take(header.id, &chunk);
+                }
             }
             corrected.push((instrument, patch.finish()));
         }

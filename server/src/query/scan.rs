@@ -94,7 +94,7 @@ pub struct Scan {
     extent: Extent,
     lanes: Vec<Lane>,
     /// Of a scan in bulk: what was read ahead.
-    ahead: Option<Ahead>,
+    pub(super) ahead: Option<Ahead>,
 }
 
 impl Scan {

@@ -7,14 +7,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::domain::chunk::{Chunk, Prefix};
+use crate::domain::chunk::Prefix;
 use crate::domain::statistics::{Statistics, Sums, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, HotBlock, View};
 
-use super::cache::{self, ChunkCache, ChunkError};
+use super::cache::{ChunkCache, ChunkError};
 use super::keys::Bounds;
 
 /// Edges that are read at once.
@@ -144,7 +144,7 @@ pub(super) async fn totals(
             add_hot(holding, bounds, |totals| own.merge(totals));
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                for chunk in &load_part(chunks, instrument, &mut wanted).await? {
+                for (_, chunk) in &chunks.load_part(instrument, &mut wanted).await? {
                     own.merge(&Statistics::of_range(chunk, bounds.indexes(chunk)).totals);
                 }
             }
@@ -183,7 +183,7 @@ async fn totals_before(
             own.merge(&tally.totals());
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                for chunk in &load_part(chunks, instrument, &mut wanted).await? {
+                for (_, chunk) in &chunks.load_part(instrument, &mut wanted).await? {
                     let seqs = chunk.log_seqs();
                     for index in bounds.indexes(chunk).filter(|&index| seqs[index] <= position) {
                         own.add_point(chunk.point(index), chunk.quantity(index));
@@ -194,18 +194,6 @@ async fn totals_before(
         all.push(own);
     }
     Ok(all)
-}
-
-/// The first of the wanted chunks of an instrument, decoded, as many as are held together.
-async fn load_part(
-    chunks: &ChunkCache,
-    instrument: InstrumentId,
-    wanted: &mut &[&ChunkHeader],
-) -> Result<Vec<Arc<Chunk>>, ChunkError> {
-    let (part, rest) = wanted.split_at(cache::part(wanted.iter().map(|header| header.tick_count())));
-    *wanted = rest;
-    let asked: Vec<(ChunkId, InstrumentId)> = part.iter().map(|header| (header.id, instrument)).collect();
-    chunks.load(&asked).await
 }
 
 /// The instruments that have ticks, if a tick can lie inside bounds at all.

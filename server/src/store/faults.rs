@@ -25,9 +25,9 @@ pub const MANIFEST_INSIDE: &str = "manifest.inside";
 pub const MANIFEST_AFTER: &str = "manifest.after";
 /// A portion is swept inside the transaction, which is open.
 pub const SWEEP_INSIDE: &str = "sweep.inside";
-/// Nothing of the change of the table of bars is done yet. Only the store in memory has this place and the next.
+/// Nothing of the change of the table of bars is done yet.
 pub const BARS_BEFORE: &str = "bars.before";
-/// The change is made, its answer is not given yet.
+/// The change is durable, its answer is not given yet.
 pub const BARS_AFTER: &str = "bars.after";
 
 /// What happens at a place.

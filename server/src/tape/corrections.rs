@@ -282,14 +282,15 @@ pub struct Patch<'a> {
     loose: Vec<Arc<HotBlock>>,
 }
 
-impl Patch<'_> {
+impl<'a> Patch<'a> {
     /// The chunks that [`Patch::take`] needs: those in which a trade may stand that waits for its correction. Others than
     /// a question is about may be left out.
-    pub fn chunks(&self) -> Vec<&ChunkHeader> {
+    pub fn chunks(&self) -> Vec<&'a ChunkHeader> {
         let waiting = self.corrections.iter().filter(|logged| logged.standing == Standing::Waiting);
         let known = waiting.filter(|logged| logged.log_seq <= self.position);
-        let chunks = known.flat_map(|logged| self.holding.chunks_at(logged.correction.event_time));
-        let chunks: BTreeMap<ChunkId, &ChunkHeader> = chunks.map(|header| (header.id, &**header)).collect();
+        let holding = self.holding;
+        let chunks = known.flat_map(|logged| holding.chunks_at(logged.correction.event_time));
+        let chunks: BTreeMap<ChunkId, &'a ChunkHeader> = chunks.map(|header| (header.id, &**header)).collect();
         chunks.into_values().collect()
     }
 

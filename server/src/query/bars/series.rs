@@ -10,10 +10,9 @@ use crate::domain::bar::{BarBuilder, Interval};
 use crate::domain::chunk::Chunk;
 use crate::domain::statistics::PricePoint;
 use crate::domain::{InstrumentId, UnixNanos};
-use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Holding, View};
 
-use crate::query::cache::{self, ChunkCache, ChunkError};
+use crate::query::cache::{ChunkCache, ChunkError};
 use crate::query::integral::Ticks;
 use crate::query::keys::Bounds;
 
@@ -56,12 +55,8 @@ impl<'a> Series<'a> {
             self.add_hot(holding, bounds, &mut bars);
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                let (part, rest) = wanted.split_at(cache::part(wanted.iter().map(|header| header.tick_count())));
-                wanted = rest;
-                let asked: Vec<(ChunkId, InstrumentId)> = part.iter().map(|header| (header.id, instrument)).collect();
-                let loaded: Vec<Arc<Chunk>> = self.chunks.load(&asked).await?;
-                for (header, chunk) in part.iter().zip(&loaded) {
-                    self.add_chunk(header, chunk, bounds, &mut bars);
+                for (header, chunk) in self.chunks.load_part(instrument, &mut wanted).await? {
+                    self.add_chunk(header, &chunk, bounds, &mut bars);
                 }
             }
             if let Some(corrections) = &holding.corrections {

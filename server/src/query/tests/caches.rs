@@ -3,6 +3,7 @@
 use super::world::{World, at, tick};
 use crate::domain::time::{NANOS_PER_DAY, NANOS_PER_SECOND};
 use crate::domain::{Control, Correction, InstrumentId, TimeRange, TradeId};
+use crate::query::ahead::AHEAD_CHUNKS;
 use crate::query::{
     AverageMethod, AverageRequest, Extent, Held, Order, ReadRequest, Scan, Span, StatisticsRequest, TicksRequest,
 };
@@ -165,5 +166,32 @@ async fn a_scan_over_venues_holds_chunks_of_those_whose_turn_it_is() {
             world.cut(id, 10, 10).await;
         }
         check_first(&world, &ids, order, 1).await;
+    }
+}
+
+#[tokio::test]
+async fn what_a_scan_reads_ahead_is_bounded_for_all_its_venues() {
+    for venues in [1, 3, AHEAD_CHUNKS + 8] {
+        let venues: Vec<String> = (0..venues).map(|number| format!("V{number}")).collect();
+        let names: Vec<(&str, &str)> = venues.iter().map(|venue| (venue.as_str(), "X")).collect();
+        let ids: Vec<InstrumentId> = (1..=venues.len() as u32).map(InstrumentId).collect();
+        let mut world = World::with_cache(&names, 0, 64 << 20).await;
+        // All trade at the same time, and fill a chunk each minute.
+        for (index, &id) in ids.iter().enumerate() {
+            let time = |n: i64| n / 10 * 60 * NANOS_PER_SECOND + n;
+            world.append((0..500).map(|n| tick(index, time(n), "100", None)).collect()).await;
+            world.cut(id, 500, 10).await;
+        }
+        let view = world.publish().await;
+        let extent = Extent { range: TimeRange::ALL, position: view.position(), order: Order::Ascending, after: None };
+        let mut scan = Scan::new(&view, &ids, extent).in_bulk();
+        let (mut found, mut most) = (Vec::new(), 0);
+        while found.len() < world.ticks.len() {
+            let before = found.len();
+            scan.read(world.query.chunks(), before + 5, &mut found).await.unwrap();
+            assert!(found.len() > before);
+            most = most.max(scan.ahead.as_ref().unwrap().held.len());
+        }
+        assert!(most > AHEAD_CHUNKS / 2 && most <= AHEAD_CHUNKS, "{most} chunks were held for {} venues", ids.len());
     }
 }

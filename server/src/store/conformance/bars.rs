@@ -9,7 +9,7 @@ use sqlx::{ConnectOptions as _, PgConnection};
 use super::*;
 use crate::domain::bar::Interval;
 use crate::domain::{Cursor, Decimal, InstrumentId, Symbol, Venue};
-use crate::store::{BarKey, BarsChange, BarsMark, StoreError};
+use crate::store::{BarKey, BarsChange, BarsMark, StoreError, faults};
 
 pub(super) fn cases() -> Vec<Case> {
     vec![
@@ -19,6 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("a change under another epoch is refused, and rows above a fork can be forgotten", other_epoch),
         case("a full change is stored at once", full_change),
         case("a caller who goes away leaves a whole change or none", abandoned),
+        case("a change that fails is made as a whole or not at all", faulted),
     ]
 }
 
@@ -212,4 +213,20 @@ async fn abandoned(fixture: Fixture) {
     let found = fixture.backend.bars().await;
     let revisions: BTreeSet<u64> = found.iter().map(|row| row.revision).collect();
     assert!(found.is_empty() || found.len() == 40 && revisions.len() == 1, "{revisions:?}");
+}
+
+async fn faulted(fixture: Fixture) {
+    let store = open(&fixture).await;
+    let minute = key(1, Interval::MINUTE, 60);
+    for (version, (point, stored)) in (0..).zip([(faults::BARS_BEFORE, false), (faults::BARS_AFTER, true)]) {
+        let new = row(minute, version + 1, "1");
+        fixture.faults.next(point, FaultAction::Fail);
+        let failed = store.record_bars(change(version, vec![new.clone()])).await;
+        assert!(matches!(failed, Err(StoreError::Unavailable(_))), "{point}: {failed:?}");
+        assert_eq!(fixture.backend.bars().await.contains(&new), stored, "{point}");
+        // Who makes it again sees by the version that it is made.
+        assert_eq!(store.record_bars(change(version, vec![new.clone()])).await.unwrap(), !stored, "{point}");
+        assert_eq!(store.bars_mark().await.unwrap(), mark(version + 1, Some(version + 1)), "{point}");
+        assert_eq!(fixture.backend.bars().await, [new], "{point}");
+    }
 }

@@ -328,8 +328,15 @@ impl Store for PostgresStore {
     async fn record_bars(&self, change: BarsChange) -> Result<bool, StoreError> {
         let span = statement("record", "record bars");
         span.record("db.operation.batch.size", change.rows.len());
+        self.faults.hit(faults::BARS_BEFORE).await?;
         let terms = self.terms.terms();
-        self.writes.run(move |connection| Box::pin(bars::record(connection, change, terms))).instrument(span).await
+        let recorded = self
+            .writes
+            .run(move |connection| Box::pin(bars::record(connection, change, terms)))
+            .instrument(span)
+            .await?;
+        self.faults.hit(faults::BARS_AFTER).await?;
+        Ok(recorded)
     }
 
     async fn epochs(&self) -> Result<Vec<EpochStart>, StoreError> {

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::rows::{from_sql, to_sql};
 use super::writer::Writer;
 use crate::domain::Epoch;
-use crate::store::{BarKey, BarRow, BarsChange, BarsMark, StoreError};
+use crate::store::{BarKey, BarRow, BarsChange, BarsMark, StoreError, faults};
 
 /// Rows of one statement: 12 values each stay below SQLite's bound of 32,766, and full ones share their text.
 const ROWS: usize = 500;
@@ -45,9 +45,12 @@ const REMOVE: &str = "
 
 impl Writer {
     pub(super) async fn record_bars(&mut self, change: BarsChange) -> Result<bool, StoreError> {
+        self.faults.hit(faults::BARS_BEFORE).await?;
         self.begin().await?;
         let recorded = self.change_bars(change).await;
-        self.end(recorded).await
+        let recorded = self.end(recorded).await?;
+        self.faults.hit(faults::BARS_AFTER).await?;
+        Ok(recorded)
     }
 
     async fn change_bars(&mut self, change: BarsChange) -> Result<bool, Failure> {
