@@ -92,6 +92,8 @@ def run(client: tapefeed.Client, databases: Databases, quick: bool) -> None:
                 assert found == count, (way, found, count)
                 times[way].append(seconds)
         for own, numbers in (("tapefeed", "exact decimals"), ("tapefeed, floats", "floats")):
+            if not times[own]:
+                continue
             value = statistics.median(times[own])
             case = f"Python: {count} ticks of {len(symbols)} instruments into {kind}, {numbers}"
             for way, taken in times.items():

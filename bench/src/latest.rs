@@ -32,6 +32,7 @@ pub async fn run(quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         policy: Policy::default(),
         hub_bytes: HUB_BYTES,
         hot_tick_limit: HOT_TICK_LIMIT,
+        chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
         bars_table: false,
         metrics: Default::default(),
     };

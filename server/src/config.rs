@@ -18,6 +18,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::ingest::feed::demo::MAX_RATE;
+use crate::query::CHUNK_CACHE_BYTES;
 use addresses::Loopback;
 pub use addresses::{BusUrl, StoreUrl};
 use file::File;
@@ -142,6 +143,9 @@ struct ServeOptions {
     /// A past day is tidied up this long after its last compaction. [default: 10m]
     #[arg(long, value_name = "TIME", env = "TAPEFEED_MERGE_DELAY")]
     merge_delay: Option<Span>,
+    /// Memory for chunks of history that are asked for again and again, half of it for decoded ones. [default: 128MiB]
+    #[arg(long, value_name = "BYTES", env = "TAPEFEED_CHUNK_CACHE")]
+    chunk_cache: Option<ByteCount>,
     /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the
     /// system's temporary folder]
     #[arg(long, value_name = "PATH", env = "TAPEFEED_SPOOL")]
@@ -199,6 +203,8 @@ pub struct ServeConfig {
     pub compact_age: Duration,
     /// How long after its last compaction a past day is tidied up.
     pub merge_delay: Duration,
+    /// Memory for chunks of history that are asked for again and again.
+    pub chunk_cache_bytes: u64,
     /// The folder in which uploads wait.
     pub spool: PathBuf,
     /// Bytes of disk that a database may take; `None` if nobody has said.
@@ -373,6 +379,7 @@ impl ServeOptions {
             history_retention: self.history_retention.or(file.history_retention).or(demo_history).map(|span| span.0),
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
+            chunk_cache_bytes: self.chunk_cache.or(file.chunk_cache).map_or(CHUNK_CACHE_BYTES, |count| count.0),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
             bars_table: self.bars_table.or(file.bars_table).unwrap_or(false),
             spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),

@@ -29,10 +29,12 @@ impl Wake for Bell {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.rang.store(true, Ordering::Release);
+        // Swapped and not stored, so that whoever hears one of several rings sees what came before each.
+        self.rang.swap(true, Ordering::Release);
         // Who has just come to sleep here looks whether it rang after that.
-        if let Some(sleeper) = &*self.sleeper.lock().expect("no holder of the lock panics") {
-            sleeper.wake_by_ref();
+        let sleeper = self.sleeper.lock().expect("no holder of the lock panics").clone();
+        if let Some(sleeper) = sleeper {
+            sleeper.wake();
         }
     }
 }

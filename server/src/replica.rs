@@ -20,7 +20,7 @@ use crate::ingest::Ingest;
 use crate::ingest::writer::Writer;
 use crate::live::{Live, MOST_INSTRUMENTS};
 use crate::metrics::Metrics;
-use crate::query::{CHUNK_CACHE_BYTES, Query};
+use crate::query::Query;
 use crate::store::{LogHead, ReplicaId, Store, StoreError};
 use crate::tape::builder::Builder;
 use crate::tape::compactor::{Compactor, Policy};
@@ -61,6 +61,8 @@ pub struct Parts {
     pub hub_bytes: usize,
     /// Ticks that may wait for compaction.
     pub hot_tick_limit: usize,
+    /// Memory for chunks that are asked for again and again.
+    pub chunk_cache_bytes: u64,
     /// Whether final bars are kept in a table, too.
     pub bars_table: bool,
     /// Counts.
@@ -91,7 +93,8 @@ pub struct Replica {
 impl Replica {
     /// Reads what the store has and starts every task. Returns when the first view is complete.
     pub async fn start(parts: Parts) -> Result<Replica, StoreError> {
-        let Parts { store, bus, prices, clock, seed, policy, hub_bytes, hot_tick_limit, bars_table, metrics } = parts;
+        let Parts { store, bus, prices, clock, seed, policy, .. } = parts;
+        let Parts { hub_bytes, hot_tick_limit, chunk_cache_bytes, bars_table, metrics, .. } = parts;
         let mut random = SmallRng::seed_from_u64(seed);
         let (draining, stop_writing, stop) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -103,6 +106,7 @@ impl Replica {
             id: ReplicaId(random.random()),
             policy,
             hub_bytes,
+            chunk_cache_bytes,
             bars_table,
             draining: draining.clone(),
             metrics: metrics.clone(),
@@ -154,6 +158,7 @@ struct Ground {
     id: ReplicaId,
     policy: Policy,
     hub_bytes: usize,
+    chunk_cache_bytes: u64,
     bars_table: bool,
     draining: CancellationToken,
     metrics: Metrics,
@@ -219,7 +224,7 @@ impl Ground {
         let tape = Tape { epoch: head.epoch, lineage, registry, hub, views };
         let Tape { lineage, registry, hub, views, .. } = tape.clone();
         let (store, clock) = (store.clone(), clock.clone());
-        let query = Query::new(views, registry, store.clone(), clock.clone(), CHUNK_CACHE_BYTES, metrics.clone());
+        let query = Query::new(views, registry, store.clone(), clock.clone(), self.chunk_cache_bytes, metrics.clone());
         let query = Arc::new(query.descending(lineage.clone()));
         let live = Live {
             hub,

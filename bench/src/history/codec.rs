@@ -1,4 +1,4 @@
-//! The codec of chunks alone, on one core: encoding with statistics, and decoding.
+//! The codec of chunks alone, on one core: encoding with statistics, decoding, and edges of sums.
 
 use std::time::Instant;
 
@@ -18,7 +18,7 @@ pub(super) fn run(quick: bool) {
     for day in ticks.chunk_by(|a, b| a.event_time.day() == b.event_time.day()) {
         parts.extend(chunk::cuts(day, chunk::CHUNK_TICKS).into_iter().map(|range| &day[range]));
     }
-    let (mut encoding, mut decoding, mut bytes) = (Vec::new(), Vec::new(), 0);
+    let (mut encoding, mut decoding, mut edges, mut bytes) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for _ in 0..5 {
         let start = Instant::now();
         let encoded: Vec<(Vec<u8>, Vec<u8>)> = parts
@@ -34,10 +34,17 @@ pub(super) fn run(quick: bool) {
             std::hint::black_box(chunk::decode(chunk, ticks[0].instrument).expect("what was encoded can be read"));
         }
         decoding.push(count as f64 / start.elapsed().as_secs_f64());
+        let start = Instant::now();
+        for ((chunk, _), part) in encoded.iter().zip(&parts) {
+            let middle = part[part.len() / 2].event_time;
+            std::hint::black_box(chunk::prefix(chunk, middle).expect("what was encoded can be read"));
+        }
+        edges.push(start.elapsed().as_secs_f64() * 1e6 / parts.len() as f64);
         bytes = encoded.iter().map(|(chunk, statistics)| chunk.len() + statistics.len()).sum();
     }
     let case = "chunks of one instrument";
     figure(case, "encoded, with statistics", "ticks/s", quantile(&mut encoding, 0.5)).print("history");
     figure(case, "decoded into columns", "ticks/s", quantile(&mut decoding, 0.5)).print("history");
+    figure(case, "sums up to the middle, from the stored bytes", "us", quantile(&mut edges, 0.5)).print("history");
     figure(case, "stored, all columns and statistics", "B/tick", bytes as f64 / count as f64).print("history");
 }

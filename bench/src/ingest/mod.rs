@@ -77,6 +77,9 @@ struct Measured {
 /// Runs in turns all cases, or those with `only` in their names and COPY; also `replicas`.
 pub async fn run(binary: &Path, quick: bool, only: Option<&str>) -> Result<(), Problem> {
     let is_asked = |name: &str| only.is_none_or(|part| name.contains(part));
+    if !CASES.iter().any(|(name, ..)| is_asked(name)) && !is_asked("replicas") {
+        return Err("no case of ingest has that in its name".into());
+    }
     let (rounds, count) = if quick { (3, 800_000) } else { (5, 2_000_000) };
     let mut cluster = Cluster::start().await?;
     let mut measured: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();

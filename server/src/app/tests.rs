@@ -48,6 +48,7 @@ impl Fixture {
             history_retention: None,
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
+            chunk_cache_bytes: 1 << 20,
             spool: folder.path().join("spool"),
             store_space: None,
             bars_table: false,

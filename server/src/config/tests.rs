@@ -19,6 +19,8 @@ fn defaults_serve_a_local_file_for_this_machine() {
     assert_eq!(serve.log_retention, Duration::from_secs(86_400));
     assert_eq!(serve.log_retention_bytes, 8 << 30);
     assert_eq!(serve.history_retention, None);
+    assert_eq!(serve.chunk_cache_bytes, 128 << 20);
+    assert_eq!(read(&["serve", "--chunk-cache", "2GiB"]).unwrap().chunk_cache_bytes, 2 << 30);
     assert_eq!(serve.demo, None);
     assert_eq!(serve.log, LogConfig::default());
     let bars = [&["serve"][..], &["serve", "--bars-table"], &["serve", "--bars-table=false"]];

@@ -1,5 +1,6 @@
-//! What a session waits for beside the log. All of it is made once for a stream and not for each time that it waits: a
-//! timer or a token that is registered anew costs as much as a message.
+//! What a session waits for beside the log. None of it is made anew, or looked at, for each time that a stream waits: a
+//! timer or a token that is registered anew costs as much as a message. A timer is made for each heartbeat, and for each
+//! flush window.
 
 use std::fmt;
 use std::time::Duration;

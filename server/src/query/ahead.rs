@@ -37,11 +37,12 @@ impl Ahead {
     pub(super) async fn load(&mut self, chunks: &ChunkCache, asked: &Asked) -> Result<Vec<Arc<Chunk>>, ChunkError> {
         let Asked { wanted, soon } = asked;
         if wanted.iter().any(|(id, _)| !self.held.contains_key(id)) {
-            let room = AHEAD_CHUNKS.saturating_sub(self.held.len());
+            let missing = |id: &ChunkId| !self.held.contains_key(id);
+            let taken = wanted.iter().filter(|(id, _)| !missing(id)).count();
+            let room = AHEAD_CHUNKS.saturating_sub(self.held.len() - taken);
             let share = room.div_ceil(soon.len().max(1));
-            let soon = soon.iter().flat_map(|ids| ids.iter().take(share).copied()).take(room);
-            let ids = wanted.iter().map(|(id, _)| *id).chain(soon);
-            let ids: Vec<ChunkId> = ids.filter(|id| !self.held.contains_key(id)).collect();
+            let soon = soon.iter().flat_map(|ids| ids.iter().take(share).copied()).filter(missing).take(room);
+            let ids: Vec<ChunkId> = wanted.iter().map(|(id, _)| *id).filter(missing).chain(soon).collect();
             self.held.extend(chunks.bytes_once(&ids).await?);
         }
         let mut loaded = Vec::with_capacity(wanted.len());

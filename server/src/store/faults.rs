@@ -27,7 +27,7 @@ pub const MANIFEST_AFTER: &str = "manifest.after";
 pub const SWEEP_INSIDE: &str = "sweep.inside";
 /// Nothing of the change of the table of bars is done yet.
 pub const BARS_BEFORE: &str = "bars.before";
-/// The change is durable, its answer is not given yet.
+/// The change is durable if the version was the expected one, its answer is not given yet.
 pub const BARS_AFTER: &str = "bars.after";
 
 /// What happens at a place.

@@ -149,6 +149,7 @@ impl World {
             policy: self.policy,
             hub_bytes: 256 << 10,
             hot_tick_limit: 1_000_000,
+            chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
             bars_table: false,
             metrics: Metrics::new(),
         };

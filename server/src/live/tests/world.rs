@@ -131,6 +131,7 @@ impl World {
             },
             hub_bytes,
             hot_tick_limit: usize::MAX,
+            chunk_cache_bytes: crate::query::CHUNK_CACHE_BYTES,
             bars_table: false,
         };
         let replica = Replica::start(parts).await.unwrap();

@@ -19,7 +19,7 @@ pub(super) fn cases() -> Vec<Case> {
         case("a change under another epoch is refused, and rows above a fork can be forgotten", other_epoch),
         case("a full change is stored at once", full_change),
         case("a caller who goes away leaves a whole change or none", abandoned),
-        case("a change that fails is made as a whole or not at all", faulted),
+        case("a change that fails before it or after it can be made again", faulted),
     ]
 }
 

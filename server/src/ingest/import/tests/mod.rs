@@ -61,6 +61,7 @@ impl Bench {
             policy: Policy::default(),
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
+            chunk_cache_bytes: crate::query::CHUNK_CACHE_BYTES,
             bars_table: false,
             metrics: Metrics::new(),
         };
