@@ -143,7 +143,7 @@ pub async fn run(binary: &Path, quick: bool) -> Result<(), Box<dyn std::error::E
 async fn even_load(server: &Server, load: Duration, part: Duration) -> Result<(f64, f64), Box<dyn std::error::Error>> {
     let mut client = IngestServiceClient::connect(server.url.clone()).await?;
     let (sender, receiver) = tokio::sync::mpsc::channel(OUTSTANDING);
-    let claim = proto::ProducerClaim { producer_id: "even".into(), backfill: true };
+    let claim = proto::ProducerClaim { producer_id: "even".into(), backfill: true, held_fence: 0 };
     sender.send(proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) }).await?;
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut responses = client.publish_ticks(stream).await?.into_inner();

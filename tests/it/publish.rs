@@ -255,6 +255,15 @@ pub(crate) async fn newer_claims(options: Options) {
     assert!(!ack.duplicate);
     seen(&stubs, &ack).await;
     assert_eq!(stored(&stubs, "FENCE").await, numbers(0..10));
+
+    // The older one had perhaps not heard of it when its connection was cut.
+    let status = Publisher::renew(&stubs, "feed", older.grant.fence).await.expect_err("another has claimed the id");
+    Refusal::of(&status).assert(Code::Aborted, "PRODUCER_FENCED", &["producer_id"]);
+    newer.rows(ticks("FENCE", 10, 5)).await.expect("a refused claim ends nobody's stream");
+    let mut again = Publisher::renew(&stubs, "feed", newer.grant.fence).await.expect("granted");
+    assert_eq!(again.grant.last_batch_seq, 3);
+    Refusal::of(&end(&mut newer).await).assert(Code::Aborted, "PRODUCER_FENCED", &["producer_id"]);
+    again.rows(ticks("FENCE", 15, 5)).await.expect("stored");
 }
 
 #[tokio::test]
@@ -306,7 +315,7 @@ async fn a_stream_claims_once_and_first() {
     let server = Server::start(Options::serve()).await;
     let stubs = server.stubs().await;
     let mut publisher = Publisher::claim(&stubs, "feed").await.expect("granted");
-    let claim = proto::ProducerClaim { producer_id: "feed".to_owned(), backfill: false };
+    let claim = proto::ProducerClaim { producer_id: "feed".to_owned(), backfill: false, held_fence: 0 };
     publisher.say(Said::Claim(claim)).await;
     let refusal = Refusal::of(&end(&mut publisher).await);
     refusal.assert(Code::InvalidArgument, "FIELD_INVALID", &[]);

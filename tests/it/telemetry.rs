@@ -70,7 +70,7 @@ async fn a_batch_is_one_trace_from_the_call_to_its_first_delivery() {
         batch_seq: 1,
         content: Some(Content::Rows(proto::TickBatch { ticks: ticks(3), merged_counts: Vec::new() })),
     };
-    let claim = proto::ProducerClaim { producer_id: "feed".into(), backfill: false };
+    let claim = proto::ProducerClaim { producer_id: "feed".into(), backfill: false, held_fence: 0 };
     let messages = [Said::Claim(claim), Said::Batch(batch)];
     let requests = messages.map(|message| proto::PublishTicksRequest { message: Some(message) });
     let mut answers = ingest.publish_ticks(call(tokio_stream::iter(requests))).await.expect("a stream").into_inner();

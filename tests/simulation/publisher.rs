@@ -65,8 +65,11 @@ impl Publisher {
         let replica = self.dice.random_range(0..self.plan.replicas);
         let Some(stubs) = connect(replica, 65_535).await else { return Ended::NoConnection };
         let (requests, outgoing) = mpsc::channel(64);
-        let claim =
-            proto::ProducerClaim { producer_id: format!("p{}", self.plan.number), backfill: self.plan.backfill };
+        let claim = proto::ProducerClaim {
+            producer_id: format!("p{}", self.plan.number),
+            backfill: self.plan.backfill,
+            held_fence: 0,
+        };
         requests.try_send(request(Said::Claim(claim))).expect("there is room");
         let mut ingest = stubs.ingest.clone();
         let call = ingest.publish_ticks(ReceiverStream::new(outgoing));

@@ -36,8 +36,18 @@ impl Publisher {
 
     /// Claims a producer id.
     pub async fn claim_as(stubs: &Stubs, producer_id: &str, backfill: bool) -> Result<Self, Status> {
+        let claim = proto::ProducerClaim { producer_id: producer_id.to_owned(), backfill, held_fence: 0 };
+        Self::begin(stubs, claim).await
+    }
+
+    /// Claims a producer id for live ticks again, after a grant with this fence.
+    pub async fn renew(stubs: &Stubs, producer_id: &str, held_fence: u64) -> Result<Self, Status> {
+        let claim = proto::ProducerClaim { producer_id: producer_id.to_owned(), backfill: false, held_fence };
+        Self::begin(stubs, claim).await
+    }
+
+    async fn begin(stubs: &Stubs, claim: proto::ProducerClaim) -> Result<Self, Status> {
         let (requests, receiver) = mpsc::channel(OUTGOING);
-        let claim = proto::ProducerClaim { producer_id: producer_id.to_owned(), backfill };
         let claim = proto::PublishTicksRequest { message: Some(Said::Claim(claim)) };
         requests.send(claim).await.expect("the receiver is ours");
         let mut ingest = stubs.ingest.clone();

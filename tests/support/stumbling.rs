@@ -84,9 +84,13 @@ impl Store for Stumbling {
         self.inner.instruments(after).await
     }
 
-    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+    async fn claim_or_renew(
+        &self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError> {
         self.faults.hit(SELDOM).await?;
-        self.inner.claim_producer(producer).await
+        self.inner.claim_or_renew(producer, held_fence).await
     }
 
     async fn append(&self, group: Group) -> Result<Appended, StoreError> {

@@ -86,7 +86,7 @@ pub(crate) async fn publish(
         .collect();
     let batches = requests.len();
     let (sender, receiver) = tokio::sync::mpsc::channel(OUTSTANDING);
-    let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: true };
+    let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: true, held_fence: 0 };
     sender.send(proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) }).await?;
     let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
     let mut responses = client.publish_ticks(stream).await?.into_inner();

@@ -82,7 +82,7 @@ async fn one(
 ) -> Result<Vec<f64>, Problem> {
     let mut client = IngestServiceClient::connect(url).await?;
     let (requests, receiver) = mpsc::channel(OUTSTANDING);
-    let claim = proto::ProducerClaim { producer_id: producer, backfill: false };
+    let claim = proto::ProducerClaim { producer_id: producer, backfill: false, held_fence: 0 };
     requests.send(request(publish_ticks_request::Message::Claim(claim))).await?;
     let mut responses = client.publish_ticks(ReceiverStream::new(receiver)).await?.into_inner();
     let granted = responses.message().await?.and_then(|response| response.message);

@@ -42,7 +42,7 @@ impl Load {
     pub async fn of(url: &str, producer: &str, tape: Tape) -> Result<Load, Problem> {
         let mut client = IngestServiceClient::connect(url.to_owned()).await?;
         let (requests, receiver) = mpsc::channel(CREDIT);
-        let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: false };
+        let claim = proto::ProducerClaim { producer_id: producer.into(), backfill: false, held_fence: 0 };
         let claim = proto::PublishTicksRequest { message: Some(publish_ticks_request::Message::Claim(claim)) };
         requests.send(claim).await?;
         let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);

@@ -275,6 +275,8 @@ class Backlog:
                 self.status.batch_seq = last
                 self._renumber_after(last)
         self._credit(grant.credit_batches, grant.credit_bytes)
+        # From now on it is claimed again, and no more taken from whoever holds it.
+        self._claim.claim.held_fence = grant.fence
         self.status.connected = True
         self.status.fence = grant.fence
 

@@ -153,6 +153,30 @@ def test_a_newer_publisher_of_the_same_id_ends_the_older(client: tapefeed.Client
     assert stored(client, "FENCED", newer.close()) == [0, 1]
 
 
+def test_a_publisher_that_was_cut_never_takes_its_id_back(client: tapefeed.Client, proxy: Proxy) -> None:
+    with tapefeed.Client(proxy.address, reconnect_delays=(0.02, 0.2)) as cut_off:
+        older = cut_off.publisher("taken")
+        older.send(tick("TAKEN", 0))
+        older.flush()
+        proxy.cut()
+        older.send(tick("TAKEN", 1))
+        assert older.flush(PATIENCE).batch_seq == 2, "nobody else has claimed the id"
+        proxy.mute.set()
+        with client.publisher("taken") as newer:
+            # The older does not hear that its stream ends, and connects again.
+            proxy.mute.clear()
+            proxy.cut()
+            with pytest.raises(tapefeed.ProducerFenced):
+                older.send(tick("TAKEN", 90))
+                older.flush(PATIENCE)
+            newer.send(tick("TAKEN", 2))
+            newer.flush()
+            assert newer.status.reconnects == 0
+        with pytest.raises(tapefeed.ProducerFenced):
+            older.close()
+    assert stored(client, "TAKEN", newer.close()) == [0, 1, 2]
+
+
 def test_ticks_that_cannot_be_sent_are_refused_at_once(client: tapefeed.Client) -> None:
     with client.publisher("wrong") as publisher:
         with pytest.raises(ValueError, match="quantity=-1"):

@@ -219,6 +219,15 @@ impl Ingest {
         Ok(within(self.store.claim_producer(producer)).await?)
     }
 
+    /// Claims a producer again for whoever had been granted this fence.
+    ///
+    /// # Errors
+    ///
+    /// [`IngestError::Fenced`] if another has claimed it since.
+    pub async fn renew(&self, producer: &ProducerId, held_fence: u64) -> Result<ProducerClaim, IngestError> {
+        within(self.store.claim_or_renew(producer, Some(held_fence))).await?.ok_or(IngestError::Fenced)
+    }
+
     /// Queues a batch, waiting while the queue is full. The receiver yields the outcome after the commit; batches of
     /// one sender are stored in the order in which they were queued. The span that is entered is the batch's: call it
     /// inside a span of the batch's own.

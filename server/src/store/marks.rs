@@ -22,16 +22,14 @@ const STORED_BATCH_BYTES: usize = 32;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ProducerState {
     pub(super) fence: u64,
+    /// The fence of the first claim of the publisher that holds it.
+    pub(super) held_since: u64,
     pub(super) last_batch_seq: u64,
     /// The last [`PRODUCER_WINDOW`] batches, oldest first.
     pub(super) window: VecDeque<StoredBatch>,
 }
 
 impl ProducerState {
-    pub(super) fn claimed(fence: u64) -> ProducerState {
-        ProducerState { fence, last_batch_seq: 0, window: VecDeque::new() }
-    }
-
     /// Judges a batch and takes it in if it is new.
     fn judge(&mut self, fence: u64, batch: StoredBatch) -> Verdict {
         if fence != self.fence {

@@ -123,10 +123,14 @@ impl Store for MemoryStore {
         Ok(state.instruments[known..].to_vec())
     }
 
-    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+    async fn claim_or_renew(
+        &self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError> {
         let _writing = self.data.writing.lock().await;
         let now = self.clock.now();
-        Ok(self.state()?.claim_producer(producer, now))
+        Ok(self.state()?.claim_or_renew(producer, held_fence, now))
     }
 
     async fn append(&self, group: Group) -> Result<Appended, StoreError> {

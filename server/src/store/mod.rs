@@ -338,7 +338,16 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     async fn instruments(&self, after: InstrumentId) -> Result<Vec<Instrument>, StoreError>;
 
     /// Raises the producer's fence, so that older claims are refused, and creates the producer if it is new.
-    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError>;
+    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+        Ok(self.claim_or_renew(producer, None).await?.expect("only a renewal is refused"))
+    }
+
+    /// Claims a producer; with a fence for whoever was granted it, which is `None` if another has claimed it since.
+    async fn claim_or_renew(
+        &self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError>;
 
     /// Appends a group. `Ok(Committed)` means durable. `Err(EpochChanged)`: nothing stored. Any other error leaves the
     /// outcome unknown: the same group may be sent again, its marks tell.

@@ -28,7 +28,7 @@ from tapefeed.v1 import tick_pb2 as tapefeed_dot_v1_dot_tick__pb2
 from tapefeed.v1 import tick_columns_pb2 as tapefeed_dot_v1_dot_tick__columns__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tapefeed/v1/ingest_service.proto\x12\x0btapefeed.v1\x1a\x1ftapefeed/v1/ingestion_run.proto\x1a\x1etapefeed/v1/source_event.proto\x1a\x16tapefeed/v1/tick.proto\x1a\x1etapefeed/v1/tick_columns.proto\"y\n\x13PublishTicksRequest\x12+\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1a.tapefeed.v1.ProducerClaimH\x00\x12*\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x19.tapefeed.v1.PublishBatchH\x00\x42\t\n\x07message\"6\n\rProducerClaim\x12\x13\n\x0bproducer_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kfill\x18\x02 \x01(\x08\"\xcb\x02\n\x0cPublishBatch\x12\x11\n\tbatch_seq\x18\x01 \x01(\x04\x12&\n\x04rows\x18\x02 \x01(\x0b\x32\x16.tapefeed.v1.TickBatchH\x00\x12+\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x18.tapefeed.v1.TickColumnsH\x00\x12\x32\n\rsource_status\x18\x04 \x01(\x0b\x32\x19.tapefeed.v1.SourceStatusH\x00\x12,\n\nsource_gap\x18\x05 \x01(\x0b\x32\x16.tapefeed.v1.SourceGapH\x00\x12\x39\n\x11source_gap_filled\x18\x06 \x01(\x0b\x32\x1c.tapefeed.v1.SourceGapFilledH\x00\x12+\n\twatermark\x18\x07 \x01(\x0b\x32\x16.tapefeed.v1.WatermarkH\x00\x42\t\n\x07\x63ontent\"v\n\x14PublishTicksResponse\x12+\n\x05grant\x18\x01 \x01(\x0b\x32\x1a.tapefeed.v1.ProducerGrantH\x00\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x17.tapefeed.v1.PublishAckH\x00\x42\t\n\x07message\"d\n\rProducerGrant\x12\x16\n\x0elast_batch_seq\x18\x01 \x01(\x04\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x16\n\x0e\x63redit_batches\x18\x03 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\x04\"p\n\nPublishAck\x12\x11\n\tbatch_seq\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63redit_batches\x18\x04 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x04\"Y\n\x11ImportFileRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.tapefeed.v1.ImportStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\x85\x01\n\x0bImportStart\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.tapefeed.v1.ImportOptionsB\r\n\x0b_size_bytes\"O\n\x12ImportFileResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"(\n\x16GetIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"A\n\x17GetIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\"p\n\x18ListIngestionRunsRequest\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.tapefeed.v1.IngestionRunState\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x19ListIngestionRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.tapefeed.v1.IngestionRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListRejectedLinesRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x91\x01\n\x19ListRejectedLinesResponse\x12\x31\n\x0erejected_lines\x18\x01 \x03(\x0b\x32\x19.tapefeed.v1.RejectedLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0creject_count\x18\x03 \x01(\x04\x12\x12\n\nkept_count\x18\x04 \x01(\x04\"+\n\x19\x43\x61ncelIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"D\n\x1a\x43\x61ncelIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\"*\n\x18WatchIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"C\n\x19WatchIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun2\xc5\x05\n\rIngestService\x12W\n\x0cPublishTicks\x12 .tapefeed.v1.PublishTicksRequest\x1a!.tapefeed.v1.PublishTicksResponse(\x01\x30\x01\x12O\n\nImportFile\x12\x1e.tapefeed.v1.ImportFileRequest\x1a\x1f.tapefeed.v1.ImportFileResponse(\x01\x12\x61\n\x0fGetIngestionRun\x12#.tapefeed.v1.GetIngestionRunRequest\x1a$.tapefeed.v1.GetIngestionRunResponse\"\x03\x90\x02\x01\x12g\n\x11ListIngestionRuns\x12%.tapefeed.v1.ListIngestionRunsRequest\x1a&.tapefeed.v1.ListIngestionRunsResponse\"\x03\x90\x02\x01\x12g\n\x11ListRejectedLines\x12%.tapefeed.v1.ListRejectedLinesRequest\x1a&.tapefeed.v1.ListRejectedLinesResponse\"\x03\x90\x02\x01\x12j\n\x12\x43\x61ncelIngestionRun\x12&.tapefeed.v1.CancelIngestionRunRequest\x1a\'.tapefeed.v1.CancelIngestionRunResponse\"\x03\x90\x02\x02\x12i\n\x11WatchIngestionRun\x12%.tapefeed.v1.WatchIngestionRunRequest\x1a&.tapefeed.v1.WatchIngestionRunResponse\"\x03\x90\x02\x01\x30\x01\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n tapefeed/v1/ingest_service.proto\x12\x0btapefeed.v1\x1a\x1ftapefeed/v1/ingestion_run.proto\x1a\x1etapefeed/v1/source_event.proto\x1a\x16tapefeed/v1/tick.proto\x1a\x1etapefeed/v1/tick_columns.proto\"y\n\x13PublishTicksRequest\x12+\n\x05\x63laim\x18\x01 \x01(\x0b\x32\x1a.tapefeed.v1.ProducerClaimH\x00\x12*\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x19.tapefeed.v1.PublishBatchH\x00\x42\t\n\x07message\"J\n\rProducerClaim\x12\x13\n\x0bproducer_id\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kfill\x18\x02 \x01(\x08\x12\x12\n\nheld_fence\x18\x03 \x01(\x04\"\xcb\x02\n\x0cPublishBatch\x12\x11\n\tbatch_seq\x18\x01 \x01(\x04\x12&\n\x04rows\x18\x02 \x01(\x0b\x32\x16.tapefeed.v1.TickBatchH\x00\x12+\n\x07\x63olumns\x18\x03 \x01(\x0b\x32\x18.tapefeed.v1.TickColumnsH\x00\x12\x32\n\rsource_status\x18\x04 \x01(\x0b\x32\x19.tapefeed.v1.SourceStatusH\x00\x12,\n\nsource_gap\x18\x05 \x01(\x0b\x32\x16.tapefeed.v1.SourceGapH\x00\x12\x39\n\x11source_gap_filled\x18\x06 \x01(\x0b\x32\x1c.tapefeed.v1.SourceGapFilledH\x00\x12+\n\twatermark\x18\x07 \x01(\x0b\x32\x16.tapefeed.v1.WatermarkH\x00\x42\t\n\x07\x63ontent\"v\n\x14PublishTicksResponse\x12+\n\x05grant\x18\x01 \x01(\x0b\x32\x1a.tapefeed.v1.ProducerGrantH\x00\x12&\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x17.tapefeed.v1.PublishAckH\x00\x42\t\n\x07message\"d\n\rProducerGrant\x12\x16\n\x0elast_batch_seq\x18\x01 \x01(\x04\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x04\x12\x16\n\x0e\x63redit_batches\x18\x03 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x04 \x01(\x04\"p\n\nPublishAck\x12\x11\n\tbatch_seq\x18\x01 \x01(\x04\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x0e\n\x06\x63ursor\x18\x03 \x01(\x0c\x12\x16\n\x0e\x63redit_batches\x18\x04 \x01(\r\x12\x14\n\x0c\x63redit_bytes\x18\x05 \x01(\x04\"Y\n\x11ImportFileRequest\x12)\n\x05start\x18\x01 \x01(\x0b\x32\x18.tapefeed.v1.ImportStartH\x00\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\x85\x01\n\x0bImportStart\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tfile_name\x18\x02 \x01(\t\x12\x17\n\nsize_bytes\x18\x03 \x01(\x04H\x00\x88\x01\x01\x12+\n\x07options\x18\x04 \x01(\x0b\x32\x1a.tapefeed.v1.ImportOptionsB\r\n\x0b_size_bytes\"O\n\x12ImportFileResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\x12\x11\n\tduplicate\x18\x02 \x01(\x08\"(\n\x16GetIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"A\n\x17GetIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\"p\n\x18ListIngestionRunsRequest\x12-\n\x05state\x18\x01 \x01(\x0e\x32\x1e.tapefeed.v1.IngestionRunState\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x19ListIngestionRunsResponse\x12\'\n\x04runs\x18\x01 \x03(\x0b\x32\x19.tapefeed.v1.IngestionRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x18ListRejectedLinesRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x91\x01\n\x19ListRejectedLinesResponse\x12\x31\n\x0erejected_lines\x18\x01 \x03(\x0b\x32\x19.tapefeed.v1.RejectedLine\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x14\n\x0creject_count\x18\x03 \x01(\x04\x12\x12\n\nkept_count\x18\x04 \x01(\x04\"+\n\x19\x43\x61ncelIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"D\n\x1a\x43\x61ncelIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun\"*\n\x18WatchIngestionRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"C\n\x19WatchIngestionRunResponse\x12&\n\x03run\x18\x01 \x01(\x0b\x32\x19.tapefeed.v1.IngestionRun2\xc5\x05\n\rIngestService\x12W\n\x0cPublishTicks\x12 .tapefeed.v1.PublishTicksRequest\x1a!.tapefeed.v1.PublishTicksResponse(\x01\x30\x01\x12O\n\nImportFile\x12\x1e.tapefeed.v1.ImportFileRequest\x1a\x1f.tapefeed.v1.ImportFileResponse(\x01\x12\x61\n\x0fGetIngestionRun\x12#.tapefeed.v1.GetIngestionRunRequest\x1a$.tapefeed.v1.GetIngestionRunResponse\"\x03\x90\x02\x01\x12g\n\x11ListIngestionRuns\x12%.tapefeed.v1.ListIngestionRunsRequest\x1a&.tapefeed.v1.ListIngestionRunsResponse\"\x03\x90\x02\x01\x12g\n\x11ListRejectedLines\x12%.tapefeed.v1.ListRejectedLinesRequest\x1a&.tapefeed.v1.ListRejectedLinesResponse\"\x03\x90\x02\x01\x12j\n\x12\x43\x61ncelIngestionRun\x12&.tapefeed.v1.CancelIngestionRunRequest\x1a\'.tapefeed.v1.CancelIngestionRunResponse\"\x03\x90\x02\x02\x12i\n\x11WatchIngestionRun\x12%.tapefeed.v1.WatchIngestionRunRequest\x1a&.tapefeed.v1.WatchIngestionRunResponse\"\x03\x90\x02\x01\x30\x01\x42s\n\x0f\x63om.tapefeed.v1P\x01ZAgithub.com/tapefeed/tapefeed/client/go/gen/tapefeed/v1;tapefeedv1\xaa\x02\x0bTapefeed.V1\xea\x02\x0cTapefeed::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,41 +49,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHTICKSREQUEST']._serialized_start=170
   _globals['_PUBLISHTICKSREQUEST']._serialized_end=291
   _globals['_PRODUCERCLAIM']._serialized_start=293
-  _globals['_PRODUCERCLAIM']._serialized_end=347
-  _globals['_PUBLISHBATCH']._serialized_start=350
-  _globals['_PUBLISHBATCH']._serialized_end=681
-  _globals['_PUBLISHTICKSRESPONSE']._serialized_start=683
-  _globals['_PUBLISHTICKSRESPONSE']._serialized_end=801
-  _globals['_PRODUCERGRANT']._serialized_start=803
-  _globals['_PRODUCERGRANT']._serialized_end=903
-  _globals['_PUBLISHACK']._serialized_start=905
-  _globals['_PUBLISHACK']._serialized_end=1017
-  _globals['_IMPORTFILEREQUEST']._serialized_start=1019
-  _globals['_IMPORTFILEREQUEST']._serialized_end=1108
-  _globals['_IMPORTSTART']._serialized_start=1111
-  _globals['_IMPORTSTART']._serialized_end=1244
-  _globals['_IMPORTFILERESPONSE']._serialized_start=1246
-  _globals['_IMPORTFILERESPONSE']._serialized_end=1325
-  _globals['_GETINGESTIONRUNREQUEST']._serialized_start=1327
-  _globals['_GETINGESTIONRUNREQUEST']._serialized_end=1367
-  _globals['_GETINGESTIONRUNRESPONSE']._serialized_start=1369
-  _globals['_GETINGESTIONRUNRESPONSE']._serialized_end=1434
-  _globals['_LISTINGESTIONRUNSREQUEST']._serialized_start=1436
-  _globals['_LISTINGESTIONRUNSREQUEST']._serialized_end=1548
-  _globals['_LISTINGESTIONRUNSRESPONSE']._serialized_start=1550
-  _globals['_LISTINGESTIONRUNSRESPONSE']._serialized_end=1643
-  _globals['_LISTREJECTEDLINESREQUEST']._serialized_start=1645
-  _globals['_LISTREJECTEDLINESREQUEST']._serialized_end=1726
-  _globals['_LISTREJECTEDLINESRESPONSE']._serialized_start=1729
-  _globals['_LISTREJECTEDLINESRESPONSE']._serialized_end=1874
-  _globals['_CANCELINGESTIONRUNREQUEST']._serialized_start=1876
-  _globals['_CANCELINGESTIONRUNREQUEST']._serialized_end=1919
-  _globals['_CANCELINGESTIONRUNRESPONSE']._serialized_start=1921
-  _globals['_CANCELINGESTIONRUNRESPONSE']._serialized_end=1989
-  _globals['_WATCHINGESTIONRUNREQUEST']._serialized_start=1991
-  _globals['_WATCHINGESTIONRUNREQUEST']._serialized_end=2033
-  _globals['_WATCHINGESTIONRUNRESPONSE']._serialized_start=2035
-  _globals['_WATCHINGESTIONRUNRESPONSE']._serialized_end=2102
-  _globals['_INGESTSERVICE']._serialized_start=2105
-  _globals['_INGESTSERVICE']._serialized_end=2814
+  _globals['_PRODUCERCLAIM']._serialized_end=367
+  _globals['_PUBLISHBATCH']._serialized_start=370
+  _globals['_PUBLISHBATCH']._serialized_end=701
+  _globals['_PUBLISHTICKSRESPONSE']._serialized_start=703
+  _globals['_PUBLISHTICKSRESPONSE']._serialized_end=821
+  _globals['_PRODUCERGRANT']._serialized_start=823
+  _globals['_PRODUCERGRANT']._serialized_end=923
+  _globals['_PUBLISHACK']._serialized_start=925
+  _globals['_PUBLISHACK']._serialized_end=1037
+  _globals['_IMPORTFILEREQUEST']._serialized_start=1039
+  _globals['_IMPORTFILEREQUEST']._serialized_end=1128
+  _globals['_IMPORTSTART']._serialized_start=1131
+  _globals['_IMPORTSTART']._serialized_end=1264
+  _globals['_IMPORTFILERESPONSE']._serialized_start=1266
+  _globals['_IMPORTFILERESPONSE']._serialized_end=1345
+  _globals['_GETINGESTIONRUNREQUEST']._serialized_start=1347
+  _globals['_GETINGESTIONRUNREQUEST']._serialized_end=1387
+  _globals['_GETINGESTIONRUNRESPONSE']._serialized_start=1389
+  _globals['_GETINGESTIONRUNRESPONSE']._serialized_end=1454
+  _globals['_LISTINGESTIONRUNSREQUEST']._serialized_start=1456
+  _globals['_LISTINGESTIONRUNSREQUEST']._serialized_end=1568
+  _globals['_LISTINGESTIONRUNSRESPONSE']._serialized_start=1570
+  _globals['_LISTINGESTIONRUNSRESPONSE']._serialized_end=1663
+  _globals['_LISTREJECTEDLINESREQUEST']._serialized_start=1665
+  _globals['_LISTREJECTEDLINESREQUEST']._serialized_end=1746
+  _globals['_LISTREJECTEDLINESRESPONSE']._serialized_start=1749
+  _globals['_LISTREJECTEDLINESRESPONSE']._serialized_end=1894
+  _globals['_CANCELINGESTIONRUNREQUEST']._serialized_start=1896
+  _globals['_CANCELINGESTIONRUNREQUEST']._serialized_end=1939
+  _globals['_CANCELINGESTIONRUNRESPONSE']._serialized_start=1941
+  _globals['_CANCELINGESTIONRUNRESPONSE']._serialized_end=2009
+  _globals['_WATCHINGESTIONRUNREQUEST']._serialized_start=2011
+  _globals['_WATCHINGESTIONRUNREQUEST']._serialized_end=2053
+  _globals['_WATCHINGESTIONRUNRESPONSE']._serialized_start=2055
+  _globals['_WATCHINGESTIONRUNRESPONSE']._serialized_end=2122
+  _globals['_INGESTSERVICE']._serialized_start=2125
+  _globals['_INGESTSERVICE']._serialized_end=2834
 # @@protoc_insertion_point(module_scope)

@@ -52,6 +52,7 @@ class ProducerClaim(google.protobuf.message.Message):
 
     PRODUCER_ID_FIELD_NUMBER: builtins.int
     BACKFILL_FIELD_NUMBER: builtins.int
+    HELD_FENCE_FIELD_NUMBER: builtins.int
     producer_id: builtins.str
     """The name under which batches are numbered. Required. 1 to 64 bytes of `A-Z a-z 0-9 _ -`. After 7 idle
     days the server forgets it, and its numbers begin anew.
@@ -60,13 +61,19 @@ class ProducerClaim(google.protobuf.message.Message):
     """Whether the ticks fill in history. Default false: they are live. Subscriptions skip backfill unless they
     ask for it; it may be of any age.
     """
+    held_fence: builtins.int
+    """The fence of the last grant, from a publisher that claims its id again after a cut: refused with ABORTED
+    `PRODUCER_FENCED` if another has claimed the id since, so that two never take it from each other in turn.
+    Default 0: a new publisher, which takes the id from whoever holds it.
+    """
     def __init__(
         self,
         *,
         producer_id: builtins.str = ...,
         backfill: builtins.bool = ...,
+        held_fence: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["backfill", b"backfill", "producer_id", b"producer_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backfill", b"backfill", "held_fence", b"held_fence", "producer_id", b"producer_id"]) -> None: ...
 
 global___ProducerClaim = ProducerClaim
 

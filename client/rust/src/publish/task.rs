@@ -165,6 +165,8 @@ impl Task {
         let claim = Request::Claim(proto::ProducerClaim {
             producer_id: self.options.producer_id.clone(),
             backfill: self.options.backfill,
+            // None yet: 0, which takes the id from whoever holds it.
+            held_fence: self.status.borrow().fence,
         });
         requests
             .try_send(proto::PublishTicksRequest { message: Some(claim) })

@@ -225,6 +225,22 @@ async fn a_fence_is_fatal_and_told_to_everybody() {
 }
 
 #[tokio::test]
+async fn after_a_cut_a_claim_is_renewed_and_never_taken_back() {
+    let fake = FakeIngest::with(|state| {
+        state.refuse_claims.push_back(Status::unavailable("not yet"));
+        state.cut_before = vec![1, 2];
+    });
+    let publisher = start(&fake, 1).await;
+    publisher.send(tick("a")).await.unwrap();
+    publisher.flush().await.unwrap();
+    fake.state.lock().unwrap().refuse_claims.push_back(refusal(Code::Aborted, "PRODUCER_FENCED", &[]));
+    publisher.send(tick("b")).await.unwrap();
+    let fenced = publisher.flush().await.unwrap_err();
+    assert_eq!(fenced.reason(), ErrorReason::ProducerFenced);
+    assert_eq!(fake.state.lock().unwrap().held_fences, [0, 0, 2, 3]);
+}
+
+#[tokio::test]
 async fn a_full_queue_and_a_forgotten_producer_are_tried_again() {
     for refused in [
         refusal(Code::ResourceExhausted, "QUEUE_FULL", &[]),

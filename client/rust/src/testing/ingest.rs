@@ -27,6 +27,8 @@ pub(crate) struct IngestState {
     pub(crate) claims: u64,
     pub(crate) credit_batches: u32,
     pub(crate) credit_bytes: u64,
+    /// The fence that each claim renews.
+    pub(crate) held_fences: Vec<u64>,
     /// Batches whose acknowledgement is lost once: stored, then cut.
     pub(crate) lose_ack_of: Vec<u64>,
     /// Batches before which the stream is cut once.
@@ -158,9 +160,10 @@ impl IngestService for FakeIngest {
                 tokio::select! {
                     biased;
                     said = requests.message() => match said {
-                        Ok(Some(proto::PublishTicksRequest { message: Some(Said::Claim(_)) })) => {
+                        Ok(Some(proto::PublishTicksRequest { message: Some(Said::Claim(claim)) })) => {
                             let outcome = {
                                 let mut state = state.lock().unwrap();
+                                state.held_fences.push(claim.held_fence);
                                 state.claims += 1;
                                 match state.refuse_claims.pop_front() {
                                     Some(status) => Err(status),

@@ -48,7 +48,7 @@ async fn an_old_connection_sends_its_streams_away_with_their_cursors() {
     };
     let mut bars = live.subscribe_bars(of_bars).await.unwrap().into_inner();
     let (requests, outgoing) = tokio::sync::mpsc::channel(4);
-    let claim = proto::ProducerClaim { producer_id: "feed".into(), backfill: false };
+    let claim = proto::ProducerClaim { producer_id: "feed".into(), backfill: false, held_fence: 0 };
     requests.send(proto::PublishTicksRequest { message: Some(Said::Claim(claim)) }).await.unwrap();
     let mut ingest = IngestServiceClient::new(channel.clone());
     let mut published = ingest.publish_ticks(ReceiverStream::new(outgoing)).await.unwrap().into_inner();

@@ -277,7 +277,7 @@ mod tests {
         let columns = batch(1, Content::Columns(plain.clone())).encode_to_vec();
         assert!(by_us(&columns).is_some());
         let rows = batch(1, Content::Rows(proto::TickBatch::default())).encode_to_vec();
-        let claim = Message::Claim(proto::ProducerClaim { producer_id: "feed".into(), backfill: false });
+        let claim = Message::Claim(proto::ProducerClaim { producer_id: "feed".into(), backfill: false, held_fence: 0 });
         let claim = proto::PublishTicksRequest { message: Some(claim) }.encode_to_vec();
         let numbered = proto::TickColumns { log_seq_delta: vec![1, 1], ..plain };
         let numbered = batch(1, Content::Columns(numbered)).encode_to_vec();

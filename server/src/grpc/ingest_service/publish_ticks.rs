@@ -162,7 +162,11 @@ impl Publishing {
             ProducerId::new(&claim.producer_id).map_err(|problem| Refusal::field("claim.producer_id", problem))?;
         // Before the claim: a stream must not take itself for newer than its claim.
         let epoch = self.ingest.epoch();
-        let granted = self.ingest.claim(&producer).await.map_err(|error| refusal(error, &producer, 0, 0))?;
+        let granted = match claim.held_fence {
+            0 => self.ingest.claim(&producer).await,
+            held => self.ingest.renew(&producer, held).await,
+        };
+        let granted = granted.map_err(|error| refusal(error, &producer, 0, 0))?;
         let fenced = self.claims.enter(&producer, epoch, granted.fence);
         let mut stream = Stream {
             publishing: self,

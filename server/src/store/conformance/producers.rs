@@ -6,6 +6,7 @@ use crate::store::{Appended, PRODUCER_WINDOW, ProducerClaim, Verdict};
 pub(super) fn cases() -> Vec<Case> {
     vec![
         case("each claim's fence is greater than every earlier one", fences_rise),
+        case("a claim is renewed until another has claimed the producer", renewals),
         case("verdicts follow the table", verdict_table),
         case("the window keeps the last eight batches", window),
         case("a group's batches of one producer are judged one after the other", batches_of_one_producer),
@@ -34,6 +35,40 @@ async fn fences_rise(fixture: Fixture) {
         assert!(claim.fence > last);
         assert_eq!(claim.last_batch_seq, 0);
         last = claim.fence;
+    }
+}
+
+async fn renewals(fixture: Fixture) {
+    let store = fixture.open().await;
+    let id = producer_id("p");
+    let renew = async |held| store.claim_or_renew(&id, Some(held)).await.unwrap();
+    let first = store.claim_producer(&id).await.unwrap().fence;
+    assert_eq!(verdict(&*store, batch("p", first, 1)).await, Verdict::New);
+    let second = renew(first).await.unwrap();
+    assert!(second.fence > first);
+    assert_eq!(second.last_batch_seq, 1);
+    let third = renew(first).await.expect("the second grant may have been lost on its way").fence;
+    assert!(third > second.fence);
+    assert_eq!(verdict(&*store, batch("p", second.fence, 2)).await, Verdict::Fenced);
+    assert_eq!(verdict(&*store, batch("p", third, 2)).await, Verdict::New);
+
+    let other = store.claim_producer(&id).await.unwrap().fence;
+    for held in [first, second.fence, third] {
+        assert_eq!(renew(held).await, None);
+    }
+    assert_eq!(verdict(&*store, batch("p", other, 3)).await, Verdict::New, "a refused renewal ends no claim");
+    // A batch between two claims keeps who holds the producer.
+    let other = renew(other).await.unwrap().fence;
+    assert_eq!(renew(third).await, None);
+    drop(store);
+    let store = fixture.open().await;
+    assert_eq!(store.claim_or_renew(&id, Some(third)).await.unwrap(), None);
+    assert_eq!(verdict(&*store, batch("p", other, 4)).await, Verdict::New);
+
+    // A producer that is not known any more is whose claim comes first, however often the grant is lost.
+    let forgotten = producer_id("q");
+    for _ in 0..2 {
+        assert_eq!(store.claim_or_renew(&forgotten, Some(third)).await.unwrap().unwrap().last_batch_seq, 0);
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the store in memory holds, and its changes. No waiting in here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 
@@ -98,13 +98,28 @@ impl State {
         answer
     }
 
-    pub(super) fn claim_producer(&mut self, producer: &ProducerId, now: UnixNanos) -> ProducerClaim {
+    pub(super) fn claim_or_renew(
+        &mut self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+        now: UnixNanos,
+    ) -> Option<ProducerClaim> {
         self.fence += 1;
-        let fresh = (ProducerState::claimed(self.fence), now);
-        let (state, active) = self.producers.entry(producer.clone()).or_insert(fresh);
+        let fresh = ProducerState {
+            fence: self.fence,
+            held_since: held_fence.unwrap_or(self.fence),
+            last_batch_seq: 0,
+            window: VecDeque::new(),
+        };
+        let (state, active) = self.producers.entry(producer.clone()).or_insert((fresh, now));
+        match held_fence {
+            Some(held) if held < state.held_since => return None,
+            Some(_) => {}
+            None => state.held_since = self.fence,
+        }
         state.fence = self.fence;
         *active = now;
-        ProducerClaim { fence: self.fence, last_batch_seq: state.last_batch_seq }
+        Some(ProducerClaim { fence: self.fence, last_batch_seq: state.last_batch_seq })
     }
 
     pub(super) fn append(&mut self, group: Group, standing: Standing, now: UnixNanos) -> Appended {

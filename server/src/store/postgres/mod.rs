@@ -151,10 +151,14 @@ impl Store for PostgresStore {
             .await
     }
 
-    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+    async fn claim_or_renew(
+        &self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError> {
         let (producer, terms) = (producer.clone(), self.terms.terms());
         self.writes
-            .run(move |connection| Box::pin(registry::claim_producer(connection, producer, terms)))
+            .run(move |connection| Box::pin(registry::claim_or_renew(connection, producer, held_fence, terms)))
             .instrument(statement("claim", "claim producer"))
             .await
     }

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 
 use super::failure::Failure;
-use super::rows::{self, from_sql};
+use super::rows::{self, from_sql, to_sql_at_most};
 use super::terms::Terms;
 use crate::domain::{Instrument, InstrumentId, Symbol, Venue};
 use crate::store::{ProducerClaim, ProducerId};
@@ -64,19 +64,24 @@ pub(super) async fn list(connection: &mut PgConnection, after: InstrumentId) -> 
 
 const CLAIM: &str = "
     SELECT granted_fence, granted_after
-    FROM claim_producer($1, $2, $3, $4)";
+    FROM claim_or_renew($1, $2, $3, $4, $5)";
 
-pub(super) async fn claim_producer(
+pub(super) async fn claim_or_renew(
     connection: &mut PgConnection,
     producer: ProducerId,
+    held_fence: Option<u64>,
     terms: Terms,
-) -> Result<ProducerClaim, Failure> {
-    let (fence, last_batch_seq): (i64, i64) = sqlx::query_as(CLAIM)
+) -> Result<Option<ProducerClaim>, Failure> {
+    let (fence, last_batch_seq): (Option<i64>, Option<i64>) = sqlx::query_as(CLAIM)
         .bind(terms.check_identity) // $1 whether the database's identity is checked
         .bind(terms.new_epoch) // $2 name of an epoch that would begin
         .bind(terms.now) // $3 the time, or NULL
         .bind(producer.as_str()) // $4 id
+        .bind(held_fence.map(to_sql_at_most)) // $5 fence that is renewed, or NULL
         .fetch_one(connection)
         .await?;
-    Ok(ProducerClaim { fence: from_sql(fence), last_batch_seq: from_sql(last_batch_seq) })
+    Ok(fence.zip(last_batch_seq).map(|(fence, last_batch_seq)| ProducerClaim {
+        fence: from_sql(fence),
+        last_batch_seq: from_sql(last_batch_seq),
+    }))
 }

@@ -146,9 +146,13 @@ impl Store for SqliteStore {
             .await
     }
 
-    async fn claim_producer(&self, producer: &ProducerId) -> Result<ProducerClaim, StoreError> {
+    async fn claim_or_renew(
+        &self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError> {
         let producer = producer.clone();
-        self.write(move |writer| Box::pin(writer.claim_producer(producer)))
+        self.write(move |writer| Box::pin(writer.claim_or_renew(producer, held_fence)))
             .instrument(statement("claim", "claim producer"))
             .await
     }

@@ -14,6 +14,7 @@ pub(super) const REMEMBERED: usize = 4096;
 #[derive(sqlx::FromRow)]
 struct ProducerRow {
     fence: i64,
+    held_since: i64,
     last_batch_seq: i64,
     window: Vec<u8>,
 }
@@ -38,42 +39,53 @@ impl Writer {
         self.producers.insert(producer, state);
     }
 
-    pub(super) async fn claim_producer(&mut self, producer: ProducerId) -> Result<ProducerClaim, StoreError> {
+    pub(super) async fn claim_or_renew(
+        &mut self,
+        producer: ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerClaim>, StoreError> {
         self.begin().await?;
-        let claimed = self.claim(&producer).await;
-        let state = self.end(claimed).await?;
+        let claimed = self.claim(&producer, held_fence).await;
+        let Some(state) = self.end(claimed).await? else { return Ok(None) };
         let claim = ProducerClaim { fence: state.fence, last_batch_seq: state.last_batch_seq };
         self.remember_producer(producer, state);
-        Ok(claim)
+        Ok(Some(claim))
     }
 
-    async fn claim(&mut self, producer: &ProducerId) -> Result<ProducerState, Failure> {
+    async fn claim(
+        &mut self,
+        producer: &ProducerId,
+        held_fence: Option<u64>,
+    ) -> Result<Option<ProducerState>, Failure> {
         let now = self.clock.now();
         let connection = self.connection().await?;
         let fence: i64 =
             sqlx::query_scalar("UPDATE log_head SET fence = fence + 1 WHERE partition = 0 RETURNING fence")
                 .fetch_one(&mut *connection)
                 .await?;
-        let fresh = ProducerState::claimed(from_sql(fence));
-        let row: ProducerRow = sqlx::query_as(CLAIM)
+        let row: Option<ProducerRow> = sqlx::query_as(CLAIM)
             .bind(producer.as_str().to_owned()) // $1 id
             .bind(fence) // $2 fence
             .bind(now.nanos()) // $3 active_time
-            .fetch_one(connection)
+            .bind(held_fence.map(to_sql)) // $4 fence that is renewed, or NULL
+            .fetch_optional(connection)
             .await?;
-        debug_assert_eq!(row.fence, to_sql(fresh.fence));
-        from_row(row, producer)
+        row.map(|row| from_row(row, producer)).transpose()
     }
 }
 
 const CLAIM: &str = "
-    INSERT INTO producers (id, fence, last_batch_seq, window, active_time)
-        VALUES ($1, $2, 0, x'', $3)
-        ON CONFLICT (id) DO UPDATE SET fence = excluded.fence, active_time = excluded.active_time
-        RETURNING fence, last_batch_seq, window";
+    INSERT INTO producers (id, fence, held_since, last_batch_seq, window, active_time)
+        VALUES ($1, $2, coalesce($4, $2), 0, x'', $3)
+        ON CONFLICT (id) DO UPDATE SET
+            fence = excluded.fence,
+            held_since = CASE WHEN $4 IS NULL THEN excluded.held_since ELSE producers.held_since END,
+            active_time = excluded.active_time
+            WHERE $4 IS NULL OR $4 >= producers.held_since
+        RETURNING fence, held_since, last_batch_seq, window";
 
 const READ: &str = "
-    SELECT fence, last_batch_seq, window
+    SELECT fence, held_since, last_batch_seq, window
     FROM producers
     WHERE id = $1";
 
@@ -92,7 +104,7 @@ fn from_row(row: ProducerRow, producer: &ProducerId) -> Result<ProducerState, Fa
     if window.back().map_or(0, |batch| batch.batch_seq) != last_batch_seq {
         return Err(rows::damaged("producers", producer.as_str(), "window does not end with last_batch_seq"));
     }
-    Ok(ProducerState { fence: from_sql(row.fence), last_batch_seq, window })
+    Ok(ProducerState { fence: from_sql(row.fence), held_since: from_sql(row.held_since), last_batch_seq, window })
 }
 
 /// What an append adds to its producers, for `APPEND_SEGMENT`; and how many they are. JSON carries any number of them
