@@ -207,7 +207,7 @@ mod tests {
 
     #[test]
     fn windows_round_trip_and_other_lengths_are_refused() {
-        let mut state = ProducerState::claimed(1);
+        let mut state = ProducerState { fence: 1, held_since: 1, last_batch_seq: 0, window: VecDeque::new() };
         for batch_seq in 1..=20 {
             let batch = StoredBatch { batch_seq, last_seq: batch_seq * 10, digest: [batch_seq as u8; 16] };
             assert_eq!(state.judge(1, batch), Verdict::New);
