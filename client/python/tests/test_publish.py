@@ -153,8 +153,11 @@ def test_a_newer_publisher_of_the_same_id_ends_the_older(client: tapefeed.Client
     assert stored(client, "FENCED", newer.close()) == [0, 1]
 
 
-def test_a_publisher_that_was_cut_never_takes_its_id_back(client: tapefeed.Client, proxy: Proxy) -> None:
-    with tapefeed.Client(proxy.address, reconnect_delays=(0.02, 0.2)) as cut_off:
+def test_a_publisher_that_was_cut_never_takes_its_id_back(server: Server, proxy: Proxy) -> None:
+    with (
+        tapefeed.Client(server.address) as client,
+        tapefeed.Client(proxy.address, reconnect_delays=(0.02, 0.2)) as cut_off,
+    ):
         older = cut_off.publisher("taken")
         older.send(tick("TAKEN", 0))
         older.flush()
@@ -174,7 +177,7 @@ def test_a_publisher_that_was_cut_never_takes_its_id_back(client: tapefeed.Clien
             assert newer.status.reconnects == 0
         with pytest.raises(tapefeed.ProducerFenced):
             older.close()
-    assert stored(client, "TAKEN", newer.close()) == [0, 1, 2]
+        assert stored(client, "TAKEN", newer.close()) == [0, 1, 2]
 
 
 def test_ticks_that_cannot_be_sent_are_refused_at_once(client: tapefeed.Client) -> None:

@@ -60,8 +60,7 @@ async fn renewals(fixture: Fixture) {
     // A batch between two claims keeps who holds the producer.
     let other = renew(other).await.unwrap().fence;
     assert_eq!(renew(third).await, None);
-    drop(store);
-    let store = fixture.open().await;
+    let store = fixture.reopen(store).await;
     assert_eq!(store.claim_or_renew(&id, Some(third)).await.unwrap(), None);
     assert_eq!(verdict(&*store, batch("p", other, 4)).await, Verdict::New);
 
