@@ -33,6 +33,7 @@ pub async fn run(quick: bool) -> Result<(), Box<dyn std::error::Error>> {
         hub_bytes: HUB_BYTES,
         hot_tick_limit: HOT_TICK_LIMIT,
         chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
+        header_cache_bytes: tapefeed_server::tape::HEADER_CACHE_BYTES,
         bars_table: false,
         metrics: Default::default(),
     };

@@ -176,6 +176,7 @@ impl App {
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
             chunk_cache_bytes: config.chunk_cache_bytes,
+            header_cache_bytes: config.header_cache_bytes,
             bars_table: config.bars_table,
             metrics: metrics.clone(),
         })

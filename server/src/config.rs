@@ -10,6 +10,7 @@ mod transport;
 mod units;
 
 use crate::accept::Limits;
+use crate::tape::HEADER_CACHE_BYTES;
 use crate::tape::compactor::Policy;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -146,6 +147,10 @@ struct ServeOptions {
     /// Memory for chunks of history that are asked for again and again, half of it for decoded ones. [default: 128MiB]
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_CHUNK_CACHE")]
     chunk_cache: Option<ByteCount>,
+    /// Memory for what is known of chunks without reading them, some 700 bytes each; of the others it is packed, in a
+    /// fifth of that. [default: 32MiB]
+    #[arg(long, value_name = "BYTES", env = "TAPEFEED_HEADER_CACHE")]
+    header_cache: Option<ByteCount>,
     /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the
     /// system's temporary folder]
     #[arg(long, value_name = "PATH", env = "TAPEFEED_SPOOL")]
@@ -205,6 +210,8 @@ pub struct ServeConfig {
     pub merge_delay: Duration,
     /// Memory for chunks of history that are asked for again and again.
     pub chunk_cache_bytes: u64,
+    /// Memory for what is known of chunks without reading them.
+    pub header_cache_bytes: u64,
     /// The folder in which uploads wait.
     pub spool: PathBuf,
     /// Bytes of disk that a database may take; `None` if nobody has said.
@@ -380,6 +387,7 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             chunk_cache_bytes: self.chunk_cache.or(file.chunk_cache).map_or(CHUNK_CACHE_BYTES, |count| count.0),
+            header_cache_bytes: self.header_cache.or(file.header_cache).map_or(HEADER_CACHE_BYTES, |count| count.0),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
             bars_table: self.bars_table.or(file.bars_table).unwrap_or(false),
             spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),

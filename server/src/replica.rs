@@ -28,7 +28,7 @@ use crate::tape::feeder::{FeedEnd, Feeder};
 use crate::tape::hub::Successor;
 use crate::tape::latest::LatestWriter;
 use crate::tape::recorder::Recorder;
-use crate::tape::{Current, Hub, Lineage, Registry, Tape};
+use crate::tape::{Current, Hub, Lineage, Registry, Shelf, Tape};
 
 /// Bytes of blocks that the hub keeps for readers that lag, unless told otherwise.
 pub const HUB_BYTES: usize = 64 << 20;
@@ -63,6 +63,8 @@ pub struct Parts {
     pub hot_tick_limit: usize,
     /// Memory for chunks that are asked for again and again.
     pub chunk_cache_bytes: u64,
+    /// Memory for what is known of chunks without reading them.
+    pub header_cache_bytes: u64,
     /// Whether final bars are kept in a table, too.
     pub bars_table: bool,
     /// Counts.
@@ -94,7 +96,7 @@ impl Replica {
     /// Reads what the store has and starts every task. Returns when the first view is complete.
     pub async fn start(parts: Parts) -> Result<Replica, StoreError> {
         let Parts { store, bus, prices, clock, seed, policy, .. } = parts;
-        let Parts { hub_bytes, hot_tick_limit, chunk_cache_bytes, bars_table, metrics, .. } = parts;
+        let Parts { hub_bytes, hot_tick_limit, chunk_cache_bytes, header_cache_bytes, bars_table, metrics, .. } = parts;
         let mut random = SmallRng::seed_from_u64(seed);
         let (draining, stop_writing, stop) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
@@ -107,6 +109,7 @@ impl Replica {
             policy,
             hub_bytes,
             chunk_cache_bytes,
+            header_cache_bytes,
             bars_table,
             draining: draining.clone(),
             metrics: metrics.clone(),
@@ -159,6 +162,7 @@ struct Ground {
     policy: Policy,
     hub_bytes: usize,
     chunk_cache_bytes: u64,
+    header_cache_bytes: u64,
     bars_table: bool,
     draining: CancellationToken,
     metrics: Metrics,
@@ -206,7 +210,8 @@ impl Ground {
         let unfinished = stop.clone().drop_guard();
         let manifest_changed = Arc::new(Notify::new());
         let (changed, counts) = (manifest_changed.clone(), metrics.clone());
-        let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), changed, counts);
+        let shelf = Shelf::new(self.header_cache_bytes);
+        let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), shelf.clone(), changed, counts);
         let builder = tokio::select! {
             biased;
             opened = builder => opened?.hearing(manifests),
@@ -221,7 +226,7 @@ impl Ground {
         let compactor = Compactor::new(store.clone(), views.clone(), manifest_changed, clock.clone(), policy, counts)
             .shared(self.id, bus.clone())
             .telling(hub.clone());
-        let tape = Tape { epoch: head.epoch, lineage, registry, hub, views };
+        let tape = Tape { epoch: head.epoch, lineage, registry, hub, shelf, views };
         let Tape { lineage, registry, hub, views, .. } = tape.clone();
         let (store, clock) = (store.clone(), clock.clone());
         let query = Query::new(views, registry, store.clone(), clock.clone(), self.chunk_cache_bytes, metrics.clone());

@@ -113,6 +113,7 @@ pub async fn serve(site: Arc<Site>) -> turmoil::Result {
             hub_bytes: site.hub_bytes,
             hot_tick_limit: 1_000_000,
             chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
+            header_cache_bytes: tapefeed_server::tape::HEADER_CACHE_BYTES,
             bars_table: false,
             metrics: Metrics::new(),
         };

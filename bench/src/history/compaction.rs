@@ -14,7 +14,7 @@ use tapefeed_server::store::faults::Faults;
 use tapefeed_server::store::{Appended, Group, SqliteOptions, SqliteStore, Store};
 use tapefeed_server::tape::builder::Builder;
 use tapefeed_server::tape::compactor::{Compactor, Policy};
-use tapefeed_server::tape::{Hub, Registry};
+use tapefeed_server::tape::{HEADER_CACHE_BYTES, Hub, Registry, Shelf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -33,7 +33,8 @@ pub(super) async fn run(quick: bool) -> Outcome<()> {
         let registry = Arc::new(Registry::load(store.clone()).await?);
         let hub = Arc::new(Hub::new(&store.head().await?, HUB_BYTES));
         let changed = Arc::new(Notify::new());
-        let builder = Builder::open(store.clone(), hub, registry, changed.clone(), Default::default()).await?;
+        let shelf = Shelf::new(HEADER_CACHE_BYTES);
+        let builder = Builder::open(store.clone(), hub, registry, shelf, changed.clone(), Default::default()).await?;
         let views = builder.views();
         let stop = CancellationToken::new();
         let building = tokio::spawn(builder.run(stop.clone()));

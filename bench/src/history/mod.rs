@@ -3,6 +3,7 @@
 mod calls;
 mod codec;
 mod compaction;
+mod headers;
 mod scan;
 
 use std::path::Path;
@@ -48,6 +49,7 @@ pub async fn run(world: World<'_>, quick: bool) -> Outcome<()> {
     codec::run(quick);
     compaction::run(quick).await?;
     compaction::cold(world.server).await?;
+    headers::run(world.server, quick).await?;
     let mut stores = vec![("SQLite", format!("sqlite://{}", folder.path().join("history.db").display()))];
     if let Some(database) = world.database {
         let name = format!("tapefeed_history_{}", std::process::id());

@@ -49,6 +49,7 @@ impl Fixture {
             compact_age: Duration::from_secs(3_600),
             merge_delay: Duration::from_secs(600),
             chunk_cache_bytes: 1 << 20,
+            header_cache_bytes: 1 << 20,
             spool: folder.path().join("spool"),
             store_space: None,
             bars_table: false,

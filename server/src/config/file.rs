@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) compact_age: Option<Span>,
     pub(super) merge_delay: Option<Span>,
     pub(super) chunk_cache: Option<ByteCount>,
+    pub(super) header_cache: Option<ByteCount>,
     pub(super) spool: Option<PathBuf>,
     pub(super) store_space: Option<ByteCount>,
     pub(super) bars_table: Option<bool>,

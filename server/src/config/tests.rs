@@ -21,6 +21,8 @@ fn defaults_serve_a_local_file_for_this_machine() {
     assert_eq!(serve.history_retention, None);
     assert_eq!(serve.chunk_cache_bytes, 128 << 20);
     assert_eq!(read(&["serve", "--chunk-cache", "2GiB"]).unwrap().chunk_cache_bytes, 2 << 30);
+    assert_eq!(serve.header_cache_bytes, 32 << 20);
+    assert_eq!(read(&["serve", "--header-cache", "1GiB"]).unwrap().header_cache_bytes, 1 << 30);
     assert_eq!(serve.demo, None);
     assert_eq!(serve.log, LogConfig::default());
     let bars = [&["serve"][..], &["serve", "--bars-table"], &["serve", "--bars-table=false"]];

@@ -139,12 +139,12 @@ impl ChunkCache {
     pub(super) async fn load_part<'a>(
         &self,
         instrument: InstrumentId,
-        wanted: &mut &[&'a ChunkHeader],
+        wanted: &mut &'a [Arc<ChunkHeader>],
     ) -> Result<Vec<(&'a ChunkHeader, Arc<Chunk>)>, ChunkError> {
         let (first, rest) = wanted.split_at(part(wanted.iter().map(|header| header.tick_count())));
         *wanted = rest;
         let asked: Vec<(ChunkId, InstrumentId)> = first.iter().map(|header| (header.id, instrument)).collect();
-        Ok(first.iter().copied().zip(self.load(&asked).await?).collect())
+        Ok(first.iter().map(|header| &**header).zip(self.load(&asked).await?).collect())
     }
 
     /// What chunks hold before instants, in the order asked. Nothing is kept decoded for it.

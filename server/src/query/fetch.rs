@@ -30,7 +30,7 @@ impl Fetch {
         if hot.is_none() {
             let ordinary = holding.chunks.partition_point(|header| header.last_key() < key);
             let ordinary = holding.chunks.get(ordinary).into_iter();
-            for header in ordinary.chain(holding.late.iter()) {
+            for header in ordinary.chain(holding.late.iter().cloned()) {
                 let seqs = header.min_seq..=header.max_seq;
                 let keys = header.first_key()..=header.last_key();
                 if seqs.contains(&key.1) && keys.contains(&key) {

@@ -80,7 +80,7 @@ impl Ticks<'_> {
         let chunks = &*self.holding.chunks;
         let mut stretch = bounds.stretch(chunks);
         while let Some(index) = stretch.next() {
-            let header = &chunks[index];
+            let Some(header) = chunks.get(index) else { break };
             let (first, last) = (header.first_key(), header.last_key());
             while late.front().is_some_and(|header| header.first_key() < last) {
                 let joining = part_before(&mut late, last);
@@ -89,17 +89,17 @@ impl Ticks<'_> {
             }
             push_before(&mut integral, &mut loose, first);
             let mixed = loose.front().is_some_and(|point| point.key() < last);
-            if !mixed && header.max_seq <= self.position && bounds.covers(header) {
+            if !mixed && header.max_seq <= self.position && bounds.covers(&header) {
                 let calm = index..self.calm_until(index..stretch.end, bounds, &loose, &late);
                 stretch.start = calm.end;
-                let last = chunks[calm.end - 1].statistics.totals.last;
+                let last = chunks.get(calm.end - 1).and_then(|header| header.statistics.totals.last);
                 integral.append(header.statistics.totals.first, last, chunks.integral(calm));
                 continue;
             }
             if header.min_seq > self.position {
                 continue;
             }
-            let chunk = self.load(header).await?;
+            let chunk = self.load(&header).await?;
             if !mixed && header.max_seq <= self.position {
                 let Statistics { totals, integral: sum } = Statistics::of_range(&chunk, bounds.indexes(&chunk));
                 integral.append(totals.first, totals.last, sum);
@@ -135,18 +135,18 @@ impl Ticks<'_> {
         let loose = loose.front().map(PricePoint::key);
         let late = late.front().map(|header| header.first_key());
         let disturbed = loose.into_iter().chain(late).chain([bounds.high]).min().unwrap_or(bounds.high);
-        let chunks = &self.holding.chunks[stretch.clone()];
-        stretch.start + chunks.partition_point(|header| header.last_key() < disturbed).max(1)
+        let calm = self.holding.chunks.partition_point(|header| header.last_key() < disturbed);
+        calm.clamp(stretch.start + 1, stretch.end)
     }
 
     /// The last tick before an instant.
     pub(super) async fn last_before(&self, instant: UnixNanos) -> Result<Option<PricePoint>, ChunkError> {
         let bounds = Bounds { low: (UnixNanos::MIN, 0), high: (instant, 0) };
         let mut newest = self.hot(bounds).back().copied();
-        let ordinary = &self.holding.chunks[bounds.stretch(&self.holding.chunks)];
-        for header in ordinary.iter().rev() {
+        let ordinary = self.holding.chunks.range(bounds.stretch(&self.holding.chunks));
+        for header in ordinary.rev() {
             // Only when every tick of a chunk comes after the position does the one before it matter.
-            if let Some(point) = self.last_of(header, bounds, newest).await? {
+            if let Some(point) = self.last_of(&header, bounds, newest).await? {
                 newest = Some(later(newest, point));
                 break;
             }

@@ -1,11 +1,10 @@
 //! The order of ticks in history, and intervals of it.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::domain::chunk::Chunk;
 use crate::domain::{TimeRange, UnixNanos};
-use crate::tape::ChunkHeader;
+use crate::tape::{ChunkHeader, Chunks};
 
 /// What ticks are ordered by: event time, then position. No two ticks of a log share one.
 pub type Key = (UnixNanos, u64);
@@ -58,7 +57,7 @@ impl Bounds {
     }
 
     /// The stretch of ordinary chunks, which are disjoint and ascending, that overlap.
-    pub(super) fn stretch(self, chunks: &[Arc<ChunkHeader>]) -> Range<usize> {
+    pub(super) fn stretch(self, chunks: &Chunks) -> Range<usize> {
         if self.is_empty() {
             return 0..0;
         }

@@ -111,7 +111,7 @@ impl Lane {
             return None;
         }
         let (ordinary, _) = self.next_ordinary(extent.order);
-        let chunks = ordinary.into_iter().chain(self.late(extent.position));
+        let chunks = ordinary.iter().chain(self.late(extent.position));
         match extent.order {
             Order::Ascending => {
                 let hot = self.hot.partition_point(|tick| tick.key < self.rest.low);
@@ -127,13 +127,13 @@ impl Lane {
     }
 
     /// The ordinary chunk that comes next, and those that follow it.
-    fn next_ordinary(&self, order: Order) -> (Option<&Arc<ChunkHeader>>, Range<usize>) {
+    fn next_ordinary(&self, order: Order) -> (Option<Arc<ChunkHeader>>, Range<usize>) {
         let mut ahead = self.ahead.clone();
         let next = match order {
             Order::Ascending => ahead.next(),
             Order::Descending => ahead.next_back(),
         };
-        (next.map(|index| &self.holding.chunks[index]), ahead)
+        (next.and_then(|index| self.holding.chunks.get(index)), ahead)
     }
 
     /// The late chunks with ticks in what is left.
@@ -147,13 +147,13 @@ impl Lane {
         let (ordinary, following) = self.next_ordinary(extent.order);
         let mut window = Window { bounds: self.rest, ahead: self.ahead.clone() };
         let bounds = &mut window.bounds;
-        for header in ordinary.into_iter().chain(self.late(extent.position)) {
+        for header in ordinary.iter().chain(self.late(extent.position)) {
             match extent.order {
                 Order::Ascending => bounds.high = bounds.high.min(successor(header.last_key())),
                 Order::Descending => bounds.low = bounds.low.max(header.first_key()),
             }
         }
-        if ordinary.is_some_and(|header| !window.is_left_by(header, extent.order)) {
+        if ordinary.is_some_and(|header| !window.is_left_by(&header, extent.order)) {
             window.ahead = following;
         }
         window
@@ -165,7 +165,7 @@ impl Lane {
         let new = self.touched(window.bounds, extent.position).filter(|header| self.held(header.id).is_none());
         asked.wanted.extend(new.map(|header| (header.id, self.instrument)));
         let (_, following) = self.next_ordinary(extent.order);
-        let soon = self.holding.chunks[following].iter().filter(|header| header.min_seq <= extent.position);
+        let soon = self.holding.chunks.range(following).filter(|header| header.min_seq <= extent.position);
         let soon = soon.map(|header| header.id);
         asked.soon.push(match extent.order {
             Order::Ascending => soon.take(AHEAD_CHUNKS).collect(),
@@ -175,9 +175,9 @@ impl Lane {
     }
 
     /// The chunks with ticks in a window at a position.
-    fn touched(&self, bounds: Bounds, position: u64) -> impl Iterator<Item = &Arc<ChunkHeader>> {
-        let ordinary = &self.holding.chunks[bounds.stretch(&self.holding.chunks)];
-        let chunks = ordinary.iter().chain(self.holding.late.iter());
+    fn touched(&self, bounds: Bounds, position: u64) -> impl Iterator<Item = Arc<ChunkHeader>> {
+        let ordinary = self.holding.chunks.range(bounds.stretch(&self.holding.chunks));
+        let chunks = ordinary.chain(self.holding.late.iter().cloned());
         chunks.filter(move |header| bounds.overlaps(header) && header.min_seq <= position)
     }
 
@@ -196,8 +196,8 @@ impl Lane {
         let mut loaded = loaded.iter();
         for header in self.touched(window.bounds, extent.position) {
             let Some(chunk) = self.held(header.id).or_else(|| loaded.next()) else { break };
-            runs.push(Run::of_chunk(header, chunk, window.bounds, extent.position));
-            if window.is_left_by(header, extent.order) {
+            runs.push(Run::of_chunk(&header, chunk, window.bounds, extent.position));
+            if window.is_left_by(&header, extent.order) {
                 held.push((header.id, chunk.clone()));
             }
         }

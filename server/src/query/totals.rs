@@ -12,7 +12,7 @@ use crate::domain::statistics::{Statistics, Sums, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
-use crate::tape::{ChunkHeader, Holding, HotBlock, View};
+use crate::tape::{ChunkHeader, Chunks, Holding, HotBlock, View};
 
 use super::cache::{ChunkCache, ChunkError};
 use super::keys::Bounds;
@@ -62,14 +62,14 @@ pub(super) async fn sums(
 ) -> Result<Summed, ChunkError> {
     let bounds = Bounds::of(range);
     let mut summed = Summed::default();
-    let mut edges: Vec<&ChunkHeader> = Vec::new();
+    let mut edges: Vec<Arc<ChunkHeader>> = Vec::new();
     for holding in holdings(view, instruments, bounds) {
         let Parts { covered, edges: own } = Parts::of(holding, bounds);
-        if let Some((first, last)) = ends(&holding.chunks[covered.clone()]) {
+        if let Some((first, last)) = ends(&holding.chunks, &covered) {
             summed.add(&holding.chunks.sums(covered), first.first_time, last.last_time);
         }
         for header in own {
-            if bounds.covers(header) {
+            if bounds.covers(&header) {
                 summed.add_totals(&header.statistics.totals);
             } else {
                 edges.push(header);
@@ -135,7 +135,7 @@ pub(super) async fn totals(
             own.merge(&holding.chunks.totals(covered));
             let mut wanted = Vec::new();
             for header in edges {
-                if bounds.covers(header) {
+                if bounds.covers(&header) {
                     own.merge(&header.statistics.totals);
                 } else {
                     wanted.push(header);
@@ -168,13 +168,13 @@ async fn totals_before(
         let mut own = Totals::default();
         for holding in holdings(view, &[instrument], bounds) {
             let mut wanted = Vec::new();
-            let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
-            let late = holding.late.iter().filter(|header| bounds.overlaps(header));
-            for header in ordinary.iter().chain(late).filter(|header| header.min_seq <= position) {
-                if header.max_seq <= position && bounds.covers(header) {
+            let ordinary = holding.chunks.range(bounds.stretch(&holding.chunks));
+            let late = holding.late.iter().filter(|header| bounds.overlaps(header)).cloned();
+            for header in ordinary.chain(late).filter(|header| header.min_seq <= position) {
+                if header.max_seq <= position && bounds.covers(&header) {
                     own.merge(&header.statistics.totals);
                 } else {
-                    wanted.push(&**header);
+                    wanted.push(header);
                 }
             }
             let mut tally = Tally::default();
@@ -203,34 +203,38 @@ fn holdings<'a>(view: &'a View, instruments: &'a [InstrumentId], bounds: Bounds)
 }
 
 /// The chunks of an instrument that have ticks inside bounds. A view holds nothing that came after its position.
-struct Parts<'a> {
+struct Parts {
     /// The stretch of ordinary chunks that lie wholly inside.
     covered: Range<usize>,
     /// The others: at most two ordinary chunks, and late ones, of which some may lie wholly inside.
-    edges: Vec<&'a ChunkHeader>,
+    edges: Vec<Arc<ChunkHeader>>,
 }
 
-impl Parts<'_> {
-    fn of(holding: &Holding, bounds: Bounds) -> Parts<'_> {
-        let stretch = bounds.stretch(&holding.chunks);
-        let mut covered = stretch.clone();
-        let mut edges: Vec<&ChunkHeader> = Vec::new();
+impl Parts {
+    fn of(holding: &Holding, bounds: Bounds) -> Parts {
+        let mut covered = bounds.stretch(&holding.chunks);
+        let reaches_out = |index: usize| holding.chunks.get(index).filter(|header| !bounds.covers(header));
+        let mut edges = Vec::new();
         // Ordinary chunks are disjoint: only the first and the last can reach out.
-        if !covered.is_empty() && !bounds.covers(&holding.chunks[covered.start]) {
-            edges.push(&holding.chunks[covered.start]);
+        if let Some(header) = reaches_out(covered.start).filter(|_| !covered.is_empty()) {
+            edges.push(header);
             covered.start += 1;
         }
-        if !covered.is_empty() && !bounds.covers(&holding.chunks[covered.end - 1]) {
+        if !covered.is_empty()
+            && let Some(header) = reaches_out(covered.end - 1)
+        {
+            edges.push(header);
             covered.end -= 1;
-            edges.push(&holding.chunks[covered.end]);
         }
-        edges.extend(holding.late.iter().filter(|header| bounds.overlaps(header)).map(|header| &**header));
+        edges.extend(holding.late.iter().filter(|header| bounds.overlaps(header)).cloned());
         Parts { covered, edges }
     }
 }
 
-fn ends(headers: &[Arc<ChunkHeader>]) -> Option<(&ChunkHeader, &ChunkHeader)> {
-    Some((headers.first()?, headers.last()?))
+/// The first and the last of a stretch of chunks.
+fn ends(chunks: &Chunks, stretch: &Range<usize>) -> Option<(Arc<ChunkHeader>, Arc<ChunkHeader>)> {
+    let last = stretch.clone().next_back()?;
+    Some((chunks.get(stretch.start)?, chunks.get(last)?))
 }
 
 /// Adds hot ticks: blocks that lie wholly inside by their totals, which are kept, others tick by tick.

@@ -114,8 +114,8 @@ pub struct ManifestDelta {
     pub hot_floor: u64,
     /// Live chunks that are new since, by id.
     pub added: Vec<ChunkRow>,
-    /// Chunks that were live at `since` and were dropped after it, by id.
-    pub dropped: Vec<ChunkId>,
+    /// Chunks that were live at `since` and were dropped after it, by id, and whose they were.
+    pub dropped: Vec<(ChunkId, InstrumentId)>,
     /// Compaction positions that changed since, by instrument.
     pub compacted: Vec<(InstrumentId, u64)>,
     /// What is known of venues, as it was stored last; empty in a delta that is not from 0, and if it never was.

@@ -1,6 +1,6 @@
 //! Makes the next view: follows the log, adopts the manifest, and swaps one `Arc`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::corrections::Logged;
 use super::hub::Hub;
-use super::{ChunkHeader, Chunks, FollowError, Follower, Registry, Venues, VenuesCorrupt, View};
+use super::{ChunkHeader, FollowError, Follower, Holding, Registry, Shelf, Venues, VenuesCorrupt, View};
 use crate::bus::ManifestNews;
 use crate::domain::correction::Standing;
 use crate::domain::statistics::Statistics;
@@ -39,8 +39,8 @@ pub struct Builder {
     follower: Follower,
     registry: Arc<Registry>,
     view: View,
-    /// Where each live chunk stands in the view.
-    places: HashMap<ChunkId, (InstrumentId, bool)>,
+    /// The headers of chunks that are unpacked.
+    shelf: Arc<Shelf>,
     sender: watch::Sender<Arc<View>>,
     manifest_changed: Arc<Notify>,
     /// What the bus tells of commits of the manifest by other replicas.
@@ -56,6 +56,7 @@ impl Builder {
         store: Arc<dyn Store>,
         hub: Arc<Hub>,
         registry: Arc<Registry>,
+        shelf: Arc<Shelf>,
         manifest_changed: Arc<Notify>,
         metrics: Metrics,
     ) -> Result<Builder, StoreError> {
@@ -66,7 +67,7 @@ impl Builder {
             store,
             registry,
             view: View::empty(delta.epoch),
-            places: HashMap::new(),
+            shelf,
             sender: watch::Sender::new(Arc::new(View::empty(delta.epoch))),
             manifest_changed,
             // Without a sender this branch of the loop sleeps: other replicas are found by looking.
@@ -248,32 +249,26 @@ impl Builder {
 
     /// Replaces chunks and evicts what they hold from the hot set, in one step of the view.
     fn adopt(&mut self, delta: ManifestDelta) -> Result<(), StoreError> {
-        let mut headers = Vec::with_capacity(delta.added.len());
+        let mut changes: BTreeMap<InstrumentId, Change> = BTreeMap::new();
         for row in &delta.added {
-            headers.push((row, Arc::new(header(row)?)));
+            let change = changes.entry(row.instrument).or_default();
+            if row.late { &mut change.late } else { &mut change.ordinary }.push(Arc::new(header(row)?));
         }
-        // A delta from 0 is the whole manifest, which replaces what the view has.
-        let gone = if delta.since == 0 { self.places.keys().copied().collect() } else { delta.dropped };
-        let mut changes: BTreeMap<(InstrumentId, bool), Change> = BTreeMap::new();
-        for id in gone {
-            if let Some(place) = self.places.remove(&id) {
-                changes.entry(place).or_default().dropped.insert(id);
+        for (id, instrument) in delta.dropped {
+            changes.entry(instrument).or_default().dropped.insert(id);
+        }
+        if delta.since == 0 {
+            // It is the whole manifest, which replaces what the view has.
+            for (instrument, _) in self.view.holdings() {
+                changes.entry(instrument).or_default().anew = true;
             }
         }
-        for (row, header) in headers {
-            let place = (row.instrument, row.late);
-            self.places.insert(row.id, place);
+        for row in &delta.added {
             self.saw(row.instrument, Some(row.last_time));
-            changes.entry(place).or_default().added.push(header);
         }
-        for ((instrument, late), change) in changes {
-            self.view.update(instrument, |holding| {
-                if late {
-                    holding.late = Arc::new(change.applied_to(&holding.late));
-                } else {
-                    holding.chunks = Arc::new(Chunks::new(change.applied_to(&holding.chunks)));
-                }
-            });
+        for (instrument, change) in changes {
+            let shelf = &self.shelf;
+            self.view.update(instrument, |holding| change.apply(holding, shelf));
         }
         for (instrument, position) in delta.compacted {
             self.view.update(instrument, |holding| holding.evict_hot(position));
@@ -337,21 +332,31 @@ fn reach(delta: &ManifestDelta) -> u64 {
     chunks.chain(delta.corrections.iter().map(|row| row.log_seq)).max().unwrap_or(0)
 }
 
-/// What an adoption changes in one list of chunks.
+/// What an adoption changes among the chunks of an instrument.
 #[derive(Debug, Default)]
 struct Change {
+    /// Whether nothing stays that was there.
+    anew: bool,
     dropped: HashSet<ChunkId>,
-    added: Vec<Arc<ChunkHeader>>,
+    ordinary: Vec<Arc<ChunkHeader>>,
+    late: Vec<Arc<ChunkHeader>>,
 }
 
 impl Change {
-    /// The list after the change, in the order of history.
-    fn applied_to(self, present: &[Arc<ChunkHeader>]) -> Vec<Arc<ChunkHeader>> {
-        let mut headers = Vec::with_capacity(present.len() + self.added.len());
-        headers.extend(present.iter().filter(|header| !self.dropped.contains(&header.id)).cloned());
-        headers.extend(self.added);
-        headers.sort_by_key(|header| header.first_key());
-        headers
+    fn apply(self, holding: &mut Holding, shelf: &Arc<Shelf>) {
+        let Change { anew, dropped, ordinary, late } = self;
+        if anew {
+            (holding.chunks, holding.late) = Default::default();
+        }
+        if !ordinary.is_empty() || !dropped.is_empty() {
+            holding.chunks = Arc::new(holding.chunks.changed(&dropped, ordinary, shelf));
+        }
+        if !late.is_empty() || holding.late.iter().any(|header| dropped.contains(&header.id)) {
+            let kept = holding.late.iter().filter(|header| !dropped.contains(&header.id)).cloned();
+            let mut late: Vec<_> = kept.chain(late).collect();
+            late.sort_by_key(|header| header.first_key());
+            holding.late = Arc::new(late);
+        }
     }
 }
 

@@ -1,93 +1,452 @@
-//! The ordinary chunks of an instrument, with sums that make any stretch of them one subtraction.
+//! The ordinary chunks of an instrument: their headers, and sums that make any stretch of them one subtraction.
+//!
+//! Neighbours lie in a [`Run`]. A run knows its ends and what it adds up to; its headers are packed, and unpacked when a
+//! question needs one between the ends. What was unpacked stays on a [`Shelf`], which is bounded by bytes. A change
+//! makes those runs anew that it touches, and shares the others.
 
-use std::ops::{Deref, Range};
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quick_cache::sync::Cache;
 
 use super::ChunkHeader;
-use crate::domain::I256;
-use crate::domain::statistics::{PricePoint, Sums, Totals};
+use crate::domain::statistics::{PricePoint, Statistics, Sums, Totals};
+use crate::domain::varint::{self, Reader};
+use crate::domain::{I256, UnixNanos};
+use crate::store::ChunkId;
+
+/// Headers of a run at most. Longer ones take less memory, shorter ones are unpacked sooner.
+const RUN: usize = if cfg!(test) { 4 } else { 64 };
 
 /// Entries of one level that share an entry of the next. A stretch costs at most two of these a level.
 const FAN: usize = 32;
 
+/// Memory of unpacked headers that a server keeps unless told otherwise: those of about 50,000 chunks.
+pub const HEADER_CACHE_BYTES: u64 = 32 << 20;
+
 /// Ordinary chunks: disjoint and ascending by (event_time, log_seq).
 #[derive(Debug, Default)]
 pub struct Chunks {
-    headers: Vec<Arc<ChunkHeader>>,
-    /// What the chunks before each one add up to; one more than there are chunks.
+    runs: Vec<Arc<Run>>,
+    /// What the chunks before each run add up to; one more than there are runs, or none.
     before: Vec<Before>,
     /// Extremes do not subtract: each level has the totals of [`FAN`] neighbours of the level below, the first those of
-    /// chunks.
+    /// runs.
     levels: Vec<Vec<Totals>>,
 }
 
 /// What all chunks before one add up to.
 #[derive(Clone, Copy, Debug, Default)]
 struct Before {
+    chunks: usize,
     sums: Sums,
     /// The time-weighted integral from the first tick to the last one before.
     integral: I256,
+    /// That last one.
+    last: Option<PricePoint>,
+}
+
+impl Before {
+    /// Goes on past chunks that follow, of which the integral is known.
+    fn add(&mut self, chunks: usize, totals: &Totals, integral: I256) {
+        self.chunks += chunks;
+        self.sums.add(&Sums::from(totals));
+        self.integral += self.step_to(totals.first) + integral;
+        self.last = totals.last;
+    }
+
+    /// The integral from the last tick to the one that follows.
+    fn step_to(&self, first: Option<PricePoint>) -> I256 {
+        match (self.last, first) {
+            (Some(last), Some(first)) => last.weight_until(first.event_time),
+            _ => I256::ZERO,
+        }
+    }
+}
+
+/// The unpacked headers at hand, bounded by their memory.
+#[derive(Debug)]
+pub struct Shelf {
+    unpacked: Cache<u64, Arc<Unpacked>, Memory>,
+    /// How many runs were ever made: the name of the next one.
+    runs: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+struct Memory;
+
+impl quick_cache::Weighter<u64, Arc<Unpacked>> for Memory {
+    fn weight(&self, _: &u64, unpacked: &Arc<Unpacked>) -> u64 {
+        let each = size_of::<ChunkHeader>() + size_of::<Arc<ChunkHeader>>() + size_of::<Before>() + ARC_COUNTS;
+        (unpacked.headers.len() * each + size_of::<Unpacked>() + ARC_COUNTS) as u64
+    }
+}
+
+/// What an `Arc` counts with.
+const ARC_COUNTS: usize = 2 * size_of::<usize>();
+
+impl Shelf {
+    /// Keeps at most about so many bytes.
+    pub fn new(bytes: u64) -> Arc<Shelf> {
+        let full_run = (RUN * (size_of::<ChunkHeader>() + size_of::<Before>())) as u64;
+        let unpacked = Cache::with_weighter((bytes / full_run).max(16) as usize, bytes, Memory);
+        Arc::new(Shelf { unpacked, runs: AtomicU64::new(0) })
+    }
+
+    /// The memory of what is unpacked, and how much it may be.
+    pub fn held(&self) -> (u64, u64) {
+        (self.unpacked.weight(), self.unpacked.capacity())
+    }
+}
+
+/// Neighbouring chunks, at least one.
+#[derive(Debug)]
+struct Run {
+    /// Its name on the shelf.
+    number: u64,
+    shelf: Arc<Shelf>,
+    ids: Box<[ChunkId]>,
+    first: Arc<ChunkHeader>,
+    last: Arc<ChunkHeader>,
+    totals: Totals,
+    /// From the first tick of the first chunk to the last tick of the last one.
+    integral: I256,
+    /// Days on which two neighbours fit one chunk.
+    joinable_days: Box<[u32]>,
+    packed: Box<[u8]>,
+}
+
+/// The headers of a run.
+#[derive(Debug)]
+struct Unpacked {
+    headers: Box<[Arc<ChunkHeader>]>,
+    /// What the chunks of the run before each one add up to.
+    before: Box<[Before]>,
+}
+
+impl Unpacked {
+    fn new(headers: Box<[Arc<ChunkHeader>]>) -> Unpacked {
+        let mut before = Vec::with_capacity(headers.len());
+        let mut sum = Before::default();
+        for header in &headers {
+            before.push(sum);
+            sum.add(1, &header.statistics.totals, header.statistics.integral);
+        }
+        Unpacked { headers, before: before.into() }
+    }
+}
+
+impl Run {
+    fn new(headers: &[Arc<ChunkHeader>], shelf: &Arc<Shelf>) -> Arc<Run> {
+        let mut whole = Statistics::default();
+        headers.iter().for_each(|header| whole.append(&header.statistics));
+        let joinable = headers.windows(2).filter(|pair| pair[0].fits_with(&pair[1]));
+        let mut joinable_days: Vec<u32> = joinable.map(|pair| pair[0].day).collect();
+        joinable_days.dedup();
+        let number = shelf.runs.fetch_add(1, Ordering::Relaxed);
+        let [first, last] = [headers.first(), headers.last()].map(|end| end.expect("a run has a chunk").clone());
+        let mut packed = Vec::new();
+        if headers.len() > 2 {
+            pack(headers, &mut packed);
+            shelf.unpacked.insert(number, Arc::new(Unpacked::new(headers.into())));
+        }
+        Arc::new(Run {
+            number,
+            shelf: shelf.clone(),
+            ids: headers.iter().map(|header| header.id).collect(),
+            first,
+            last,
+            totals: whole.totals,
+            integral: whole.integral,
+            joinable_days: joinable_days.into(),
+            packed: packed.into(),
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    fn unpack(&self) -> Arc<Unpacked> {
+        if self.packed.is_empty() {
+            let ends = [self.first.clone(), self.last.clone()];
+            return Arc::new(Unpacked::new(ends[2 - self.len()..].into()));
+        }
+        if let Some(unpacked) = self.shelf.unpacked.get(&self.number) {
+            return unpacked;
+        }
+        let mut headers = unpack(&self.ids, &self.packed);
+        // The ends are here already.
+        (headers[0], headers[self.len() - 1]) = (self.first.clone(), self.last.clone());
+        let unpacked = Arc::new(Unpacked::new(headers.into()));
+        self.shelf.unpacked.insert(self.number, unpacked.clone());
+        unpacked
+    }
+
+    fn get(&self, index: usize) -> Arc<ChunkHeader> {
+        match index {
+            0 => self.first.clone(),
+            _ if index + 1 == self.len() => self.last.clone(),
+            _ => self.unpack().headers[index].clone(),
+        }
+    }
+
+    fn range(&self, range: Range<usize>) -> impl DoubleEndedIterator<Item = Arc<ChunkHeader>> + use<> {
+        let unpacked = self.unpack();
+        range.map(move |index| unpacked.headers[index].clone())
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        if !self.packed.is_empty() {
+            self.shelf.unpacked.remove(&self.number);
+        }
+    }
+}
+
+/// Appends headers, without their ids. Numbers are the differences from the header before; times those from the
+/// statistics', which have them too.
+fn pack(headers: &[Arc<ChunkHeader>], out: &mut Vec<u8>) {
+    let (mut day, mut min_seq) = (0, 0);
+    for header in headers {
+        let (first_time, last_time) = header.times_of_statistics();
+        varint::put_signed(out, i64::from(header.day) - i64::from(day));
+        varint::put_signed(out, header.min_seq.wrapping_sub(min_seq).cast_signed());
+        varint::put(out, header.max_seq.wrapping_sub(header.min_seq));
+        varint::put(out, u64::from(header.byte_count));
+        varint::put_signed(out, header.first_time.nanos().wrapping_sub(first_time.nanos()));
+        varint::put_signed(out, header.last_time.nanos().wrapping_sub(last_time.nanos()));
+        let statistics = header.statistics.encode();
+        varint::put(out, statistics.len() as u64);
+        out.extend_from_slice(&statistics);
+        (day, min_seq) = (header.day, header.min_seq);
+    }
+}
+
+/// The inverse of [`pack`].
+fn unpack(ids: &[ChunkId], packed: &[u8]) -> Vec<Arc<ChunkHeader>> {
+    let mut reader = Reader::new(packed);
+    let (mut day, mut min_seq) = (0_i64, 0_u64);
+    let mut next = |id: ChunkId| -> Option<Arc<ChunkHeader>> {
+        day += reader.signed()?;
+        min_seq = min_seq.wrapping_add(reader.signed()?.cast_unsigned());
+        let max_seq = min_seq.wrapping_add(reader.varint()?);
+        let byte_count = reader.varint()? as u32;
+        let (first_time, last_time) = (reader.signed()?, reader.signed()?);
+        let length = reader.length(packed.len())?;
+        let statistics = Statistics::decode(reader.bytes(length)?).ok()?;
+        let mut header = ChunkHeader {
+            id,
+            day: day as u32,
+            min_seq,
+            max_seq,
+            byte_count,
+            statistics,
+            first_time: UnixNanos::MIN,
+            last_time: UnixNanos::MIN,
+        };
+        let (first, last) = header.times_of_statistics();
+        header.first_time = UnixNanos::new(first.nanos().wrapping_add(first_time)).ok()?;
+        header.last_time = UnixNanos::new(last.nanos().wrapping_add(last_time)).ok()?;
+        Some(Arc::new(header))
+    };
+    ids.iter().map(|&id| next(id).expect("it was packed here")).collect()
 }
 
 impl Chunks {
-    /// The chunks in their order, and their sums.
-    pub fn new(headers: Vec<Arc<ChunkHeader>>) -> Chunks {
-        let mut before = Vec::with_capacity(headers.len() + 1);
-        let mut sum = Before::default();
-        let mut last: Option<PricePoint> = None;
-        for header in &headers {
-            before.push(sum);
-            let totals = &header.statistics.totals;
-            sum.sums.add(&Sums::from(totals));
-            if let (Some(last), Some(first)) = (last, totals.first) {
-                sum.integral += last.weight_until(first.event_time);
+    /// The chunks after a change.
+    pub fn changed(&self, dropped: &HashSet<ChunkId>, added: Vec<Arc<ChunkHeader>>, shelf: &Arc<Shelf>) -> Chunks {
+        let mut added = added;
+        added.sort_by_key(|header| header.first_key());
+        let mut added = added.into_iter().peekable();
+        let mut runs: Vec<Arc<Run>> = Vec::with_capacity(self.runs.len() + 1);
+        for (number, run) in self.runs.iter().enumerate() {
+            let next = self.runs.get(number + 1).map(|run| run.first.first_key());
+            // What belongs before the next run is this one's, but for what only follows a full one.
+            let full = next.is_none() && run.len() >= RUN;
+            let fits = |header: &Arc<ChunkHeader>| match next {
+                Some(next) => header.first_key() < next,
+                None => !full || header.first_key() < run.last.first_key(),
+            };
+            let mut own: Vec<_> = std::iter::from_fn(|| added.next_if(fits)).collect();
+            let drops = !dropped.is_empty() && run.ids.iter().any(|id| dropped.contains(id));
+            if own.is_empty() && !drops {
+                runs.push(run.clone());
+                continue;
             }
-            sum.integral += header.statistics.integral;
-            last = totals.last;
+            own.extend(run.range(0..run.len()).filter(|header| !dropped.contains(&header.id)));
+            if let Some(previous) = runs.pop_if(|previous| previous.len() + own.len() <= RUN) {
+                own.extend(previous.range(0..previous.len()));
+            }
+            own.sort_by_key(|header| header.first_key());
+            // The last run grows at its end, and is best full; others have room left for what comes between.
+            let pieces = own.len().div_ceil(RUN);
+            let length = if next.is_none() { RUN } else { own.len().div_ceil(pieces.max(1)).max(1) };
+            runs.extend(own.chunks(length).map(|piece| Run::new(piece, shelf)));
+        }
+        let rest: Vec<_> = added.collect();
+        runs.extend(rest.chunks(RUN).map(|piece| Run::new(piece, shelf)));
+        Chunks::of(runs)
+    }
+
+    /// The same without some of them.
+    pub fn without(&self, gone: &HashSet<ChunkId>) -> Chunks {
+        match self.runs.first() {
+            Some(run) => self.changed(gone, Vec::new(), &run.shelf),
+            None => Chunks::default(),
+        }
+    }
+
+    fn of(runs: Vec<Arc<Run>>) -> Chunks {
+        let mut before = Vec::with_capacity(runs.len() + 1);
+        let mut sum = Before::default();
+        for run in &runs {
+            before.push(sum);
+            sum.add(run.len(), &run.totals, run.integral);
         }
         before.push(sum);
         let mut levels = Vec::new();
-        let mut level = merge_all(headers.iter().map(|header| &header.statistics.totals));
+        let mut level = if runs.len() < FAN { Vec::new() } else { merge_all(runs.iter().map(|run| &run.totals)) };
         while !level.is_empty() {
             let next = if level.len() > FAN { merge_all(level.iter()) } else { Vec::new() };
             levels.push(level);
             level = next;
         }
-        Chunks { headers, before, levels }
+        Chunks { runs, before, levels }
+    }
+
+    /// How many chunks there are.
+    pub fn len(&self) -> usize {
+        self.before.last().map_or(0, |whole| whole.chunks)
+    }
+
+    /// Whether there is no chunk.
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// One chunk.
+    pub fn get(&self, index: usize) -> Option<Arc<ChunkHeader>> {
+        (index < self.len()).then(|| {
+            let (run, index) = self.place(index);
+            self.runs[run].get(index)
+        })
+    }
+
+    /// The last chunk.
+    pub fn last(&self) -> Option<&Arc<ChunkHeader>> {
+        self.runs.last().map(|run| &run.last)
+    }
+
+    /// All chunks in order.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = Arc<ChunkHeader>> {
+        self.range(0..self.len())
+    }
+
+    /// A stretch of chunks in order. Unpacks one run after the other.
+    pub fn range(&self, stretch: Range<usize>) -> impl DoubleEndedIterator<Item = Arc<ChunkHeader>> {
+        let ((from, low), (to, high)) = match stretch.is_empty() {
+            true => ((0, 0), (0, 0)),
+            false => (self.place(stretch.start), self.place(stretch.end)),
+        };
+        let runs = from..if high > 0 { to + 1 } else { to };
+        runs.flat_map(move |number| {
+            let run = &self.runs[number];
+            run.range(if number == from { low } else { 0 }..if number == to { high } else { run.len() })
+        })
+    }
+
+    /// How many chunks from the first on are so, of which all are that come before one that is.
+    pub fn partition_point(&self, mut is_so: impl FnMut(&ChunkHeader) -> bool) -> usize {
+        let number = self.runs.partition_point(|run| is_so(&run.last));
+        let Some(run) = self.runs.get(number) else { return self.len() };
+        let inside = match is_so(&run.first) {
+            false => 0,
+            true => run.unpack().headers.partition_point(|header| is_so(header)),
+        };
+        self.before[number].chunks + inside
+    }
+
+    /// The chunks of a day.
+    pub fn of_day(&self, day: u32) -> Range<usize> {
+        let from = self.partition_point(|header| header.day < day);
+        from..self.partition_point(|header| header.day <= day)
+    }
+
+    /// The days on which two neighbours fit one chunk, ascending; some perhaps twice.
+    pub fn joinable_days(&self) -> impl Iterator<Item = u32> {
+        self.runs.iter().enumerate().flat_map(|(number, run)| {
+            let next = self.runs.get(number + 1).filter(|next| run.last.fits_with(&next.first));
+            run.joinable_days.iter().copied().chain(next.map(|next| next.first.day))
+        })
+    }
+
+    /// The run of a chunk, and its index there; of the one after the last chunk: behind the last run.
+    fn place(&self, index: usize) -> (usize, usize) {
+        let run = self.before.partition_point(|before| before.chunks <= index) - 1;
+        (run, index - self.before[run].chunks)
+    }
+
+    /// What the chunks before one add up to.
+    fn before(&self, index: usize) -> Before {
+        if self.is_empty() {
+            return Before::default();
+        }
+        let (run, inside) = self.place(index);
+        let mut before = self.before[run];
+        if inside > 0 {
+            let run = &self.runs[run];
+            let own = run.unpack().before[inside];
+            before.sums.add(&own.sums);
+            before.integral += before.step_to(run.totals.first) + own.integral;
+            before.chunks += own.chunks;
+            before.last = own.last;
+        }
+        before
     }
 
     /// The sums of a stretch of chunks.
     pub fn sums(&self, stretch: Range<usize>) -> Sums {
-        let mut sums = self.before[stretch.end].sums;
-        sums.subtract(&self.before[stretch.start].sums);
+        let mut sums = self.before(stretch.end).sums;
+        sums.subtract(&self.before(stretch.start).sums);
         sums
     }
 
     /// The time-weighted integral from the first tick of a stretch of chunks to its last.
     pub fn integral(&self, stretch: Range<usize>) -> I256 {
-        if stretch.is_empty() {
+        let Some(first) = self.get(stretch.start).filter(|_| !stretch.is_empty()) else {
             return I256::ZERO;
-        }
-        let integral = self.before[stretch.end].integral - self.before[stretch.start].integral;
-        let (Some(previous), first) = (stretch.start.checked_sub(1), &self.headers[stretch.start]) else {
-            return integral;
         };
-        match (self.headers[previous].statistics.totals.last, first.statistics.totals.first) {
-            // The step into the stretch belongs to what is before it.
-            (Some(last), Some(first)) => integral - last.weight_until(first.event_time),
-            _ => integral,
-        }
+        let before = self.before(stretch.start);
+        // The step into the stretch belongs to what is before it.
+        self.before(stretch.end).integral - before.integral - before.step_to(first.statistics.totals.first)
     }
 
     /// Sums and extremes of a stretch of chunks.
     pub fn totals(&self, stretch: Range<usize>) -> Totals {
         let mut totals = Totals::default();
-        let Range { mut start, mut end } = stretch;
-        let merge_chunks = |range: Range<usize>, totals: &mut Totals| {
-            for header in &self.headers[range] {
-                totals.merge(&header.statistics.totals);
+        if stretch.is_empty() {
+            return totals;
+        }
+        let merge_chunks = |run: usize, range: Range<usize>, totals: &mut Totals| {
+            if !range.is_empty() {
+                let unpacked = self.runs[run].unpack();
+                unpacked.headers[range].iter().for_each(|header| totals.merge(&header.statistics.totals));
             }
         };
+        let ((mut start, low), (mut end, high)) = (self.place(stretch.start), self.place(stretch.end));
+        if start == end {
+            merge_chunks(start, low..high, &mut totals);
+            return totals;
+        }
+        if low > 0 {
+            merge_chunks(start, low..self.runs[start].len(), &mut totals);
+            start += 1;
+        }
+        merge_chunks(end, 0..high, &mut totals);
         let mut level = 0;
         loop {
             // What fills whole entries of the next level is left to it, while there is enough of it.
@@ -96,7 +455,7 @@ impl Chunks {
             let sides = if climbs { [start..inner.start, inner.end..end] } else { [start..end, 0..0] };
             for side in sides {
                 match level {
-                    0 => merge_chunks(side, &mut totals),
+                    0 => self.runs[side].iter().for_each(|run| totals.merge(&run.totals)),
                     level => self.levels[level - 1][side].iter().for_each(|entry| totals.merge(entry)),
                 }
             }
@@ -121,66 +480,62 @@ fn merge_all<'a>(entries: impl Iterator<Item = &'a Totals>) -> Vec<Totals> {
     merged
 }
 
-impl Deref for Chunks {
-    type Target = [Arc<ChunkHeader>];
-
-    fn deref(&self) -> &[Arc<ChunkHeader>] {
-        &self.headers
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::UnixNanos;
-    use crate::domain::statistics::Statistics;
-    use crate::store::ChunkId;
+    use crate::domain::Decimal;
 
-    /// Chunks of one to three ticks with walking prices.
-    fn chunks(count: usize) -> Chunks {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut random = move |below: u64| {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            state % below
-        };
-        let mut seq = 0;
-        let mut headers = Vec::new();
-        for id in 0..count {
-            let mut statistics = Statistics::default();
-            let first_seq = seq + 1;
-            for _ in 0..=random(3) {
-                seq += 1;
-                let price = crate::domain::Decimal::new(random(2_000) as i64 - 500, -2).unwrap();
-                let event_time = UnixNanos::new(seq as i64 * 1_000 + random(900) as i64).unwrap();
-                let quantity = (random(4) > 0).then(|| crate::domain::Decimal::new(random(50) as i64, -1).unwrap());
-                statistics.push_point(PricePoint { price, event_time, log_seq: seq }, quantity);
-            }
-            let (first, last) = (statistics.totals.first.unwrap(), statistics.totals.last.unwrap());
-            headers.push(Arc::new(ChunkHeader {
-                id: ChunkId(id as u64),
-                day: 0,
-                min_seq: first_seq,
-                max_seq: seq,
-                byte_count: 1,
-                first_time: first.event_time,
-                last_time: last.event_time,
-                statistics,
-            }));
+    /// Numbers that look random, always the same ones.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: u64) -> u64 {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            self.0 % bound
         }
-        Chunks::new(headers)
+    }
+
+    /// A chunk of one to three ticks at a walking price, of a place in the order of history.
+    fn chunk(id: u64, place: u64, random: &mut Random) -> Arc<ChunkHeader> {
+        let mut statistics = Statistics::default();
+        let seqs = 1_000_000 - 4 * id..=1_000_000 - 4 * id + random.below(3);
+        for (at, log_seq) in seqs.clone().enumerate() {
+            let price = Decimal::new(random.below(2_000) as i64 - 500, -2).unwrap();
+            let event_time = UnixNanos::new((place * 10_000 + at as u64 * 1_000 + random.below(900)) as i64).unwrap();
+            let quantity = (random.below(4) > 0).then(|| Decimal::new(random.below(50) as i64, -1).unwrap());
+            statistics.push_point(PricePoint { price, event_time, log_seq }, quantity);
+        }
+        let (first, last) = (statistics.totals.first.unwrap(), statistics.totals.last.unwrap());
+        Arc::new(ChunkHeader {
+            id: ChunkId(id),
+            day: (place / 7) as u32,
+            min_seq: *seqs.start(),
+            max_seq: *seqs.end(),
+            byte_count: random.below(100_000) as u32,
+            first_time: first.event_time,
+            last_time: last.event_time,
+            statistics,
+        })
+    }
+
+    fn in_order(count: usize, random: &mut Random) -> Vec<Arc<ChunkHeader>> {
+        (0..count as u64).map(|place| chunk(place, place, random)).collect()
     }
 
     #[test]
     fn every_stretch_is_the_sum_of_its_chunks() {
-        for count in [0, 1, 2, FAN - 1, FAN, FAN + 1, 3 * FAN, FAN * FAN + 5] {
-            let chunks = chunks(count);
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        let most = RUN * FAN * FAN + 5;
+        for count in [0, 1, 2, 3, RUN - 1, RUN, RUN + 1, 3 * RUN + 2, RUN * FAN, RUN * FAN + 1, most] {
+            let headers = in_order(count, &mut random);
+            let chunks = Chunks::default().changed(&HashSet::new(), headers.clone(), &Shelf::new(1 << 20));
             let step = (count / 40).max(1);
             for start in (0..=count).step_by(step) {
                 for end in (start..=count).step_by(step) {
                     let mut whole = Statistics::default();
-                    for header in &chunks[start..end] {
+                    for header in &headers[start..end] {
                         whole.append(&header.statistics);
                     }
                     assert_eq!(chunks.totals(start..end), whole.totals, "{count}: {start}..{end}");
@@ -189,5 +544,96 @@ mod tests {
                 }
             }
         }
+    }
+
+    fn ids(headers: impl Iterator<Item = Arc<ChunkHeader>>) -> Vec<u64> {
+        headers.map(|header| header.id.0).collect()
+    }
+
+    #[test]
+    fn changes_leave_what_a_plain_list_would_be() {
+        let mut random = Random(0x2545_f491_4f6c_dd1d);
+        for shelf in [Shelf::new(1 << 12), Shelf::new(1 << 24)] {
+            let (mut plain, mut chunks): (Vec<Arc<ChunkHeader>>, _) = (Vec::new(), Chunks::default());
+            let (mut next_id, mut end) = (0, 0);
+            for round in 0..600 {
+                let mut dropped = HashSet::new();
+                let mut added = Vec::new();
+                // Mostly more at the end; now and then some go, or come between, or everything goes.
+                for _ in 0..random.below(6) {
+                    next_id += 1;
+                    end += 2;
+                    added.push(chunk(next_id, end, &mut random));
+                }
+                if random.below(3) == 0 && !plain.is_empty() {
+                    let from = random.below(plain.len() as u64) as usize;
+                    let gone = plain.iter().skip(from).take(random.below(9) as usize);
+                    dropped.extend(gone.map(|header| header.id));
+                    for place in (1..end).step_by(random.below(400) as usize + 2) {
+                        if plain.iter().chain(&added).all(|other| other.first_time.nanos() as u64 / 10_000 != place) {
+                            next_id += 1;
+                            added.push(chunk(next_id, place, &mut random));
+                        }
+                    }
+                }
+                if round == 300 {
+                    dropped = plain.iter().map(|header| header.id).collect();
+                }
+                chunks = match added.is_empty() && random.below(2) == 0 {
+                    true => chunks.without(&dropped),
+                    false => chunks.changed(&dropped, added.clone(), &shelf),
+                };
+                plain.retain(|header| !dropped.contains(&header.id));
+                plain.extend(added);
+                plain.sort_by_key(|header| header.first_key());
+
+                assert_eq!(chunks.len(), plain.len());
+                assert_eq!(chunks.is_empty(), plain.is_empty());
+                assert_eq!(ids(chunks.iter()), ids(plain.iter().cloned()));
+                assert_eq!(chunks.last().map(|last| last.id), plain.last().map(|last| last.id));
+                let runs = &chunks.runs;
+                assert!(runs.iter().all(|run| (1..=RUN).contains(&run.len())));
+                // What lies side by side would not have fitted one run when it was made.
+                assert!(runs.len() <= 3 * plain.len().div_ceil(RUN) + 1, "{} of {}", runs.len(), plain.len());
+                let at = random.below(plain.len() as u64 + 1) as usize;
+                let stretch = at..at + random.below((plain.len() - at) as u64 + 1) as usize;
+                assert_eq!(ids(chunks.range(stretch.clone())), ids(plain[stretch.clone()].iter().cloned()));
+                assert_eq!(ids(chunks.range(stretch.clone()).rev()), ids(plain[stretch.clone()].iter().rev().cloned()));
+                let time = UnixNanos::new((end * 10_000 * at as u64 / (plain.len() as u64 + 1)) as i64).unwrap();
+                let before = |header: &ChunkHeader| header.first_time < time;
+                assert_eq!(chunks.partition_point(before), plain.partition_point(|header| before(header)));
+                for (index, header) in plain.iter().enumerate().skip(at).take(3) {
+                    let ours = chunks.get(index).unwrap();
+                    assert_eq!(format!("{ours:?}"), format!("{header:?}"));
+                }
+                assert!(chunks.get(plain.len()).is_none());
+                let mut whole = Statistics::default();
+                plain[stretch.clone()].iter().for_each(|header| whole.append(&header.statistics));
+                assert_eq!(chunks.totals(stretch.clone()), whole.totals);
+                assert_eq!(chunks.sums(stretch.clone()), Sums::from(&whole.totals));
+                assert_eq!(chunks.integral(stretch), whole.integral);
+                let day = plain.get(at).map_or(7, |header| header.day);
+                let of_day = plain.iter().filter(|header| header.day == day).cloned();
+                assert_eq!(ids(chunks.range(chunks.of_day(day))), ids(of_day));
+                let mut days: Vec<u32> = chunks.joinable_days().collect();
+                days.dedup();
+                let pairs = plain.windows(2).filter(|pair| pair[0].day == pair[1].day);
+                let mut expected: Vec<u32> = pairs.map(|pair| pair[0].day).collect();
+                expected.dedup();
+                assert_eq!(days, expected);
+            }
+            let (held, limit) = shelf.held();
+            assert!(held <= limit, "{held} of {limit} bytes");
+        }
+    }
+
+    #[test]
+    fn what_nobody_names_leaves_the_shelf() {
+        let mut random = Random(7);
+        let shelf = Shelf::new(1 << 20);
+        let chunks = Chunks::default().changed(&HashSet::new(), in_order(10 * RUN, &mut random), &shelf);
+        assert!(shelf.held().0 > 0);
+        drop(chunks);
+        assert_eq!(shelf.held().0, 0);
     }
 }

@@ -4,12 +4,12 @@
 //! makes a holding of it in which nothing is left to correct, so that no query knows of them. A correction that is old
 //! enough is settled: its chunks are written anew (`settle.rs`), and from then on what is cut is corrected on its way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{ChunkHeader, Chunks, Holding, HotBlock};
+use super::{ChunkHeader, Holding, HotBlock};
 use crate::domain::chunk::Chunk;
 use crate::domain::correction::{Standing, Verdict};
 use crate::domain::segment::{self, Entries};
@@ -259,15 +259,17 @@ impl Holding {
     pub fn patch(&self, position: u64) -> Option<Patch<'_>> {
         let corrections = self.corrections.as_deref()?;
         let changes = !self.patched && (self.hot_named || corrections.counts.waiting > 0);
-        changes.then(|| Patch { holding: self, corrections, position, gone: BTreeSet::new(), loose: Vec::new() })
+        changes.then(|| Patch { holding: self, corrections, position, gone: HashSet::new(), loose: Vec::new() })
     }
 
-    /// The chunks in which a trade may stand.
-    pub(super) fn chunks_at(&self, event_time: UnixNanos) -> impl Iterator<Item = &Arc<ChunkHeader>> {
+    /// The chunks in which a trade may stand, and whether each is a late one.
+    pub(super) fn chunks_at(&self, event_time: UnixNanos) -> impl Iterator<Item = (Arc<ChunkHeader>, bool)> {
         let from = self.chunks.partition_point(|header| header.last_time < event_time);
-        let ordinary = self.chunks[from..].iter().take_while(move |header| header.first_time <= event_time);
+        let to = self.chunks.partition_point(|header| header.first_time <= event_time);
+        let ordinary = self.chunks.range(from..to.max(from)).map(|header| (header, false));
         let late = self.late.iter();
-        ordinary.chain(late.filter(move |header| header.first_time <= event_time && event_time <= header.last_time))
+        let late = late.filter(move |header| header.first_time <= event_time && event_time <= header.last_time);
+        ordinary.chain(late.map(|header| (header.clone(), true)))
     }
 }
 
@@ -278,19 +280,19 @@ pub struct Patch<'a> {
     corrections: &'a Corrections,
     position: u64,
     /// Chunks whose ticks are loose now.
-    gone: BTreeSet<ChunkId>,
+    gone: HashSet<ChunkId>,
     loose: Vec<Arc<HotBlock>>,
 }
 
 impl<'a> Patch<'a> {
     /// The chunks that [`Patch::take`] needs: those in which a trade may stand that waits for its correction. Others than
     /// a question is about may be left out.
-    pub fn chunks(&self) -> Vec<&'a ChunkHeader> {
+    pub fn chunks(&self) -> Vec<Arc<ChunkHeader>> {
         let waiting = self.corrections.iter().filter(|logged| logged.standing == Standing::Waiting);
         let known = waiting.filter(|logged| logged.log_seq <= self.position);
         let holding = self.holding;
         let chunks = known.flat_map(|logged| holding.chunks_at(logged.correction.event_time));
-        let chunks: BTreeMap<ChunkId, &'a ChunkHeader> = chunks.map(|header| (header.id, &**header)).collect();
+        let chunks: BTreeMap<ChunkId, Arc<ChunkHeader>> = chunks.map(|(header, _)| (header.id, header)).collect();
         chunks.into_values().collect()
     }
 
@@ -321,15 +323,11 @@ impl<'a> Patch<'a> {
     /// one after the other.
     pub fn finish(self) -> Holding {
         let Patch { holding, corrections, position, gone, loose } = self;
-        let kept = |headers: &[Arc<ChunkHeader>]| -> Vec<Arc<ChunkHeader>> {
-            headers.iter().filter(|header| !gone.contains(&header.id)).cloned().collect()
-        };
         let mut patched = Holding { patched: true, ..holding.clone() };
-        if holding.chunks.iter().any(|header| gone.contains(&header.id)) {
-            patched.chunks = Arc::new(Chunks::new(kept(&holding.chunks)));
-        }
-        if holding.late.iter().any(|header| gone.contains(&header.id)) {
-            patched.late = Arc::new(kept(&holding.late));
+        if !gone.is_empty() {
+            patched.chunks = Arc::new(holding.chunks.without(&gone));
+            let kept = holding.late.iter().filter(|header| !gone.contains(&header.id));
+            patched.late = Arc::new(kept.cloned().collect());
         }
         if holding.hot_named {
             let blocks = holding.hot.iter().filter_map(|block| match corrections.corrected(block, position) {

@@ -1,9 +1,8 @@
 //! Hot ticks on their way into chunks: cut by day, encoded, and read back before they replace anything.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use super::{ChunkHeader, Holding};
+use super::Holding;
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::correction::Standing;
 use crate::domain::statistics::Statistics;
@@ -50,7 +49,7 @@ pub(super) fn cut(instrument: InstrumentId, holding: &Holding, take: usize) -> R
     ticks.sort_unstable_by_key(Tick::key);
     let of_day = |ticks: &[Tick]| {
         let day = ticks.first().map_or(0, |tick| tick.event_time.day());
-        let last: Option<&Arc<ChunkHeader>> = holding.chunks.iter().rev().find(|chunk| chunk.day == day);
+        let last = holding.chunks.of_day(day).next_back().and_then(|last| holding.chunks.get(last));
         let late = last.map_or(0, |last| ticks.partition_point(|tick| tick.key() < last.last_key()));
         let (late, ordinary) = ticks.split_at(late);
         let ranges = chunk::cuts(ordinary, CHUNK_TICKS);

@@ -26,12 +26,8 @@ pub(super) struct Rewrite {
 /// Days with late chunks, or with two neighbours that fit one chunk, ascending.
 pub(super) fn untidy_days(holding: &Holding) -> BTreeSet<u32> {
     let mut days: BTreeSet<u32> = holding.late.iter().map(|chunk| chunk.day).collect();
-    days.extend(holding.chunks.windows(2).filter(|pair| joinable(pair)).map(|pair| pair[0].day));
+    days.extend(holding.chunks.joinable_days());
     days
-}
-
-fn joinable(pair: &[Arc<ChunkHeader>]) -> bool {
-    pair[0].day == pair[1].day && pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS
 }
 
 /// One step of tidying a day: at most [`STEP_CHUNKS`] ordinary chunks, and the late ticks that belong among them. Empty
@@ -42,14 +38,13 @@ pub(super) async fn step(
     day: u32,
     holding: &Holding,
 ) -> Result<Rewrite, StoreError> {
-    let ordinary: Vec<_> = holding.chunks.iter().filter(|chunk| chunk.day == day).collect();
+    let ordinary: Vec<Arc<ChunkHeader>> = holding.chunks.range(holding.chunks.of_day(day)).collect();
     let late: Vec<_> = holding.late.iter().filter(|chunk| chunk.day == day).collect();
     // Begin where the earliest late tick belongs, or at the first small neighbours.
     let start = match late.iter().map(|chunk| chunk.first_key()).min() {
         Some(first) => ordinary.partition_point(|chunk| chunk.last_key() < first),
         None => {
-            let small = |pair: &[&Arc<ChunkHeader>]| pair[0].tick_count() + pair[1].tick_count() <= CHUNK_TICKS;
-            let Some(start) = ordinary.windows(2).position(small) else {
+            let Some(start) = ordinary.windows(2).position(|pair| pair[0].fits_with(&pair[1])) else {
                 return Ok(Rewrite::default());
             };
             start

@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use crate::domain::Epoch;
 
 pub use bars::{BarReader, Finish};
-pub use chunks::Chunks;
+pub use chunks::{Chunks, HEADER_CACHE_BYTES, Shelf};
 pub use corrections::{CorrectionCounts, Corrections, Patch};
 pub use current::Current;
 pub use follower::{FollowError, Follower};
@@ -57,6 +57,8 @@ pub struct Tape {
     pub registry: Arc<Registry>,
     /// The newest blocks.
     pub hub: Arc<Hub>,
+    /// What the views unpack.
+    pub shelf: Arc<Shelf>,
     /// The views, newest last.
     pub views: watch::Receiver<Arc<View>>,
 }

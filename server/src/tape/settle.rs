@@ -3,7 +3,7 @@
 //! A correction waits until no question is pinned to a position before it any more. Corrections of an instrument settle
 //! in the order of the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::late::LATE_CHUNK_TICKS;
 use super::merge::{self, Rewrite};
@@ -33,13 +33,13 @@ pub(super) async fn step(
     };
     let mut ripe = corrections.ripe(before);
     ripe.truncate(STEP_CORRECTIONS);
-    let mut wanted = BTreeSet::new();
+    let mut wanted = BTreeMap::new();
     let mut fitting = 0;
     for logged in &ripe {
         if wanted.len() >= STEP_CHUNKS {
             break;
         }
-        wanted.extend(holding.chunks_at(logged.correction.event_time).map(|header| header.id));
+        wanted.extend(holding.chunks_at(logged.correction.event_time).map(|chunk| (chunk.0.id, chunk)));
         fitting += 1;
     }
     ripe.truncate(fitting);
@@ -54,8 +54,7 @@ pub(super) async fn step(
             found.extend(corrections.of(tick.event_time, &tick.trade_id).map(|logged| logged.log_seq));
         }
     };
-    for header in holding.chunks.iter().chain(holding.late.iter()).filter(|header| wanted.contains(&header.id)) {
-        let late = holding.late.iter().any(|other| other.id == header.id);
+    for (header, late) in wanted.into_values() {
         let ticks = merge::read(store, instrument, &[header.id]).await?;
         see(&ticks);
         let Some(ticks) = corrections.corrected(&ticks, position) else { continue };

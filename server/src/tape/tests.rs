@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::compactor::{Compactor, Policy};
 use super::feeder::Feeder;
-use super::{Current, Follower, Hub, Lineage, Registry, Tape, View, builder::Builder};
+use super::{Current, Follower, Hub, Lineage, Registry, Shelf, Tape, View, builder::Builder};
 use crate::bus::{Announcement, Bus, BusState, LocalBus, ManifestNews};
 use crate::domain::chunk::{self, CHUNK_TICKS};
 use crate::domain::{
@@ -103,7 +103,9 @@ impl Stack {
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(Notify::new());
         let counts = crate::metrics::Metrics::new();
-        let builder = Builder::open(dynamic.clone(), hub.clone(), registry.clone(), changed.clone(), counts);
+        let shelf = Shelf::new(16 << 10);
+        let builder =
+            Builder::open(dynamic.clone(), hub.clone(), registry.clone(), shelf.clone(), changed.clone(), counts);
         let builder = builder.await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
@@ -111,7 +113,7 @@ impl Stack {
         let metrics = crate::metrics::Metrics::new();
         let compactor = Compactor::new(dynamic.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
         let lineage = Arc::new(Lineage::load(&*dynamic).await.unwrap());
-        let tape = Tape { epoch: head.epoch, lineage, registry, hub: hub.clone(), views: views.clone() };
+        let tape = Tape { epoch: head.epoch, lineage, registry, hub: hub.clone(), shelf, views: views.clone() };
         let random = SmallRng::seed_from_u64(1);
         let writer = Writer { store: dynamic, bus, clock: clock.clone(), random, unanswered: false, metrics };
         let (ingest, _) = writer.start(Current::from(Arc::new(tape)), usize::MAX, stop.clone());
@@ -160,10 +162,11 @@ fn batch(random: &mut SmallRng, now: &mut i64, count: usize) -> Batch {
 async fn contents(store: &MemoryStore, view: &View) -> BTreeMap<u64, Tick> {
     let mut ticks = BTreeMap::new();
     for (instrument, holding) in view.holdings() {
-        for pair in holding.chunks.windows(2) {
+        let ordinary: Vec<_> = holding.chunks.iter().collect();
+        for pair in ordinary.windows(2) {
             assert!(pair[0].last_key() < pair[1].first_key(), "ordinary chunks are disjoint and ascending");
         }
-        for chunk in holding.chunks.iter().chain(holding.late.iter()) {
+        for chunk in ordinary.iter().chain(holding.late.iter()) {
             let bytes = store.chunk_bytes(&[chunk.id]).await.unwrap().remove(0).1;
             let decoded = chunk::decode(&bytes, instrument).unwrap();
             for index in 0..decoded.len() {
@@ -237,7 +240,8 @@ async fn what_was_sent_is_in_the_view_through_compaction_merges_and_restarts() {
     assert_eq!(view.hot_ticks(), 0);
     for (_, holding) in view.holdings() {
         assert!(holding.late.is_empty());
-        for pair in holding.chunks.windows(2).filter(|pair| pair[0].day == pair[1].day) {
+        let ordinary: Vec<_> = holding.chunks.iter().collect();
+        for pair in ordinary.windows(2).filter(|pair| pair[0].day == pair[1].day) {
             assert!(pair[0].tick_count() + pair[1].tick_count() > CHUNK_TICKS);
         }
     }
@@ -326,7 +330,7 @@ async fn a_view_keeps_what_it_has_when_a_standby_without_the_newest_commits_take
     let (stack, sent) = without_manifest(3).await;
     let view = stack.views.borrow().clone();
     let held = |holding: &super::Holding| {
-        holding.chunks.iter().chain(holding.late.iter()).map(|chunk| chunk.tick_count()).sum::<usize>()
+        holding.chunks.iter().chain(holding.late.iter().cloned()).map(|chunk| chunk.tick_count()).sum::<usize>()
             + holding.hot_count()
     };
     assert_eq!(view.holdings().map(|(_, holding)| held(holding)).sum::<usize>(), sent, "no answer has a hole");

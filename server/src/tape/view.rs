@@ -10,7 +10,8 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 
 use super::{Chunks, CorrectionCounts, Corrections, Venues};
-use crate::domain::statistics::{Statistics, Totals};
+use crate::domain::chunk::CHUNK_TICKS;
+use crate::domain::statistics::{PricePoint, Statistics, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{Cursor, Epoch, InstrumentId, Tick, UnixNanos};
 use crate::store::{ChunkId, StoreError};
@@ -61,6 +62,17 @@ impl ChunkHeader {
     /// How many ticks it has.
     pub fn tick_count(&self) -> usize {
         self.statistics.totals.count as usize
+    }
+
+    /// Whether it and its next neighbour can become one chunk.
+    pub(super) fn fits_with(&self, next: &ChunkHeader) -> bool {
+        self.day == next.day && self.tick_count() + next.tick_count() <= CHUNK_TICKS
+    }
+
+    /// The event times of its first and last tick as its statistics have them.
+    pub(super) fn times_of_statistics(&self) -> (UnixNanos, UnixNanos) {
+        let time = |point: Option<PricePoint>| point.map_or(UnixNanos::MIN, |point| point.event_time);
+        (time(self.statistics.totals.first), time(self.statistics.totals.last))
     }
 }
 

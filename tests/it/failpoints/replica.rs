@@ -248,6 +248,7 @@ impl Stack {
             hub_bytes: 1 << 20,
             hot_tick_limit: 1_000_000,
             chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
+            header_cache_bytes: tapefeed_server::tape::HEADER_CACHE_BYTES,
             bars_table: false,
             metrics: tapefeed_server::metrics::Metrics::new(),
         };

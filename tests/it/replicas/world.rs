@@ -150,6 +150,7 @@ impl World {
             hub_bytes: 256 << 10,
             hot_tick_limit: 1_000_000,
             chunk_cache_bytes: tapefeed_server::query::CHUNK_CACHE_BYTES,
+            header_cache_bytes: tapefeed_server::tape::HEADER_CACHE_BYTES,
             bars_table: false,
             metrics: Metrics::new(),
         };
@@ -287,8 +288,9 @@ pub async fn view_at(replica: &Replica, position: u64) -> Arc<View> {
 
 /// How many ticks a view has, in chunks and hot.
 pub fn ticks_of(view: &View) -> usize {
-    let chunked = |chunks: &[Arc<tapefeed_server::tape::ChunkHeader>]| -> usize {
-        chunks.iter().map(|chunk| chunk.tick_count()).sum()
+    let ticks = |holding: &tapefeed_server::tape::Holding| {
+        let chunks = holding.chunks.iter().chain(holding.late.iter().cloned());
+        chunks.map(|chunk| chunk.tick_count()).sum::<usize>() + holding.hot_count()
     };
-    view.holdings().map(|(_, holding)| chunked(&holding.chunks) + chunked(&holding.late) + holding.hot_count()).sum()
+    view.holdings().map(|(_, holding)| ticks(holding)).sum()
 }

@@ -85,6 +85,7 @@ async fn progress_stands_behind_what_the_store_has_and_nobody_announced() {
         hub_bytes: ROOMY,
         hot_tick_limit: usize::MAX,
         chunk_cache_bytes: crate::query::CHUNK_CACHE_BYTES,
+        header_cache_bytes: crate::tape::HEADER_CACHE_BYTES,
         bars_table: false,
     };
     let other = crate::replica::Replica::start(parts).await.unwrap();

@@ -132,6 +132,7 @@ impl World {
             hub_bytes,
             hot_tick_limit: usize::MAX,
             chunk_cache_bytes: crate::query::CHUNK_CACHE_BYTES,
+            header_cache_bytes: crate::tape::HEADER_CACHE_BYTES,
             bars_table: false,
         };
         let replica = Replica::start(parts).await.unwrap();

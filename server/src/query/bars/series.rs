@@ -40,12 +40,12 @@ impl<'a> Series<'a> {
             return Ok(bars);
         }
         for (instrument, holding) in self.holdings() {
-            let mut wanted: Vec<&ChunkHeader> = Vec::new();
-            let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
-            let late = holding.late.iter().filter(|header| bounds.overlaps(header));
-            for header in ordinary.iter().chain(late).filter(|header| header.min_seq <= self.position) {
+            let mut wanted: Vec<Arc<ChunkHeader>> = Vec::new();
+            let ordinary = holding.chunks.range(bounds.stretch(&holding.chunks));
+            let late = holding.late.iter().filter(|header| bounds.overlaps(header)).cloned();
+            for header in ordinary.chain(late).filter(|header| header.min_seq <= self.position) {
                 let start = self.interval.start_of(header.first_time);
-                let alone = start == self.interval.start_of(header.last_time) && bounds.covers(header);
+                let alone = start == self.interval.start_of(header.last_time) && bounds.covers(&header);
                 if alone && header.max_seq <= self.position {
                     bars.push_whole(start, &header.statistics.totals, header.max_seq);
                 } else {
@@ -112,8 +112,8 @@ impl<'a> Series<'a> {
             next = Some(next.map_or(first, |held| held.min(first)));
         };
         for (_, holding) in self.holdings() {
-            let ordinary = &holding.chunks[bounds.stretch(&holding.chunks)];
-            if let Some(header) = ordinary.iter().find(|header| header.min_seq <= self.position) {
+            let mut ordinary = holding.chunks.range(bounds.stretch(&holding.chunks));
+            if let Some(header) = ordinary.find(|header| header.min_seq <= self.position) {
                 see(header.first_time);
             }
             let late = holding.late.iter().filter(|header| bounds.overlaps(header));
@@ -176,9 +176,9 @@ pub(in crate::query) async fn newest(
         }
     }
     // Of the ordinary chunks the last one with known ticks has the newest; of late ones each may.
-    let known = |header: &&Arc<ChunkHeader>| header.min_seq <= position;
+    let known = |header: &Arc<ChunkHeader>| header.min_seq <= position;
     let last = holding.chunks.iter().rev().find(known);
-    for header in last.into_iter().chain(holding.late.iter().filter(known)) {
+    for header in last.into_iter().chain(holding.late.iter().filter(|header| known(header)).cloned()) {
         if Some(header.last_time) <= newest {
             continue;
         }

@@ -23,7 +23,7 @@ use crate::store::{
 use crate::tape::builder::Builder;
 use crate::tape::compactor::{Compactor, Policy};
 use crate::tape::feeder::Feeder;
-use crate::tape::{Current, Hub, Lineage, Registry, Tape, View};
+use crate::tape::{Current, HEADER_CACHE_BYTES, Hub, Lineage, Registry, Shelf, Tape, View};
 
 /// Where the log is kept.
 pub(super) enum Backing {
@@ -84,7 +84,10 @@ impl Bench {
         };
         tokio::spawn(feeder.run(stop.clone()));
         let changed = Arc::new(tokio::sync::Notify::new());
-        let builder = Builder::open(store.clone(), hub.clone(), registry.clone(), changed.clone(), metrics.clone());
+        let shelf = Shelf::new(HEADER_CACHE_BYTES);
+        let counts = metrics.clone();
+        let builder =
+            Builder::open(store.clone(), hub.clone(), registry.clone(), shelf.clone(), changed.clone(), counts);
         let builder = builder.await.unwrap();
         let views = builder.views();
         tokio::spawn(builder.run(stop.clone()));
@@ -92,7 +95,7 @@ impl Bench {
         let compactor = Compactor::new(store.clone(), views.clone(), changed, clock.clone(), policy, metrics.clone());
         let lineage = Arc::new(Lineage::load(&*store).await.unwrap());
         let query = Query::new(views.clone(), registry.clone(), store.clone(), clock.clone(), 1 << 20, metrics.clone());
-        let tape = Tape { epoch: head.epoch, lineage, registry, hub, views: views.clone() };
+        let tape = Tape { epoch: head.epoch, lineage, registry, hub, shelf, views: views.clone() };
         let random = SmallRng::seed_from_u64(1);
         let writer = Writer { store: store.clone(), bus, clock, random, unanswered: false, metrics };
         let (ingest, _) = writer.start(Current::from(Arc::new(tape)), usize::MAX, stop.clone());

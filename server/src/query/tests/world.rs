@@ -18,7 +18,7 @@ use crate::store::{
     Appended, ChunkId, ChunkRow, Group, ManifestChange, ManifestCommit, MemoryStore, NewChunk, Retention, Store,
 };
 use crate::tape::builder::Builder;
-use crate::tape::{Hub, Registry, View};
+use crate::tape::{Hub, Registry, Shelf, View};
 
 /// A clock that stands until it is set.
 #[derive(Debug)]
@@ -275,7 +275,10 @@ impl World {
         let hub = Arc::new(Hub::new(&head, 1 << 20));
         let registry = Arc::new(Registry::load(self.store.clone()).await.unwrap());
         let changed = Arc::new(Notify::new());
-        let builder = Builder::open(self.store.clone(), hub, registry, changed, crate::metrics::Metrics::new()).await;
+        // So small that headers are unpacked again and again.
+        let shelf = Shelf::new(16 << 10);
+        let metrics = crate::metrics::Metrics::new();
+        let builder = Builder::open(self.store.clone(), hub, registry, shelf, changed, metrics).await;
         let view = builder.unwrap().views().borrow().clone();
         assert_eq!(view.position(), self.head());
         view

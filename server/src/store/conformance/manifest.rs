@@ -196,7 +196,7 @@ async fn deltas(fixture: Fixture) {
         let delta = store.manifest(since).await.unwrap();
         assert_eq!((delta.since, delta.version, delta.hot_floor), (since, 4, 9));
         assert_eq!((ids(&delta), delta.compacted.len()), (added.to_vec(), compacted), "since {since}");
-        assert_eq!(delta.dropped.iter().map(|id| id.0).collect::<Vec<_>>(), dropped, "since {since}");
+        assert_eq!(delta.dropped.iter().map(|(id, _)| id.0).collect::<Vec<_>>(), dropped, "since {since}");
     }
     let ahead = store.manifest(5).await.unwrap();
     assert_eq!((ahead.since, ahead.version, ids(&ahead)), (0, 4, vec![2, 4]));

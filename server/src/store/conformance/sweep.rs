@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::manifest::{chunk, commit, ids};
 use super::*;
+use crate::domain::InstrumentId;
 use crate::store::{Appended, ChunkId, ManifestChange, Retention, Swept, Verdict};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -131,7 +132,7 @@ async fn chunk_grace(fixture: Fixture) {
     // Chunk 1 was dropped by version 2: who knows version 2 misses nothing, who knows 1 must start anew.
     let store = fixture.reopen(store).await;
     let known = store.manifest(2).await.unwrap();
-    assert_eq!((known.since, ids(&known), known.dropped.clone()), (2, Vec::new(), vec![ChunkId(2)]));
+    assert_eq!((known.since, ids(&known), known.dropped.clone()), (2, Vec::new(), vec![(ChunkId(2), InstrumentId(1))]));
     for since in [0, 1] {
         let anew = store.manifest(since).await.unwrap();
         assert_eq!((anew.since, ids(&anew), anew.dropped.len()), (0, vec![3, 4], 0));
@@ -164,10 +165,12 @@ async fn history(fixture: Fixture) {
     let left = store.manifest(0).await.unwrap();
     assert_eq!((left.version, left.added.len()), (delta.version, 100));
     assert!(left.added.iter().all(|row| row.day == 102));
-    assert_eq!(store.chunk_bytes(&delta.dropped).await.unwrap().len(), 200);
+    assert!(delta.dropped.iter().all(|(_, instrument)| *instrument == InstrumentId(1)));
+    let dropped: Vec<ChunkId> = delta.dropped.iter().map(|(id, _)| *id).collect();
+    assert_eq!(store.chunk_bytes(&dropped).await.unwrap().len(), 200);
     fixture.clock.advance(DAY + Duration::from_secs(1));
     assert_eq!(store.sweep(two_days).await.unwrap(), Swept { chunks: 200, ..Swept::default() });
-    assert_eq!(store.chunk_bytes(&delta.dropped).await.unwrap().len(), 0);
+    assert_eq!(store.chunk_bytes(&dropped).await.unwrap().len(), 0);
     assert_eq!(store.head().await.unwrap().manifest_version, delta.version);
 }
 

@@ -212,7 +212,9 @@ impl State {
         for (id, chunk) in &self.chunks {
             match chunk.dropped {
                 None if chunk.created_version > since => delta.added.push(chunk.row.clone()),
-                Some((dropped, _)) if chunk.created_version <= since && dropped > since => delta.dropped.push(*id),
+                Some((dropped, _)) if chunk.created_version <= since && dropped > since => {
+                    delta.dropped.push((*id, chunk.row.instrument));
+                }
                 _ => (),
             }
         }

@@ -244,7 +244,7 @@ const ADDED_SINCE: &str = "
     ORDER BY id";
 
 const DROPPED_SINCE: &str = "
-    SELECT id
+    SELECT id, instrument_id
     FROM chunks
     WHERE dropped_version > $1 AND created_version <= $1
     ORDER BY id";
@@ -285,7 +285,7 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
-    let dropped: Vec<i64> = sqlx::query_scalar(DROPPED_SINCE)
+    let dropped: Vec<(i64, i64)> = sqlx::query_as(DROPPED_SINCE)
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
@@ -312,7 +312,7 @@ pub(super) async fn delta(connection: &mut PgConnection, since: u64) -> Result<M
         version: from_sql(head.manifest_version),
         hot_floor: from_sql(head.hot_floor),
         added: added.into_iter().map(ChunkRecord::into_row).collect::<Result<_, Failure>>()?,
-        dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
+        dropped: dropped.into_iter().map(dropped_chunk).collect::<Result<_, Failure>>()?,
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
         venues: venues.unwrap_or_default().into(),
         corrections: corrections.into_iter().map(CorrectionRecord::into_row).collect::<Result<_, Failure>>()?,
@@ -346,4 +346,8 @@ pub(super) async fn chunk_bytes(
         by_id.extend(id.zip(bytes).map(|(id, bytes)| (ChunkId(from_sql(id)), Bytes::from(bytes))));
     }
     Ok(ids.into_iter().filter_map(|id| by_id.get(&id).map(|bytes| (id, bytes.clone()))).collect())
+}
+
+fn dropped_chunk((id, instrument): (i64, i64)) -> Result<(ChunkId, InstrumentId), Failure> {
+    Ok((ChunkId(from_sql(id)), InstrumentId(rows::count_from_sql(instrument, "chunks", id)?)))
 }

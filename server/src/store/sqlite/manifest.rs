@@ -237,7 +237,7 @@ const ADDED_SINCE: &str = "
     WHERE created_version > $1 AND dropped_version IS NULL";
 
 const DROPPED_SINCE: &str = "
-    SELECT id
+    SELECT id, instrument_id
     FROM chunks
     WHERE dropped_version > $1 AND created_version <= $1";
 
@@ -266,7 +266,7 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
-    let dropped: Vec<i64> = sqlx::query_scalar(DROPPED_SINCE)
+    let dropped: Vec<(i64, i64)> = sqlx::query_as(DROPPED_SINCE)
         .bind(to_sql(since)) // $1 version
         .fetch_all(&mut *connection)
         .await?;
@@ -293,7 +293,7 @@ pub(super) async fn delta(connection: &mut SqliteConnection, since: u64) -> Resu
         version: head.log.manifest_version,
         hot_floor: head.log.hot_floor,
         added: added.into_iter().map(ChunkRecord::into_row).collect::<Result<_, Failure>>()?,
-        dropped: dropped.into_iter().map(|id| ChunkId(from_sql(id))).collect(),
+        dropped: dropped.into_iter().map(dropped_chunk).collect::<Result<_, Failure>>()?,
         compacted: compacted.into_iter().map(compaction).collect::<Result<_, Failure>>()?,
         venues: venues.unwrap_or_default().into(),
         corrections: corrections.into_iter().map(CorrectionRecord::into_row).collect::<Result<_, Failure>>()?,
@@ -324,4 +324,8 @@ pub(super) async fn chunk_bytes(
         found.extend(bytes.map(|bytes| (id, Bytes::from(bytes))));
     }
     Ok(found)
+}
+
+fn dropped_chunk((id, instrument): (i64, i64)) -> Result<(ChunkId, InstrumentId), Failure> {
+    Ok((ChunkId(from_sql(id)), InstrumentId(rows::count_from_sql(instrument, "chunks", id)?)))
 }

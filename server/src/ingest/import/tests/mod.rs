@@ -62,6 +62,7 @@ impl Bench {
             hub_bytes: HUB_BYTES,
             hot_tick_limit: HOT_TICK_LIMIT,
             chunk_cache_bytes: crate::query::CHUNK_CACHE_BYTES,
+            header_cache_bytes: crate::tape::HEADER_CACHE_BYTES,
             bars_table: false,
             metrics: Metrics::new(),
         };
