@@ -247,12 +247,19 @@ impl Builder {
         Ok(StoreError::Corrupt { table: BEHIND, row: stored.position.to_string(), problem: "chunks are lost".into() })
     }
 
-    /// Replaces chunks and evicts what they hold from the hot set, in one step of the view.
+    /// Replaces chunks and evicts what they hold from the hot set, in one step of the view. The view stays as it is when
+    /// something is damaged.
     fn adopt(&mut self, delta: ManifestDelta) -> Result<(), StoreError> {
+        let mut corrected: BTreeMap<InstrumentId, Vec<Logged>> = BTreeMap::new();
+        for row in &delta.corrections {
+            corrected.entry(row.instrument).or_default().push(Logged::read(row)?);
+        }
         let mut changes: BTreeMap<InstrumentId, Change> = BTreeMap::new();
-        for row in &delta.added {
-            let change = changes.entry(row.instrument).or_default();
-            if row.late { &mut change.late } else { &mut change.ordinary }.push(Arc::new(header(row)?));
+        let mut newest: BTreeMap<InstrumentId, UnixNanos> = BTreeMap::new();
+        for row in delta.added {
+            let time = newest.entry(row.instrument).or_insert(row.last_time);
+            *time = row.last_time.max(*time);
+            changes.entry(row.instrument).or_default().added.push(row);
         }
         for (id, instrument) in delta.dropped {
             changes.entry(instrument).or_default().dropped.insert(id);
@@ -263,22 +270,21 @@ impl Builder {
                 changes.entry(instrument).or_default().anew = true;
             }
         }
-        for row in &delta.added {
-            self.saw(row.instrument, Some(row.last_time));
-        }
+        let mut view = self.view.clone();
         for (instrument, change) in changes {
-            let shelf = &self.shelf;
-            self.view.update(instrument, |holding| change.apply(holding, shelf));
+            let mut applied = Ok(());
+            view.update(instrument, |holding| applied = change.apply(holding, &self.shelf));
+            applied?;
+        }
+        self.view = view;
+        for (instrument, time) in newest {
+            self.saw(instrument, Some(time));
         }
         for (instrument, position) in delta.compacted {
             self.view.update(instrument, |holding| holding.evict_hot(position));
         }
-        let mut corrected: BTreeMap<InstrumentId, Vec<Logged>> = BTreeMap::new();
-        for row in &delta.corrections {
-            if row.standing != Standing::Waiting {
-                self.view.settle(row.log_seq);
-            }
-            corrected.entry(row.instrument).or_default().push(Logged::read(row)?);
+        for row in delta.corrections.iter().filter(|row| row.standing != Standing::Waiting) {
+            self.view.settle(row.log_seq);
         }
         for (instrument, news) in corrected {
             self.view.update(instrument, |holding| holding.correct(news));
@@ -338,13 +344,16 @@ struct Change {
     /// Whether nothing stays that was there.
     anew: bool,
     dropped: HashSet<ChunkId>,
-    ordinary: Vec<Arc<ChunkHeader>>,
-    late: Vec<Arc<ChunkHeader>>,
+    added: Vec<ChunkRow>,
 }
 
 impl Change {
-    fn apply(self, holding: &mut Holding, shelf: &Arc<Shelf>) {
-        let Change { anew, dropped, ordinary, late } = self;
+    fn apply(self, holding: &mut Holding, shelf: &Arc<Shelf>) -> Result<(), StoreError> {
+        let Change { anew, dropped, added } = self;
+        let (mut ordinary, mut late) = (Vec::new(), Vec::new());
+        for row in added {
+            if row.late { &mut late } else { &mut ordinary }.push(Arc::new(header(&row)?));
+        }
         if anew {
             (holding.chunks, holding.late) = Default::default();
         }
@@ -352,11 +361,11 @@ impl Change {
             holding.chunks = Arc::new(holding.chunks.changed(&dropped, ordinary, shelf));
         }
         if !late.is_empty() || holding.late.iter().any(|header| dropped.contains(&header.id)) {
-            let kept = holding.late.iter().filter(|header| !dropped.contains(&header.id)).cloned();
-            let mut late: Vec<_> = kept.chain(late).collect();
+            late.extend(holding.late.iter().filter(|header| !dropped.contains(&header.id)).cloned());
             late.sort_by_key(|header| header.first_key());
             holding.late = Arc::new(late);
         }
+        Ok(())
     }
 }
 

@@ -146,11 +146,14 @@ impl Run {
         let mut joinable_days: Vec<u32> = joinable.map(|pair| pair[0].day).collect();
         joinable_days.dedup();
         let number = shelf.runs.fetch_add(1, Ordering::Relaxed);
-        let [first, last] = [headers.first(), headers.last()].map(|end| end.expect("a run has a chunk").clone());
+        let [mut first, mut last] =
+            [headers.first(), headers.last()].map(|end| end.expect("a run has a chunk").clone());
         let mut packed = Vec::new();
         if headers.len() > 2 {
             pack(headers, &mut packed);
             shelf.unpacked.insert(number, Arc::new(Unpacked::new(headers.into())));
+            // The others go; what stays shall not stand among them and keep their memory.
+            [first, last] = [first, last].map(|end| Arc::new(ChunkHeader::clone(&end)));
         }
         Arc::new(Run {
             number,

@@ -28,7 +28,7 @@ pub trait NewestTicks: Send + Sync + std::fmt::Debug {
 }
 
 /// What is known of a chunk without reading its bytes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ChunkHeader {
     /// Where its bytes are.
     pub id: ChunkId,
