@@ -28,7 +28,8 @@ struct Options {
     /// About a minute instead of a full run.
     #[arg(long)]
     quick: bool,
-    /// Of live and ingest, only the cases with this in their names; also client, latency, idle and replicas.
+    /// Of live and ingest, only the cases with this in their names; also client, latency, idle and replicas. Of history
+    /// codec, compaction or headers alone.
     #[arg(long)]
     only: Option<String>,
     /// The server binary.
@@ -61,7 +62,8 @@ async fn run(options: Options) -> Result<(), Box<dyn std::error::Error>> {
         "base" => base::run(&options.server, options.quick, options.sample_data.as_deref()).await,
         "history" => {
             let (database, python) = (options.database.as_deref(), options.python.as_deref());
-            history::run(history::World { server: &options.server, database, python }, options.quick).await
+            let world = history::World { server: &options.server, database, python };
+            history::run(world, options.quick, options.only.as_deref()).await
         }
         "ingest" => ingest::run(&options.server, options.quick, options.only.as_deref()).await,
         "latest" => latest::run(options.quick).await,
