@@ -147,8 +147,8 @@ struct ServeOptions {
     /// Memory for chunks of history that are asked for again and again, half of it for decoded ones. [default: 128MiB]
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_CHUNK_CACHE")]
     chunk_cache: Option<ByteCount>,
-    /// Memory for what is known of chunks without reading them, some 700 bytes each; of the others it is packed, in a
-    /// fifth of that. [default: 32MiB]
+    /// Memory for what is known of chunks without reading them, some 600 bytes each; of every chunk it is there packed, in
+    /// 150 bytes. [default: 32MiB]
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_HEADER_CACHE")]
     header_cache: Option<ByteCount>,
     /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the

@@ -80,7 +80,7 @@ pub(super) async fn run(binary: &Path, quick: bool) -> Outcome<()> {
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let bytes = (server.resident_memory_mib() - empty - CACHE_MIB) * f64::from(1 << 20) / count as f64;
     let case = format!("{count} chunks, without the {CACHE_MIB} MiB of unpacked headers");
-    let goal = Some(("about 120 bytes", bytes <= 200.0));
+    let goal = Some(("about 120 bytes", bytes <= 130.0));
     Figure { case: &case, metric: "memory of a chunk's header", unit: "B", value: bytes, peer: None, goal }
         .print("history");
     figure(&case, "resident at most", "MiB", server.peak_memory_mib()).print("history");

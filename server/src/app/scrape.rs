@@ -129,18 +129,25 @@ impl Scrape {
 
     fn query(&self, page: &mut Page<'_>) {
         let (decoded, stored) = self.query.get().chunks().held();
-        let headers = self.tapes.get().shelf.held();
+        let (headers, header_limit) = self.tapes.get().shelf.held();
         let both = |value: fn(crate::query::Held) -> f64| [("decoded", value(decoded)), ("stored", value(stored))];
+        let all = |value: fn(crate::query::Held) -> f64, headers: u64| {
+            let [decoded, stored] = both(value);
+            [decoded, stored, ("headers", headers as f64)]
+        };
         page.gauges("tapefeed_chunk_cache_entries", "Chunks at hand", "tier", both(|held| held.entries as f64));
-        page.gauges("tapefeed_chunk_cache_bytes", "Memory of chunks at hand", "tier", both(|held| held.bytes as f64));
+        page.gauges(
+            "tapefeed_chunk_cache_bytes",
+            "Memory of chunks at hand",
+            "tier",
+            all(|held| held.bytes as f64, headers),
+        );
         page.gauges(
             "tapefeed_chunk_cache_limit_bytes",
             "Memory that chunks at hand may take",
             "tier",
-            both(|held| held.byte_limit as f64),
+            all(|held| held.byte_limit as f64, header_limit),
         );
-        page.gauge("tapefeed_header_cache_bytes", "Memory of unpacked headers of chunks", headers.0 as f64);
-        page.gauge("tapefeed_header_cache_limit_bytes", "Memory that they may take", headers.1 as f64);
     }
 
     fn dependencies(&self, page: &mut Page<'_>) {
