@@ -82,8 +82,8 @@ fn skip_receive_times(
         RECEIVED_ALONE => column::skip(reader, count),
         RECEIVED_BY_LAG => {
             let mut ahead = reader.clone();
-            if share_a_time(first_times) > 0 && column::skip_measured(&mut ahead)? && column::skip_measured(&mut ahead)?
-            {
+            let shared = first_times.windows(2).any(|pair| pair[0] == pair[1]);
+            if shared && column::skip_measured(&mut ahead)? && column::skip_measured(&mut ahead)? {
                 *reader = ahead;
                 return Ok(());
             }

@@ -56,26 +56,40 @@ impl Sums {
         quantities: Option<&[i64]>,
         quantity_exponent: i8,
     ) -> Option<Sums> {
-        // One plain loop a column: each is a few instructions a tick.
-        let (mut widest, mut price) = (0, 0);
+        // One plain loop a column, each a few instructions a tick. Most sums fit 64 bits, as the bits of what is added
+        // tell; then they were right as they wrapped.
+        let (mut price_bits, mut price) = (0, 0_i64);
         for &value in prices {
-            widest = value.unsigned_abs().max(widest);
-            price += i128::from(value);
+            price_bits |= value.unsigned_abs();
+            price = price.wrapping_add(value);
         }
+        let fits = |bits: u128| bits.checked_mul(prices.len() as u128).is_some_and(|most| most <= i64::MAX as u128);
+        let price = match fits(u128::from(price_bits)) {
+            true => i128::from(price),
+            false => prices.iter().map(|&value| i128::from(value)).sum(),
+        };
         let (mut volume_count, mut volume, mut notional) = (0, 0, 0);
         if let Some(quantities) = quantities {
-            let mut largest = 0;
+            let (mut quantity_bits, mut short) = (0, 0_i64);
             for &quantity in quantities {
                 // An absent quantity stands as zero and counts as none.
                 let quantity = quantity.max(0);
-                largest = quantity.max(largest);
+                quantity_bits |= quantity.unsigned_abs();
                 volume_count += u64::from(quantity > 0);
-                volume += i128::from(quantity);
+                short = short.wrapping_add(quantity);
             }
-            let bound = (u128::from(widest) * largest as u128).checked_mul(prices.len() as u128);
-            bound.filter(|&bound| bound <= i128::MAX as u128)?;
-            for (&price, &quantity) in prices.iter().zip(quantities) {
-                notional += i128::from(price) * i128::from(quantity.max(0));
+            volume = match fits(u128::from(quantity_bits)) {
+                true => i128::from(short),
+                false => quantities.iter().map(|&quantity| i128::from(quantity.max(0))).sum(),
+            };
+            let pairs = prices.iter().zip(quantities);
+            let product_bits = u128::from(price_bits) * u128::from(quantity_bits);
+            if fits(product_bits) {
+                notional = i128::from(pairs.map(|(&price, &quantity)| price * quantity.max(0)).sum::<i64>());
+            } else {
+                let most = product_bits.checked_mul(prices.len() as u128);
+                most.filter(|&most| most <= i128::MAX as u128)?;
+                notional = pairs.map(|(&price, &quantity)| i128::from(price) * i128::from(quantity.max(0))).sum();
             }
         }
         let price_power = (price_exponent + UNIT_DECIMALS) as u8;

@@ -166,6 +166,32 @@ fn products_past_128_bits_are_summed_one_by_one() {
 }
 
 #[test]
+fn sums_are_right_on_both_sides_of_64_and_128_bits() {
+    for price_bits in 0..64 {
+        for quantity_bits in 0..64 {
+            for count in [1, 2, 3, 64] {
+                let price = ((1_u64 << price_bits) - 1).cast_signed();
+                let quantity = ((1_u64 << quantity_bits) - 1).cast_signed();
+                for prices in [vec![price; count], vec![-price - 1; count], vec![price, -price].repeat(count)] {
+                    let quantities = vec![quantity; prices.len()];
+                    let Some(sums) = Sums::of_columns(&prices, -18, Some(&quantities), -18) else {
+                        assert!(price_bits + quantity_bits + count.ilog2() >= 125, "{price_bits} {quantity_bits}");
+                        continue;
+                    };
+                    let (mut price_sum, mut volume, mut notional) = (I256::ZERO, I256::ZERO, I256::ZERO);
+                    for &price in &prices {
+                        price_sum += I256::from_i128(price.into());
+                        volume += I256::from_i128(quantity.into());
+                        notional += I256::product(price.into(), quantity.into());
+                    }
+                    assert_eq!((sums.price_sum, sums.volume, sums.notional), (price_sum, volume, notional));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_quantity_below_zero_counts_as_none() {
     let mut ticks = walk(4, 1);
     ticks.sort_by_key(Tick::key);
