@@ -10,8 +10,8 @@ mod transport;
 mod units;
 
 use crate::accept::Limits;
-use crate::tape::HEADER_CACHE_BYTES;
 use crate::tape::compactor::Policy;
+use crate::tape::{HEADER_CACHE_BYTES, LEAST_HEADER_CACHE_BYTES};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -148,7 +148,7 @@ struct ServeOptions {
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_CHUNK_CACHE")]
     chunk_cache: Option<ByteCount>,
     /// Memory for what is known of chunks without reading them, some 600 bytes each; of every chunk it is there packed, in
-    /// 150 bytes. [default: 32MiB]
+    /// 150 bytes. At least 1MiB. [default: 32MiB]
     #[arg(long, value_name = "BYTES", env = "TAPEFEED_HEADER_CACHE")]
     header_cache: Option<ByteCount>,
     /// The folder in which uploaded files wait for their end. [default: beside the file of the store; for Postgres the
@@ -387,7 +387,10 @@ impl ServeOptions {
             compact_age: self.compact_age.or(file.compact_age).map_or(Policy::default().age_cap, |span| span.0),
             merge_delay: self.merge_delay.or(file.merge_delay).map_or(Policy::default().merge_delay, |span| span.0),
             chunk_cache_bytes: self.chunk_cache.or(file.chunk_cache).map_or(CHUNK_CACHE_BYTES, |count| count.0),
-            header_cache_bytes: self.header_cache.or(file.header_cache).map_or(HEADER_CACHE_BYTES, |count| count.0),
+            header_cache_bytes: self
+                .header_cache
+                .or(file.header_cache)
+                .map_or(HEADER_CACHE_BYTES, |count| count.0.max(LEAST_HEADER_CACHE_BYTES)),
             store_space: self.store_space.or(file.store_space).map(|count| count.0),
             bars_table: self.bars_table.or(file.bars_table).unwrap_or(false),
             spool: self.spool.or(file.spool).or_else(|| store.spool()).unwrap_or_else(std::env::temp_dir),

@@ -22,7 +22,9 @@ fn defaults_serve_a_local_file_for_this_machine() {
     assert_eq!(serve.chunk_cache_bytes, 128 << 20);
     assert_eq!(read(&["serve", "--chunk-cache", "2GiB"]).unwrap().chunk_cache_bytes, 2 << 30);
     assert_eq!(serve.header_cache_bytes, 32 << 20);
-    assert_eq!(read(&["serve", "--header-cache", "1GiB"]).unwrap().header_cache_bytes, 1 << 30);
+    for (given, bytes) in [("1GiB", 1 << 30), ("1KiB", 1 << 20)] {
+        assert_eq!(read(&["serve", "--header-cache", given]).unwrap().header_cache_bytes, bytes);
+    }
     assert_eq!(serve.demo, None);
     assert_eq!(serve.log, LogConfig::default());
     let bars = [&["serve"][..], &["serve", "--bars-table"], &["serve", "--bars-table=false"]];

@@ -342,7 +342,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
         Ok(self.claim_or_renew(producer, None).await?.expect("only a renewal is refused"))
     }
 
-    /// Claims a producer; with a fence for whoever was granted it, which is `None` if another has claimed it since.
+    /// Claims a producer; with a fence for whoever was granted it, which is `None` if another has claimed it since. A
+    /// fence that this log has not handed out yet counts as none.
     async fn claim_or_renew(
         &self,
         producer: &ProducerId,

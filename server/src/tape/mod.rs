@@ -36,7 +36,7 @@ use tokio::sync::watch;
 use crate::domain::Epoch;
 
 pub use bars::{BarReader, Finish};
-pub use chunks::{Chunks, HEADER_CACHE_BYTES, Shelf};
+pub use chunks::{Chunks, HEADER_CACHE_BYTES, LEAST_HEADER_CACHE_BYTES, Shelf};
 pub use corrections::{CorrectionCounts, Corrections, Patch};
 pub use current::Current;
 pub use follower::{FollowError, Follower};

@@ -172,7 +172,7 @@ fn sums_are_right_on_both_sides_of_64_and_128_bits() {
             for count in [1, 2, 3, 64] {
                 let price = ((1_u64 << price_bits) - 1).cast_signed();
                 let quantity = ((1_u64 << quantity_bits) - 1).cast_signed();
-                for prices in [vec![price; count], vec![-price - 1; count], vec![price, -price].repeat(count)] {
+                for prices in [vec![price; count], vec![-price - 1; count], [price, -price].repeat(count)] {
                     let quantities = vec![quantity; prices.len()];
                     let Some(sums) = Sums::of_columns(&prices, -18, Some(&quantities), -18) else {
                         assert!(price_bits + quantity_bits + count.ilog2() >= 125, "{price_bits} {quantity_bits}");

@@ -69,6 +69,18 @@ async fn renewals(fixture: Fixture) {
     for _ in 0..2 {
         assert_eq!(store.claim_or_renew(&forgotten, Some(third)).await.unwrap().unwrap().last_batch_seq, 0);
     }
+
+    // A fence of a log that is lost renews nothing, and who comes with it is held for new: so is what it is granted.
+    for lost in [1_000, u64::MAX] {
+        let granted = store.claim_or_renew(&id, Some(lost)).await.unwrap().unwrap().fence;
+        assert_eq!(store.claim_or_renew(&id, Some(other)).await.unwrap(), None);
+        let again = store.claim_or_renew(&id, Some(lost)).await.unwrap().unwrap().fence;
+        assert_eq!(store.claim_or_renew(&id, Some(granted)).await.unwrap(), None);
+        assert!(store.claim_or_renew(&id, Some(again)).await.unwrap().is_some());
+    }
+    let unknown = producer_id("r");
+    let granted = store.claim_or_renew(&unknown, Some(1_000)).await.unwrap().unwrap().fence;
+    assert!(store.claim_or_renew(&unknown, Some(granted)).await.unwrap().is_some());
 }
 
 async fn verdict_table(fixture: Fixture) {

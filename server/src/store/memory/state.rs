@@ -105,14 +105,16 @@ impl State {
         now: UnixNanos,
     ) -> Option<ProducerClaim> {
         self.fence += 1;
+        // A fence that this log has not handed out comes from one that is lost, and renews nothing.
+        let renewed = held_fence.filter(|held| *held < self.fence);
         let fresh = ProducerState {
             fence: self.fence,
-            held_since: held_fence.unwrap_or(self.fence),
+            held_since: renewed.unwrap_or(self.fence),
             last_batch_seq: 0,
             window: VecDeque::new(),
         };
         let (state, active) = self.producers.entry(producer.clone()).or_insert((fresh, now));
-        match held_fence {
+        match renewed {
             Some(held) if held < state.held_since => return None,
             Some(_) => {}
             None => state.held_since = self.fence,

@@ -63,11 +63,13 @@ impl Writer {
             sqlx::query_scalar("UPDATE log_head SET fence = fence + 1 WHERE partition = 0 RETURNING fence")
                 .fetch_one(&mut *connection)
                 .await?;
+        // A fence that this log has not handed out comes from one that is lost, and renews nothing.
+        let renewed = held_fence.filter(|&held| held < from_sql(fence));
         let row: Option<ProducerRow> = sqlx::query_as(CLAIM)
             .bind(producer.as_str().to_owned()) // $1 id
             .bind(fence) // $2 fence
             .bind(now.nanos()) // $3 active_time
-            .bind(held_fence.map(to_sql)) // $4 fence that is renewed, or NULL
+            .bind(renewed.map(to_sql)) // $4 fence that is renewed, or NULL
             .fetch_optional(connection)
             .await?;
         row.map(|row| from_row(row, producer)).transpose()
