@@ -34,8 +34,7 @@ pub struct Chunks {
 
 impl Chunks {
     /// The chunks after a change.
-    pub fn changed(&self, dropped: &HashSet<ChunkId>, added: Vec<Arc<ChunkHeader>>, shelf: &Arc<Shelf>) -> Chunks {
-        let mut added = added;
+    pub fn changed(&self, dropped: &HashSet<ChunkId>, mut added: Vec<Arc<ChunkHeader>>, shelf: &Arc<Shelf>) -> Chunks {
         added.sort_by_key(|header| header.first_key());
         let mut added = added.into_iter().peekable();
         let mut runs: Vec<Arc<Run>> = Vec::with_capacity(self.runs.len() + 1);
