@@ -55,6 +55,16 @@ pub(crate) fn put_signed(out: &mut Vec<u8>, value: i64) {
     put(out, zigzag(value));
 }
 
+/// Appends a signed number of 128 bits, small magnitudes in few bytes.
+pub(crate) fn put_signed_wide(out: &mut Vec<u8>, value: i128) {
+    let mut rest = ((value << 1) ^ (value >> 127)) as u128;
+    while rest >= 0x80 {
+        out.push(rest as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
 /// Interleaves negative and positive numbers, so that small magnitudes become small numbers.
 #[inline]
 pub(crate) fn zigzag(value: i64) -> u64 {
@@ -151,6 +161,21 @@ impl<'a> Reader<'a> {
         self.varint().map(unzigzag)
     }
 
+    /// A number written by [`put_signed_wide`].
+    pub(crate) fn signed_wide(&mut self) -> Option<i128> {
+        let mut value = 0u128;
+        for shift in (0..128).step_by(7) {
+            let byte = self.byte()?;
+            let group = u128::from(byte & 0x7f);
+            value |= group << shift;
+            if byte < 0x80 {
+                // The last byte holds two bits.
+                return (value >> shift == group).then_some((value >> 1) as i128 ^ -((value & 1) as i128));
+            }
+        }
+        None
+    }
+
     /// A length, checked against a bound before anything is allocated for it.
     pub(crate) fn length(&mut self, most: usize) -> Option<usize> {
         usize::try_from(self.varint()?).ok().filter(|&length| length <= most)
@@ -168,6 +193,12 @@ mod tests {
         assert_eq!(Reader::new(&[0x80; 3]).varint(), None);
         assert_eq!(Reader::new(&[0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x02]).varint(), None);
         assert_eq!(Reader::new(&[]).varint(), None);
+        let mut wide = vec![0xff; 18];
+        assert_eq!(Reader::new(&wide).signed_wide(), None);
+        wide.push(0x04);
+        assert_eq!(Reader::new(&wide).signed_wide(), None);
+        wide[18] = 0x03;
+        assert_eq!(Reader::new(&wide).signed_wide(), Some(i128::MIN));
     }
 
     #[test]
@@ -188,13 +219,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn numbers_round_trip(value: u64, shift in 0u32..64, signed: i64) {
+        fn numbers_round_trip(value: u64, shift in 0u32..64, signed: i64, wide: i128, wide_shift in 0u32..128) {
             let mut bytes = Vec::new();
             put(&mut bytes, value >> shift);
             put_signed(&mut bytes, signed >> shift);
+            put_signed_wide(&mut bytes, wide >> wide_shift);
             let mut reader = Reader::new(&bytes);
             prop_assert_eq!(reader.varint(), Some(value >> shift));
             prop_assert_eq!(reader.signed(), Some(signed >> shift));
+            prop_assert_eq!(reader.signed_wide(), Some(wide >> wide_shift));
             prop_assert!(reader.is_empty());
         }
     }

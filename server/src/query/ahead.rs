@@ -6,13 +6,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::domain::InstrumentId;
-use crate::domain::chunk::Chunk;
+use crate::domain::chunk::{Chunk, StoredChunk};
 use crate::store::ChunkId;
 
-use super::cache::{ChunkCache, ChunkError};
+use super::cache::{self, ChunkCache, ChunkError};
 
 /// Chunks that are read ahead at most, for all instruments of a scan together: about 0.5 MB of bytes.
 pub(super) const AHEAD_CHUNKS: usize = 32;
@@ -29,7 +27,7 @@ pub(super) struct Asked {
 /// Bytes at hand before they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    pub(super) held: HashMap<ChunkId, Bytes>,
+    pub(super) held: HashMap<ChunkId, StoredChunk>,
 }
 
 impl Ahead {
@@ -43,12 +41,12 @@ impl Ahead {
             let share = room.div_ceil(soon.len().max(1));
             let soon = soon.iter().flat_map(|ids| ids.iter().take(share).copied()).filter(missing).take(room);
             let ids: Vec<ChunkId> = wanted.iter().map(|(id, _)| *id).filter(missing).chain(soon).collect();
-            self.held.extend(chunks.bytes_once(&ids).await?);
+            self.held.extend(chunks.stored_once(&ids).await?);
         }
         let mut loaded = Vec::with_capacity(wanted.len());
         for &(id, instrument) in wanted {
-            let bytes = self.held.remove(&id).ok_or(ChunkError::Gone(id))?;
-            loaded.push(Arc::new(chunks.decode(id, instrument, &bytes)?));
+            let stored = self.held.remove(&id).ok_or(ChunkError::Gone(id))?;
+            loaded.push(Arc::new(cache::decode(id, instrument, &stored)?));
         }
         Ok(loaded)
     }

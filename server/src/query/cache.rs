@@ -7,10 +7,9 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use quick_cache::sync::Cache;
 
-use crate::domain::chunk::{self, CHUNK_TICKS, Chunk, ChunkCorrupt, Prefix};
+use crate::domain::chunk::{CHUNK_TICKS, Chunk, ChunkCorrupt, Prefix, StoredChunk};
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
@@ -57,9 +56,9 @@ impl quick_cache::Weighter<ChunkId, Arc<Chunk>> for Memory {
     }
 }
 
-impl quick_cache::Weighter<ChunkId, Bytes> for Memory {
-    fn weight(&self, _: &ChunkId, bytes: &Bytes) -> u64 {
-        bytes.len() as u64
+impl quick_cache::Weighter<ChunkId, StoredChunk> for Memory {
+    fn weight(&self, _: &ChunkId, stored: &StoredChunk) -> u64 {
+        stored.memory() as u64
     }
 }
 
@@ -67,7 +66,7 @@ impl quick_cache::Weighter<ChunkId, Bytes> for Memory {
 pub struct ChunkCache {
     store: Arc<dyn Store>,
     decoded: Cache<ChunkId, Arc<Chunk>, Memory>,
-    stored: Cache<ChunkId, Bytes, Memory>,
+    stored: Cache<ChunkId, StoredChunk, Memory>,
     metrics: Metrics,
 }
 
@@ -123,10 +122,10 @@ impl ChunkCache {
         self.metrics.chunks.decoded.count(wanted.len() - missing.len(), missing.len());
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
             let ids: Vec<ChunkId> = batch.iter().map(|&index| wanted[index].0).collect();
-            let read = self.bytes(&ids).await?;
-            for (&index, bytes) in batch.iter().zip(read) {
+            let read = self.stored(&ids).await?;
+            for (&index, stored) in batch.iter().zip(read) {
                 let (id, instrument) = wanted[index];
-                let chunk = Arc::new(self.decode(id, instrument, &bytes)?);
+                let chunk = Arc::new(decode(id, instrument, &stored)?);
                 self.decoded.insert(id, chunk.clone());
                 found[index] = Some(chunk);
             }
@@ -152,53 +151,59 @@ impl ChunkCache {
         let ids: Vec<ChunkId> = asked.iter().map(|(id, _)| *id).collect();
         let mut prefixes = Vec::with_capacity(asked.len());
         for (part, ids) in asked.chunks(MOST_CHUNKS_A_READ).zip(ids.chunks(MOST_CHUNKS_A_READ)) {
-            let read = self.bytes(ids).await?;
-            for (&(id, until), bytes) in part.iter().zip(read) {
-                prefixes.push(chunk::prefix(&bytes, until).map_err(|error| corrupt(id, &error))?);
+            let read = self.stored(ids).await?;
+            for (&(id, until), stored) in part.iter().zip(read) {
+                prefixes.push(stored.prefix(until).map_err(|error| corrupt(id, &error))?);
             }
         }
         Ok(prefixes)
     }
 
-    /// The bytes of chunks that are at hand or in the store, without keeping what is read.
-    pub(super) async fn bytes_once(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Bytes)>, StoreError> {
+    /// Chunks as stored that are at hand or in the store, without keeping what is read.
+    pub(super) async fn stored_once(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, StoredChunk)>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for &id in ids {
             match self.stored.get(&id) {
-                Some(bytes) => found.push((id, bytes)),
+                Some(stored) => found.push((id, stored)),
                 None => missing.push(id),
             }
         }
         self.metrics.chunks.stored.count(found.len(), missing.len());
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
-            found.append(&mut self.store.chunk_bytes(batch).await?);
+            found.append(&mut self.read(batch).await?);
         }
         Ok(found)
     }
 
-    /// Decodes the bytes of a chunk.
-    pub(super) fn decode(&self, id: ChunkId, instrument: InstrumentId, bytes: &[u8]) -> Result<Chunk, StoreError> {
-        chunk::decode(bytes, instrument).map_err(|error| corrupt(id, &error))
-    }
-
-    /// The bytes of chunks, in the order asked.
-    async fn bytes(&self, ids: &[ChunkId]) -> Result<Vec<Bytes>, ChunkError> {
-        let mut found: Vec<Option<Bytes>> = ids.iter().map(|id| self.stored.get(id)).collect();
+    /// Chunks as stored, in the order asked.
+    async fn stored(&self, ids: &[ChunkId]) -> Result<Vec<StoredChunk>, ChunkError> {
+        let mut found: Vec<Option<StoredChunk>> = ids.iter().map(|id| self.stored.get(id)).collect();
         let missing: Vec<ChunkId> =
             ids.iter().zip(&found).filter(|(_, found)| found.is_none()).map(|(id, _)| *id).collect();
         self.metrics.chunks.stored.count(ids.len() - missing.len(), missing.len());
         if !missing.is_empty() {
-            for (id, bytes) in self.store.chunk_bytes(&missing).await? {
-                self.stored.insert(id, bytes.clone());
+            for (id, stored) in self.read(&missing).await? {
+                self.stored.insert(id, stored.clone());
                 for (_, found) in ids.iter().zip(&mut found).filter(|(wanted, _)| **wanted == id) {
-                    *found = Some(bytes.clone());
+                    *found = Some(stored.clone());
                 }
             }
         }
         let found = ids.iter().zip(found);
-        found.map(|(&id, bytes)| bytes.ok_or(ChunkError::Gone(id))).collect()
+        found.map(|(&id, stored)| stored.ok_or(ChunkError::Gone(id))).collect()
     }
+
+    /// Reads the store.
+    async fn read(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, StoredChunk)>, StoreError> {
+        let read = self.store.chunk_bytes(ids).await?.into_iter();
+        read.map(|(id, bytes)| Ok((id, StoredChunk::verify(bytes).map_err(|error| corrupt(id, &error))?))).collect()
+    }
+}
+
+/// Decodes a chunk of an instrument.
+pub(super) fn decode(id: ChunkId, instrument: InstrumentId, stored: &StoredChunk) -> Result<Chunk, StoreError> {
+    stored.decode(instrument).map_err(|error| corrupt(id, &error))
 }
 
 fn corrupt(id: ChunkId, error: &ChunkCorrupt) -> StoreError {

@@ -4,6 +4,8 @@
 //! repeated value), variable-length numbers for the few ticks of a thin instrument, or pco for everything else, told
 //! apart by its first byte. Codes are stored as runs, since neighbours mostly agree.
 
+use std::ops::Range;
+
 use pco::errors::PcoResult;
 use pco::wrapped::{FileCompressor, FileDecompressor};
 use pco::{ChunkConfig, DeltaSpec, ModeSpec, PagingSpec};
@@ -30,6 +32,8 @@ const DIFFERENCES: u8 = 1;
 const NUMBERS: u8 = 2;
 /// First byte of a column: pco.
 const PCO: u8 = 3;
+/// First byte of a column: pco in pages, each of which can be read alone.
+const PAGES: u8 = 4;
 
 /// Up to this many numbers, pco's own tables cost more than they save.
 const ALWAYS_VARINTS: usize = 16;
@@ -42,6 +46,11 @@ const PCO_LEVEL: usize = 4;
 
 /// Appends a numeric column.
 pub(super) fn put(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
+    put_in_pages(out, values, shape, values.len());
+}
+
+/// Appends a numeric column of which [`take_range`] reads one page without the others.
+pub(super) fn put_in_pages(out: &mut Vec<u8>, values: &[i64], shape: Shape, page: usize) {
     let Some(&start) = values.first() else { return };
     let step = values.get(1).map_or(0, |second| second.wrapping_sub(start));
     if values.windows(2).all(|pair| pair[1].wrapping_sub(pair[0]) == step) {
@@ -55,11 +64,16 @@ pub(super) fn put(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
         put_varints(out, values, shape);
     }
     if values.len() > ALWAYS_VARINTS {
-        let packed = pack(values, shape);
+        let packed = pack(values, shape, page);
         let short = out.len() - begin;
         if short == 0 || packed.len() + 3 < short {
             out.truncate(begin);
-            out.push(PCO);
+            if page < values.len() {
+                out.push(PAGES);
+                varint::put(out, page as u64);
+            } else {
+                out.push(PCO);
+            }
             varint::put(out, packed.len() as u64);
             out.extend_from_slice(&packed);
         }
@@ -84,10 +98,10 @@ fn put_varints(out: &mut Vec<u8>, values: &[i64], shape: Shape) {
     }
 }
 
-/// The numbers by pco, after pco's header, which names the version of its format.
-fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
-    // One page, however long: pco would begin a second one after 2^18 numbers, and only the first is written.
-    let paging = PagingSpec::Exact(vec![values.len()]);
+/// The numbers by pco in pages: the lengths of all pages but the last, pco's header, which names the version of its
+/// format, what the pages share, and the pages.
+fn pack(values: &[i64], shape: Shape, page: usize) -> Vec<u8> {
+    let paging = PagingSpec::Exact(values.chunks(page).map(<[i64]>::len).collect());
     let config = ChunkConfig::default().with_compression_level(PCO_LEVEL).with_paging_spec(paging);
     let config = match shape {
         Shape::Steps => config.with_delta_spec(DeltaSpec::TryConsecutive(1)).with_mode_spec(ModeSpec::Classic),
@@ -96,10 +110,26 @@ fn pack(values: &[i64], shape: Shape) -> Vec<u8> {
         Shape::Values => config.with_delta_spec(DeltaSpec::NoOp),
     };
     let file = FileCompressor::default();
-    let out = file.write_header(Vec::with_capacity(values.len())).expect("a vector takes every write");
     let mut chunk = file.chunk_compressor(values, &config).expect("the configuration is valid and there are values");
-    let out = chunk.write_meta(out).expect("a vector takes every write");
-    chunk.write_page(0, out).expect("one page holds all values of a chunk")
+    const WRITTEN: &str = "a vector takes every write";
+    let mut packed = file.write_header(Vec::with_capacity(values.len())).expect(WRITTEN);
+    packed = chunk.write_meta(packed).expect(WRITTEN);
+    let mut lengths = Vec::new();
+    for page in 0..values.len().div_ceil(page) {
+        let begin = packed.len();
+        packed = chunk.write_page(page, packed).expect(WRITTEN);
+        lengths.push(packed.len() - begin);
+    }
+    lengths.pop();
+    if lengths.is_empty() {
+        return packed;
+    }
+    let mut out = Vec::with_capacity(packed.len() + 2 * lengths.len());
+    for length in lengths {
+        varint::put(&mut out, length as u64);
+    }
+    out.extend_from_slice(&packed);
+    out
 }
 
 /// Reads a numeric column of a known length.
@@ -128,94 +158,31 @@ pub(super) fn take(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Ch
             Ok(values)
         }
         NUMBERS => take_varints(reader, count),
-        PCO => {
-            let length = reader.length(reader.rest().len()).ok_or(CUT)?;
-            let packed = reader.bytes(length).ok_or(CUT)?;
-            match unpack(packed, count) {
-                Ok(Some(values)) => Ok(values),
-                Ok(None) => Err(ChunkCorrupt("a column has another length than its chunk")),
-                Err(_) => Err(UNREADABLE),
-            }
+        PCO => Pages::take(reader, count, count)?.all(),
+        PAGES => {
+            let page = reader.length(count).filter(|&page| page > 0).ok_or(CUT)?;
+            Pages::take(reader, count, page)?.all()
         }
         _ => Err(ChunkCorrupt("a column has an unknown encoding")),
     }
 }
 
-/// Reads a numeric column of a known length as far as its first numbers, and passes over the rest.
-pub(super) fn take_first(reader: &mut Reader<'_>, count: usize, wanted: usize) -> Result<Vec<i64>, ChunkCorrupt> {
-    let mut values = take_some(reader, count, wanted.div_ceil(PCO_BATCH) * PCO_BATCH, |_| true)?;
-    values.truncate(wanted);
-    Ok(values)
-}
-
-/// Reads a numeric column of a known length as far as a number that is enough, and maybe some after it, and passes over
-/// the rest.
-pub(super) fn take_until(
+/// Reads some neighbours out of a numeric column of a known length: of pages only those that have some, and of the last
+/// of them only as much as is wanted.
+pub(super) fn take_range(
     reader: &mut Reader<'_>,
     count: usize,
-    enough: impl Fn(i64) -> bool,
+    wanted: Range<usize>,
 ) -> Result<Vec<i64>, ChunkCorrupt> {
-    take_some(reader, count, PCO_BATCH, enough)
-}
-
-/// Numbers that pco decodes together: only whole batches of them can be read.
-const PCO_BATCH: usize = 256;
-
-/// Reads a column in steps until the last number of one is enough. Columns that are not pco's are short or cheap, and
-/// are read as a whole.
-fn take_some(
-    reader: &mut Reader<'_>,
-    count: usize,
-    step: usize,
-    enough: impl Fn(i64) -> bool,
-) -> Result<Vec<i64>, ChunkCorrupt> {
-    if reader.rest().first() != Some(&PCO) || count == 0 || step == 0 {
+    if wanted == (0..count) {
         return take(reader, count);
     }
-    let packed = pco_bytes(reader)?;
-    let read = || -> PcoResult<Vec<i64>> {
-        let (file, rest) = FileDecompressor::new(packed)?;
-        let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest)?;
-        let mut page = chunk.page_decompressor(rest, count)?;
-        let mut values = Vec::with_capacity(count);
-        while values.len() < count {
-            let from = values.len();
-            values.resize(count.min(from + step), 0);
-            page.read(&mut values[from..])?;
-            if enough(values[values.len() - 1]) {
-                break;
-            }
-        }
-        Ok(values)
-    };
-    read().map_err(|_| UNREADABLE)
-}
-
-/// Passes over a numeric column of a known length.
-pub(super) fn skip(reader: &mut Reader<'_>, count: usize) -> Result<(), ChunkCorrupt> {
-    if count > 0 && !skip_measured(reader)? {
-        take(reader, count)?;
+    if reader.rest().first() != Some(&PAGES) || wanted.is_empty() {
+        return Ok(take(reader, count)?.drain(wanted).collect());
     }
-    Ok(())
-}
-
-/// Passes over a numeric column of some numbers if it tells its own length; false, and nothing passed, if it does not.
-pub(super) fn skip_measured(reader: &mut Reader<'_>) -> Result<bool, ChunkCorrupt> {
-    match reader.rest().first() {
-        Some(&PCO) => pco_bytes(reader).map(|_| true),
-        Some(&PROGRESSION) => {
-            reader.byte();
-            reader.signed().and_then(|_| reader.signed()).ok_or(CUT).map(|_| true)
-        }
-        _ => Ok(false),
-    }
-}
-
-/// The bytes of a column by pco, from its first byte on.
-fn pco_bytes<'a>(reader: &mut Reader<'a>) -> Result<&'a [u8], ChunkCorrupt> {
     reader.byte();
-    let length = reader.length(reader.rest().len()).ok_or(CUT)?;
-    reader.bytes(length).ok_or(CUT)
+    let page = reader.length(count).filter(|&page| page > 0).ok_or(CUT)?;
+    Pages::take(reader, count, page)?.some(wanted)
 }
 
 const CUT: ChunkCorrupt = ChunkCorrupt("a column is cut off");
@@ -234,16 +201,80 @@ fn take_varints(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Chunk
     Ok(values)
 }
 
-/// Reads what [`pack`] wrote; `None` when it holds another number of values.
-fn unpack(packed: &[u8], count: usize) -> PcoResult<Option<Vec<i64>>> {
-    let (file, rest) = FileDecompressor::new(packed)?;
-    let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest)?;
-    let mut values = vec![0; count];
-    let mut page = chunk.page_decompressor(rest, count)?;
-    let progress = page.read(&mut values)?;
-    let complete = progress.finished && progress.n_processed == count && page.into_src().is_empty();
-    Ok(complete.then_some(values))
+/// What [`pack`] wrote.
+struct Pages<'a> {
+    count: usize,
+    /// Numbers of each page but the last.
+    page: usize,
+    /// The lengths of all pages but the last, in bytes.
+    lengths: Reader<'a>,
+    packed: &'a [u8],
 }
+
+impl<'a> Pages<'a> {
+    /// Finds the parts of a packed column behind its first byte and the size of its pages.
+    fn take(reader: &mut Reader<'a>, count: usize, page: usize) -> Result<Pages<'a>, ChunkCorrupt> {
+        let length = reader.length(reader.rest().len()).ok_or(CUT)?;
+        let mut packed = Reader::new(reader.bytes(length).ok_or(CUT)?);
+        let lengths = packed.clone();
+        for _ in 1..count.div_ceil(page) {
+            packed.varint().ok_or(CUT)?;
+        }
+        Ok(Pages { count, page, lengths, packed: packed.rest() })
+    }
+
+    /// All numbers.
+    fn all(self) -> Result<Vec<i64>, ChunkCorrupt> {
+        let read = || -> PcoResult<Option<Vec<i64>>> {
+            let (file, rest) = FileDecompressor::new(self.packed)?;
+            let (mut chunk, mut rest) = file.chunk_decompressor::<i64, _>(rest)?;
+            let mut values = vec![0; self.count];
+            for own in values.chunks_mut(self.page) {
+                let mut page = chunk.page_decompressor(rest, own.len())?;
+                let progress = page.read(own)?;
+                if !progress.finished || progress.n_processed != own.len() {
+                    return Ok(None);
+                }
+                rest = page.into_src();
+            }
+            Ok(rest.is_empty().then_some(values))
+        };
+        let values = read().map_err(|_| UNREADABLE)?;
+        values.ok_or(ChunkCorrupt("a column has another length than its chunk"))
+    }
+
+    /// Some neighbours, at least one.
+    fn some(mut self, wanted: Range<usize>) -> Result<Vec<i64>, ChunkCorrupt> {
+        let (first, last) = (wanted.start / self.page, (wanted.end - 1) / self.page);
+        let mut skipped = 0;
+        for _ in 0..first {
+            skipped += self.lengths.length(self.packed.len()).ok_or(CUT)?;
+        }
+        let read = || -> PcoResult<Option<Vec<i64>>> {
+            let (file, rest) = FileDecompressor::new(self.packed)?;
+            let (mut chunk, rest) = file.chunk_decompressor::<i64, _>(rest)?;
+            let Some(mut rest) = rest.get(skipped..) else { return Ok(None) };
+            let mut values = Vec::with_capacity((last - first + 1) * self.page);
+            for number in first..=last {
+                let own = self.page.min(self.count - number * self.page);
+                let read = own.min((wanted.end - number * self.page).next_multiple_of(PCO_BATCH));
+                let begin = values.len();
+                values.resize(begin + read, 0);
+                let mut page = chunk.page_decompressor(rest, own)?;
+                page.read(&mut values[begin..])?;
+                rest = page.into_src();
+            }
+            Ok(Some(values))
+        };
+        let mut values = read().map_err(|_| UNREADABLE)?.ok_or(CUT)?;
+        values.truncate(wanted.end - first * self.page);
+        values.drain(..wanted.start - first * self.page);
+        Ok(values)
+    }
+}
+
+/// Numbers that pco decodes together: only whole batches of them can be read.
+const PCO_BATCH: usize = 256;
 
 /// One small code for each tick: a side, a flag, a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,11 +2,14 @@
 //!
 //! A [`Chunk`] holds the decoded columns; queries and statistics read those and assemble ticks only to hand them out.
 //! Prices and quantities are mantissas at one exponent each, which is why [`cuts`] may end a chunk early. The bytes
-//! begin with a version and end with a CRC32C over everything before it; see `codec.rs` for their order.
+//! begin with a version and end with a CRC32C over everything before it; see `codec.rs` for their order. Sums up to an
+//! instant need a page of them alone: a [`StoredChunk`] has its checksum verified once, and gives a [`Prefix`].
 
 mod codec;
 mod column;
+mod index;
 mod prefix;
+mod stored;
 mod trade_ids;
 
 #[cfg(test)]
@@ -15,6 +18,7 @@ mod tests;
 use std::ops::Range;
 
 use column::Codes;
+use index::Index;
 use trade_ids::TradeIds;
 
 use super::scale::Scale;
@@ -23,7 +27,8 @@ use super::varint::Reader;
 use super::{Decimal, InstrumentId, Origin, Side, Tick, TimeRange, TradeId, UnixNanos};
 
 pub use codec::decode;
-pub use prefix::{Prefix, prefix};
+pub use prefix::Prefix;
+pub use stored::StoredChunk;
 
 /// Ticks in a full chunk.
 pub const CHUNK_TICKS: usize = 4_096;
@@ -84,6 +89,25 @@ pub fn cuts(ticks: &[Tick], most: usize) -> Vec<Range<usize>> {
 /// Encodes ticks that fit one chunk, by [`cuts`].
 pub fn encode(ticks: &[Tick]) -> Vec<u8> {
     Chunk::from_ticks(ticks).encode()
+}
+
+/// Decodes what ticks were encoded to, before it takes their place: a defect of the codec must not lose any.
+///
+/// # Errors
+///
+/// The bytes are no chunk, or one of other ticks or other sums.
+pub fn read_back(bytes: &[u8], ticks: &[Tick]) -> Result<Chunk, ChunkCorrupt> {
+    let body = codec::verified(bytes)?;
+    let instrument = ticks.first().map_or(InstrumentId(0), |tick| tick.instrument);
+    let chunk = codec::decode_body(body, instrument)?;
+    if !chunk.holds(ticks) {
+        return Err(ChunkCorrupt("it reads back as other ticks"));
+    }
+    let index = codec::open(body)?.index()?;
+    if Index::of(&chunk, index.page_ticks).is_some_and(|own| own != index) {
+        return Err(ChunkCorrupt("its index reads back with other sums"));
+    }
+    Ok(chunk)
 }
 
 impl Chunk {

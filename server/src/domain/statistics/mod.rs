@@ -11,6 +11,7 @@ mod tests;
 use std::cmp::Ordering;
 use std::ops::Range;
 
+pub(super) use sums::ColumnSums;
 pub use sums::Sums;
 
 use super::chunk::Chunk;
@@ -120,13 +121,14 @@ impl Totals {
         let prices = &chunk.price_mantissas()[range.clone()];
         let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
         let (price_exponent, quantity_exponent) = (chunk.price_exponent(), chunk.quantity_exponent());
-        let Some(sums) = Sums::of_columns(prices, price_exponent, quantities, quantity_exponent) else {
+        let Some(sums) = ColumnSums::of(prices, quantities) else {
             let mut totals = Totals::default();
             for index in range {
                 totals.add_point(chunk.point(index), chunk.quantity(index));
             }
             return totals;
         };
+        let sums = sums.widen(price_exponent, quantity_exponent);
         let Sums { count, price_sum, volume_count, volume, notional } = sums;
         let (low, high) = extremes(prices);
         Totals {

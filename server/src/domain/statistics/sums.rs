@@ -45,17 +45,22 @@ impl From<&Totals> for Sums {
     }
 }
 
-impl Sums {
-    /// The sums of a chunk's columns, each at its own exponent; quantities are zero where one is absent. `None` when a
-    /// sum of products might leave 128 bits.
+/// Sums of a chunk's columns at their own exponents, which widening makes [`Sums`] of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub(crate) struct ColumnSums {
+    pub(crate) count: u64,
+    pub(crate) price: i128,
+    pub(crate) volume_count: u64,
+    pub(crate) volume: i128,
+    pub(crate) notional: i128,
+}
+
+impl ColumnSums {
+    /// The sums of prices and quantities, which are zero where one is absent. `None` when a sum of products might leave
+    /// 128 bits.
     ///
     /// The other sums always fit: a chunk has at most 2^20 values of 63 bits.
-    pub(crate) fn of_columns(
-        prices: &[i64],
-        price_exponent: i8,
-        quantities: Option<&[i64]>,
-        quantity_exponent: i8,
-    ) -> Option<Sums> {
+    pub(crate) fn of(prices: &[i64], quantities: Option<&[i64]>) -> Option<ColumnSums> {
         // One plain loop a column, each a few instructions a tick. Most sums fit 64 bits, as the bits of what is added
         // tell; then they were right as they wrapped.
         let (mut price_bits, mut price) = (0, 0_i64);
@@ -92,15 +97,32 @@ impl Sums {
                 notional = pairs.map(|(&price, &quantity)| i128::from(price) * i128::from(quantity.max(0))).sum();
             }
         }
+        Some(ColumnSums { count: prices.len() as u64, price, volume_count, volume, notional })
+    }
+
+    /// The sums of both, or `None` when one leaves 128 bits.
+    pub(crate) fn checked_add(self, other: ColumnSums) -> Option<ColumnSums> {
+        Some(ColumnSums {
+            count: self.count.checked_add(other.count)?,
+            price: self.price.checked_add(other.price)?,
+            volume_count: self.volume_count.checked_add(other.volume_count)?,
+            volume: self.volume.checked_add(other.volume)?,
+            notional: self.notional.checked_add(other.notional)?,
+        })
+    }
+
+    /// The sums in the units that all share.
+    pub(crate) fn widen(self, price_exponent: i8, quantity_exponent: i8) -> Sums {
+        let ColumnSums { count, price, volume_count, volume, notional } = self;
         let price_power = (price_exponent + UNIT_DECIMALS) as u8;
         let quantity_power = (quantity_exponent + UNIT_DECIMALS) as u8;
-        Some(Sums {
-            count: prices.len() as u64,
+        Sums {
+            count,
             price_sum: widen(price, price_power),
             volume_count,
             volume: widen(volume, quantity_power),
             notional: widen(notional, price_power + quantity_power),
-        })
+        }
     }
 }
 

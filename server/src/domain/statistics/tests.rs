@@ -158,7 +158,7 @@ fn products_past_128_bits_are_summed_one_by_one() {
     let sums_of_first = |count: usize| {
         let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[..count]);
         let prices = &chunk.price_mantissas()[..count];
-        Sums::of_columns(prices, chunk.price_exponent(), quantities, chunk.quantity_exponent())
+        ColumnSums::of(prices, quantities)
     };
     assert!(sums_of_first(3).is_none());
     assert!(sums_of_first(1).is_some());
@@ -174,10 +174,11 @@ fn sums_are_right_on_both_sides_of_64_and_128_bits() {
                 let quantity = ((1_u64 << quantity_bits) - 1).cast_signed();
                 for prices in [vec![price; count], vec![-price - 1; count], [price, -price].repeat(count)] {
                     let quantities = vec![quantity; prices.len()];
-                    let Some(sums) = Sums::of_columns(&prices, -18, Some(&quantities), -18) else {
+                    let Some(sums) = ColumnSums::of(&prices, Some(&quantities)) else {
                         assert!(price_bits + quantity_bits + count.ilog2() >= 125, "{price_bits} {quantity_bits}");
                         continue;
                     };
+                    let sums = sums.widen(-18, -18);
                     let (mut price_sum, mut volume, mut notional) = (I256::ZERO, I256::ZERO, I256::ZERO);
                     for &price in &prices {
                         price_sum += I256::from_i128(price.into());

@@ -1,0 +1,45 @@
+//! Stored chunks that are kept to be read again and again.
+
+use bytes::Bytes;
+
+use super::{Chunk, ChunkCorrupt, Prefix, codec, prefix};
+use crate::domain::{InstrumentId, UnixNanos};
+
+/// The bytes of a stored chunk, whose checksum was verified once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredChunk(Bytes);
+
+impl StoredChunk {
+    /// Verifies the checksum.
+    ///
+    /// # Errors
+    ///
+    /// The bytes are not those of a chunk as it was written.
+    pub fn verify(bytes: Bytes) -> Result<StoredChunk, ChunkCorrupt> {
+        let length = codec::verified(&bytes)?.len();
+        Ok(StoredChunk(bytes.slice(..length)))
+    }
+
+    /// Memory that it holds, in bytes.
+    pub fn memory(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The chunk, of an instrument.
+    ///
+    /// # Errors
+    ///
+    /// It was written by a newer version, or by a defect.
+    pub fn decode(&self, instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
+        codec::decode_body(&self.0, instrument)
+    }
+
+    /// What the ticks add up to whose event time lies before an instant.
+    ///
+    /// # Errors
+    ///
+    /// As for [`StoredChunk::decode`], as far as it was read.
+    pub fn prefix(&self, until: UnixNanos) -> Result<Prefix, ChunkCorrupt> {
+        prefix::prefix(&self.0, until)
+    }
+}
