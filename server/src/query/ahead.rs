@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::domain::InstrumentId;
-use crate::domain::chunk::{Chunk, StoredChunk};
+use crate::domain::chunk::Chunk;
 use crate::store::ChunkId;
 
-use super::cache::{self, ChunkCache, ChunkError};
+use super::cache::{self, ChunkCache, ChunkError, Stored};
 
 /// Chunks that are read ahead at most, for all instruments of a scan together: about 0.5 MB of bytes.
 pub(super) const AHEAD_CHUNKS: usize = 32;
@@ -27,7 +27,7 @@ pub(super) struct Asked {
 /// Bytes at hand before they are needed.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
-    pub(super) held: HashMap<ChunkId, StoredChunk>,
+    pub(super) held: HashMap<ChunkId, Stored>,
 }
 
 impl Ahead {
@@ -45,7 +45,7 @@ impl Ahead {
         }
         let mut loaded = Vec::with_capacity(wanted.len());
         for &(id, instrument) in wanted {
-            let stored = self.held.remove(&id).ok_or(ChunkError::Gone(id))?;
+            let stored = self.held.remove(&id).ok_or(ChunkError::Gone(id))??;
             loaded.push(Arc::new(cache::decode(id, instrument, &stored)?));
         }
         Ok(loaded)

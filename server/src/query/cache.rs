@@ -5,11 +5,12 @@
 //! pushed out by what is read. Two calls that miss the same chunk at once both read it; the bytes are small and the
 //! second decoding is cheaper than a queue.
 
+use std::fmt::Display;
 use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
-use crate::domain::chunk::{CHUNK_TICKS, Chunk, ChunkCorrupt, Prefix, StoredChunk};
+use crate::domain::chunk::{CHUNK_TICKS, Chunk, Prefix, StoredChunk};
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
@@ -159,19 +160,20 @@ impl ChunkCache {
         Ok(prefixes)
     }
 
-    /// Chunks as stored that are at hand or in the store, without keeping what is read.
-    pub(super) async fn stored_once(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, StoredChunk)>, StoreError> {
+    /// Chunks as stored that are at hand or in the store, without keeping what is read. One that is damaged may never be
+    /// needed.
+    pub(super) async fn stored_once(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, Stored)>, StoreError> {
         let mut found = Vec::with_capacity(ids.len());
         let mut missing = Vec::new();
         for &id in ids {
             match self.stored.get(&id) {
-                Some(stored) => found.push((id, stored)),
+                Some(stored) => found.push((id, Ok(stored))),
                 None => missing.push(id),
             }
         }
         self.metrics.chunks.stored.count(found.len(), missing.len());
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
-            found.append(&mut self.read(batch).await?);
+            found.extend(self.read(batch).await?);
         }
         Ok(found)
     }
@@ -184,6 +186,7 @@ impl ChunkCache {
         self.metrics.chunks.stored.count(ids.len() - missing.len(), missing.len());
         if !missing.is_empty() {
             for (id, stored) in self.read(&missing).await? {
+                let stored = stored?;
                 self.stored.insert(id, stored.clone());
                 for (_, found) in ids.iter().zip(&mut found).filter(|(wanted, _)| **wanted == id) {
                     *found = Some(stored.clone());
@@ -195,19 +198,23 @@ impl ChunkCache {
     }
 
     /// Reads the store.
-    async fn read(&self, ids: &[ChunkId]) -> Result<Vec<(ChunkId, StoredChunk)>, StoreError> {
+    async fn read(&self, ids: &[ChunkId]) -> Result<impl Iterator<Item = (ChunkId, Stored)> + use<>, StoreError> {
         let read = self.store.chunk_bytes(ids).await?.into_iter();
-        read.map(|(id, bytes)| Ok((id, StoredChunk::verify(bytes).map_err(|error| corrupt(id, &error))?))).collect()
+        Ok(read.map(|(id, bytes)| (id, StoredChunk::verify(bytes).map_err(|error| corrupt(id, &error)))))
     }
 }
+
+/// A chunk as stored, or how it is damaged.
+pub(super) type Stored = Result<StoredChunk, StoreError>;
 
 /// Decodes a chunk of an instrument.
 pub(super) fn decode(id: ChunkId, instrument: InstrumentId, stored: &StoredChunk) -> Result<Chunk, StoreError> {
     stored.decode(instrument).map_err(|error| corrupt(id, &error))
 }
 
-fn corrupt(id: ChunkId, error: &ChunkCorrupt) -> StoreError {
-    StoreError::Corrupt { table: "chunks", row: id.0.to_string(), problem: error.to_string() }
+/// A chunk that has not what was stored.
+pub(super) fn corrupt(id: ChunkId, problem: &dyn Display) -> StoreError {
+    StoreError::Corrupt { table: "chunks", row: id.0.to_string(), problem: problem.to_string() }
 }
 
 #[cfg(test)]

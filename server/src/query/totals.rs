@@ -14,7 +14,7 @@ use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
 use crate::tape::{ChunkHeader, Chunks, Holding, HotBlock, View};
 
-use super::cache::{ChunkCache, ChunkError};
+use super::cache::{self, ChunkCache, ChunkError};
 use super::keys::Bounds;
 
 /// Edges that are read at once.
@@ -96,7 +96,8 @@ pub(super) async fn sums(
             };
             let mut first = Some(header.first_time);
             if let Some(before) = before {
-                inside.subtract(&before.sums);
+                let damaged = || cache::corrupt(header.id, &"its index has sums that its header has not");
+                inside = inside.without(&before.sums).ok_or_else(damaged)?;
                 first = before.first_after;
             }
             if let (Some(first), Some(last)) = (first, last) {

@@ -69,7 +69,7 @@ pub(super) fn new_chunk(
     ticks: &[Tick],
 ) -> Result<NewChunk, StoreError> {
     let bytes = chunk::encode(ticks);
-    let read = chunk::read_back(&bytes, ticks).map_err(|problem| StoreError::Corrupt {
+    let read = chunk::read_back(&bytes, instrument, ticks).map_err(|problem| StoreError::Corrupt {
         table: "chunks",
         row: "not stored yet".into(),
         problem: problem.to_string(),

@@ -1,8 +1,8 @@
 //! Columns of a chunk: numbers, and codes of small alphabets.
 //!
 //! A column does not hold its length: the chunk knows it. A numeric column is an arithmetic progression (also one
-//! repeated value), variable-length numbers for the few ticks of a thin instrument, or pco for everything else, told
-//! apart by its first byte. Codes are stored as runs, since neighbours mostly agree.
+//! repeated value), variable-length numbers for the few ticks of a thin instrument, or pco for everything else, in one
+//! page or in several, told apart by its first byte. Codes are stored as runs, since neighbours mostly agree.
 
 use std::ops::Range;
 
@@ -137,6 +137,9 @@ pub(super) fn take(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Ch
     if count == 0 {
         return Ok(Vec::new());
     }
+    if let Some(pages) = Pages::take(reader, count)? {
+        return pages.all();
+    }
     match reader.byte().ok_or(CUT)? {
         PROGRESSION => {
             let mut next = reader.signed().ok_or(CUT)?;
@@ -158,17 +161,12 @@ pub(super) fn take(reader: &mut Reader<'_>, count: usize) -> Result<Vec<i64>, Ch
             Ok(values)
         }
         NUMBERS => take_varints(reader, count),
-        PCO => Pages::take(reader, count, count)?.all(),
-        PAGES => {
-            let page = reader.length(count).filter(|&page| page > 0).ok_or(CUT)?;
-            Pages::take(reader, count, page)?.all()
-        }
         _ => Err(ChunkCorrupt("a column has an unknown encoding")),
     }
 }
 
-/// Reads some neighbours out of a numeric column of a known length: of pages only those that have some, and of the last
-/// of them only as much as is wanted.
+/// Reads some neighbours out of a numeric column of a known length. Of pco's, pages without any of them are passed over,
+/// and the last page is read no further than they go; other columns are short or cheap, and are read as a whole.
 pub(super) fn take_range(
     reader: &mut Reader<'_>,
     count: usize,
@@ -177,12 +175,11 @@ pub(super) fn take_range(
     if wanted == (0..count) {
         return take(reader, count);
     }
-    if reader.rest().first() != Some(&PAGES) || wanted.is_empty() {
-        return Ok(take(reader, count)?.drain(wanted).collect());
+    match Pages::take(reader, count)? {
+        Some(pages) if !wanted.is_empty() => pages.some(wanted),
+        Some(_) => Ok(Vec::new()),
+        None => Ok(take(reader, count)?.drain(wanted).collect()),
     }
-    reader.byte();
-    let page = reader.length(count).filter(|&page| page > 0).ok_or(CUT)?;
-    Pages::take(reader, count, page)?.some(wanted)
 }
 
 const CUT: ChunkCorrupt = ChunkCorrupt("a column is cut off");
@@ -212,30 +209,46 @@ struct Pages<'a> {
 }
 
 impl<'a> Pages<'a> {
-    /// Finds the parts of a packed column behind its first byte and the size of its pages.
-    fn take(reader: &mut Reader<'a>, count: usize, page: usize) -> Result<Pages<'a>, ChunkCorrupt> {
+    /// Finds the parts of a column of pco's; `None`, and nothing read, if it is none.
+    fn take(reader: &mut Reader<'a>, count: usize) -> Result<Option<Pages<'a>>, ChunkCorrupt> {
+        let page = match reader.rest().first() {
+            Some(&PCO) if count > 0 => {
+                reader.byte();
+                count
+            }
+            Some(&PAGES) if count > 0 => {
+                reader.byte();
+                reader.length(count).filter(|&page| page > 0).ok_or(CUT)?
+            }
+            _ => return Ok(None),
+        };
         let length = reader.length(reader.rest().len()).ok_or(CUT)?;
         let mut packed = Reader::new(reader.bytes(length).ok_or(CUT)?);
         let lengths = packed.clone();
         for _ in 1..count.div_ceil(page) {
             packed.varint().ok_or(CUT)?;
         }
-        Ok(Pages { count, page, lengths, packed: packed.rest() })
+        Ok(Some(Pages { count, page, lengths, packed: packed.rest() }))
     }
 
     /// All numbers.
-    fn all(self) -> Result<Vec<i64>, ChunkCorrupt> {
-        let read = || -> PcoResult<Option<Vec<i64>>> {
+    fn all(mut self) -> Result<Vec<i64>, ChunkCorrupt> {
+        let mut read = || -> PcoResult<Option<Vec<i64>>> {
             let (file, rest) = FileDecompressor::new(self.packed)?;
             let (mut chunk, mut rest) = file.chunk_decompressor::<i64, _>(rest)?;
             let mut values = vec![0; self.count];
             for own in values.chunks_mut(self.page) {
                 let mut page = chunk.page_decompressor(rest, own.len())?;
                 let progress = page.read(own)?;
-                if !progress.finished || progress.n_processed != own.len() {
+                let following = page.into_src();
+                // Of the last page, the column's own length tells.
+                let is_last = following.is_empty();
+                let length = rest.len() - following.len();
+                let is_told = is_last || self.lengths.length(self.packed.len()) == Some(length);
+                if !progress.finished || progress.n_processed != own.len() || !is_told {
                     return Ok(None);
                 }
-                rest = page.into_src();
+                rest = following;
             }
             Ok(rest.is_empty().then_some(values))
         };

@@ -36,13 +36,14 @@ impl Index {
         if prices.len() <= page_ticks {
             return None;
         }
-        let mut before = ColumnSums::default();
-        let mut pages = Vec::with_capacity(prices.len().div_ceil(page_ticks));
-        for (index, own) in prices.chunks(page_ticks).enumerate() {
-            let begin = index * page_ticks;
-            pages.push(Page { first_time: chunk.event_times()[begin], before });
-            let quantities = quantities.map(|quantities| &quantities[begin..begin + own.len()]);
-            before = before.checked_add(ColumnSums::of(own, quantities)?)?;
+        let mut page = Page { first_time: chunk.event_times()[0], before: ColumnSums::default() };
+        let mut pages = vec![page];
+        for begin in (page_ticks..prices.len()).step_by(page_ticks) {
+            let own = begin - page_ticks..begin;
+            let quantities = quantities.map(|quantities| &quantities[own.clone()]);
+            let before = page.before.checked_add(ColumnSums::of(&prices[own], quantities)?)?;
+            page = Page { first_time: chunk.event_times()[begin], before };
+            pages.push(page);
         }
         Some(Index { page_ticks, pages })
     }

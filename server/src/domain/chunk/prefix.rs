@@ -1,7 +1,8 @@
 //! What the first ticks of a stored chunk add up to, without decoding the rest.
 //!
 //! An average needs times, prices and quantities up to the edge of its range, and nothing else. These stand first, and
-//! the index has the sums of all whole pages before the edge, so that one page of each is read.
+//! the index has the sums of all whole pages before the edge, so that one page of each is read; of quantities two where
+//! some are absent. A chunk of the first version is decoded.
 
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use super::codec::{self, Opened};
 use super::column::{self, Codes};
 use super::index::Index;
 use super::{ChunkCorrupt, Reader};
-use crate::domain::statistics::{ColumnSums, Statistics, Sums};
+use crate::domain::statistics::{ColumnSums, Sums, Totals};
 use crate::domain::{InstrumentId, UnixNanos};
 
 /// The ticks of a chunk before an instant.
@@ -34,7 +35,7 @@ pub(super) fn prefix(body: &[u8], until: UnixNanos) -> Result<Prefix, ChunkCorru
     let chunk = codec::decode_body(body, InstrumentId(0))?;
     let before = chunk.index_at(until);
     Ok(Prefix {
-        sums: Sums::from(&Statistics::of_range(&chunk, 0..before).totals),
+        sums: Sums::from(&Totals::of_range(&chunk, 0..before)),
         last_before: before.checked_sub(1).map(|last| chunk.event_time(last)),
         first_after: (before < chunk.len()).then(|| chunk.event_time(before)),
     })
@@ -51,6 +52,9 @@ fn by_page(opened: &mut Opened<'_>, until: UnixNanos) -> Result<Option<Prefix>, 
     };
     let begin = page * page_ticks;
     let times = codec::take_event_times(reader, *count, begin..(*count).min(begin + page_ticks))?;
+    if pages.len() > 1 && times.first() != Some(&pages[page].first_time) {
+        return Err(codec::INDEX);
+    }
     let inside = times.partition_point(|&time| time < until.nanos());
     let following = pages.get(page + 1).map(|page| page.first_time);
     let last_before = time(inside.checked_sub(1).map(|last| times[last]))?;
@@ -82,8 +86,7 @@ fn some_quantities(
             let present_in = |codes: &[u8]| codes.iter().filter(|&&code| code == 1).count();
             let before = present_in(&codes[..wanted.start]);
             let codes = &codes[wanted];
-            let all = present.count(1, count);
-            let only = column::take_range(reader, all, before..before + present_in(codes))?;
+            let only = column::take_range(reader, present.count(1, count), before..before + present_in(codes))?;
             Ok(Some(codec::spread(only, codes)))
         }
     }

@@ -8,7 +8,7 @@ fn round_trip(ticks: &[Tick]) -> Chunk {
     let chunk = decode(&bytes, ticks[0].instrument).unwrap();
     assert_eq!(chunk.ticks().collect::<Vec<_>>(), ticks);
     assert_eq!(chunk, Chunk::from_ticks(ticks));
-    assert_eq!(read_back(&bytes, ticks), Ok(chunk.clone()));
+    assert_eq!(read_back(&bytes, ticks[0].instrument, ticks), Ok(chunk.clone()));
     assert_eq!(chunk.encode(), bytes);
     chunk
 }
@@ -18,6 +18,19 @@ fn sealed(mut body: Vec<u8>) -> Vec<u8> {
     let checksum = crc32c::crc32c(&body);
     body.extend_from_slice(&checksum.to_le_bytes());
     body
+}
+
+/// Reads bytes under a right checksum in every way; what comes out does not matter.
+fn read_everything(body: Vec<u8>) {
+    let stored = StoredChunk::verify(sealed(body).into()).unwrap();
+    let Ok(chunk) = stored.decode(InstrumentId(1)) else {
+        let _ = stored.prefix(UnixNanos::new(1_700_000_000_000_000_000).unwrap());
+        return;
+    };
+    for index in (0..chunk.len()).step_by(chunk.len().div_ceil(4)) {
+        let _ = (chunk.tick(index), stored.prefix(chunk.event_time(index)));
+    }
+    let _ = stored.prefix(UnixNanos::MAX);
 }
 
 fn history(count: usize) -> Vec<Tick> {
@@ -51,10 +64,12 @@ proptest! {
     }
 
     #[test]
-    fn bytes_that_pass_the_checksum_decode_or_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-        let mut body = vec![1];
+    fn bytes_that_pass_the_checksum_decode_or_are_refused(
+        version in 1u8..=2, bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let mut body = vec![version];
         body.extend(bytes);
-        let _ = decode(&sealed(body), InstrumentId(1)).map(|chunk| chunk.ticks().count());
+        read_everything(body);
     }
 
     #[test]
@@ -158,23 +173,27 @@ fn a_full_chunk_with_a_flipped_bit_is_refused() {
 
 #[test]
 fn every_changed_byte_under_a_right_checksum_decodes_or_is_refused() {
-    let body = encode(&history(300));
-    let body = &body[..body.len() - 4];
-    for index in 0..body.len() {
-        for change in [0x01, 0x80, 0xff] {
-            let mut damaged = body.to_vec();
-            damaged[index] ^= change;
-            let _ = decode(&sealed(damaged), InstrumentId(1)).map(|chunk| chunk.ticks().count());
+    let chunk = Chunk::from_ticks(&history(300));
+    for bytes in [chunk.encode(), chunk.encode_in_pages(64)] {
+        let body = &bytes[..bytes.len() - 4];
+        for index in 0..body.len() {
+            for change in [0x01, 0x80, 0xff] {
+                let mut damaged = body.to_vec();
+                damaged[index] ^= change;
+                read_everything(damaged);
+            }
         }
     }
 }
 
 #[test]
 fn a_count_past_the_bound_is_refused_before_anything_is_allocated() {
-    let mut body = vec![1];
-    crate::domain::varint::put(&mut body, MAX_CHUNK_TICKS as u64 + 1);
-    body.extend_from_slice(&[0; 64]);
-    assert_eq!(decode(&sealed(body), InstrumentId(1)), Err(ChunkCorrupt("the count of ticks is out of range")));
+    for version in [1, 2] {
+        let mut body = vec![version];
+        crate::domain::varint::put(&mut body, MAX_CHUNK_TICKS as u64 + 1);
+        body.extend_from_slice(&[0; 64]);
+        assert_eq!(decode(&sealed(body), InstrumentId(1)), Err(ChunkCorrupt("the count of ticks is out of range")));
+    }
 }
 
 #[test]
@@ -243,10 +262,6 @@ fn decoded_prefix(chunk: &Chunk, until: UnixNanos) -> Prefix {
     }
 }
 
-fn prefix(bytes: Vec<u8>, until: UnixNanos) -> Result<Prefix, ChunkCorrupt> {
-    StoredChunk::verify(bytes.into())?.prefix(until)
-}
-
 /// In pages of so many ticks.
 fn prefixes_are_those_of_the_decoded_chunk(ticks: &[Tick], page_ticks: usize, edges: impl Iterator<Item = usize>) {
     let chunk = Chunk::from_ticks(ticks);
@@ -275,32 +290,50 @@ proptest! {
             prefixes_are_those_of_the_decoded_chunk(&ticks[range], 1 << power, edges.iter().copied());
         }
     }
-
-    #[test]
-    fn changed_bytes_under_a_right_checksum_have_a_prefix_or_are_refused(
-        at in any::<proptest::sample::Index>(), byte in any::<u8>(), until in any::<proptest::sample::Index>(),
-    ) {
-        let ticks = history(600);
-        let bytes = encode(&ticks);
-        let mut body = bytes[..bytes.len() - 4].to_vec();
-        *at.get_mut(&mut body) = byte;
-        let _ = prefix(sealed(body), until.get(&ticks).event_time);
-    }
 }
 
 /// Nobody would see it by decoding.
 #[test]
-fn a_changed_index_is_not_read_back() {
-    let ticks = history(2_500);
-    let (bytes, chunk) = (encode(&ticks), Chunk::from_ticks(&ticks));
+fn a_changed_index_or_length_of_a_page_is_not_read_back() {
+    let ticks = history(300);
+    let chunk = Chunk::from_ticks(&ticks);
+    let bytes = chunk.encode_in_pages(64);
     let mut index = Vec::new();
-    Index::put(Index::of(&chunk, codec::PAGE_TICKS).as_ref(), &mut index);
+    Index::put(Index::of(&chunk, 64).as_ref(), &mut index);
     let begin = bytes.windows(index.len()).position(|window| window == index).unwrap();
-    for at in begin..begin + index.len() {
+    // Unit, first byte, size of pages and length of the column of times stand between the index and four lengths.
+    let lengths = begin + index.len() + 5;
+    assert_eq!(bytes[lengths - 4..lengths - 2], [4, 64]);
+    for at in (begin..begin + index.len()).chain(lengths..lengths + 4) {
         let mut body = bytes[..bytes.len() - 4].to_vec();
         body[at] ^= 1;
-        assert!(read_back(&sealed(body), &ticks).is_err(), "byte {at}");
+        assert!(read_back(&sealed(body), ticks[0].instrument, &ticks).is_err(), "byte {at}");
     }
+}
+
+#[test]
+fn pages_of_which_quantities_are_absent_have_the_prefixes_of_their_ticks() {
+    let mut ticks = history(CHUNK_TICKS + 300);
+    for (index, tick) in ticks.iter_mut().enumerate() {
+        if index % 3 == 0 || (1_000..2_500).contains(&index) {
+            tick.quantity = None;
+        }
+    }
+    for page_ticks in [64, 512, codec::PAGE_TICKS] {
+        prefixes_are_those_of_the_decoded_chunk(&ticks, page_ticks, (0..ticks.len()).step_by(311));
+    }
+}
+
+#[test]
+fn sums_past_128_bits_have_no_index_and_the_prefixes_of_their_ticks() {
+    let mut ticks = history(600);
+    for (index, tick) in ticks.iter_mut().enumerate() {
+        let near_the_limit = i64::MAX - (index as i64 * 7_919 % 1_000);
+        tick.price = Decimal::new(near_the_limit, -4).unwrap();
+        tick.quantity = Some(Decimal::new(near_the_limit - 1, -4).unwrap());
+    }
+    assert_eq!(Index::of(&Chunk::from_ticks(&ticks), 64), None);
+    prefixes_are_those_of_the_decoded_chunk(&ticks, 64, (0..ticks.len()).step_by(97));
 }
 
 #[test]

@@ -28,13 +28,15 @@ impl Sums {
         self.notional += other.notional;
     }
 
-    /// Takes a part of these ticks away.
-    pub fn subtract(&mut self, part: &Sums) {
-        self.count -= part.count;
-        self.price_sum = self.price_sum - part.price_sum;
-        self.volume_count -= part.volume_count;
-        self.volume = self.volume - part.volume;
-        self.notional = self.notional - part.notional;
+    /// The sums without a part of these ticks, or `None` if that is no part of them.
+    pub fn without(&self, part: &Sums) -> Option<Sums> {
+        Some(Sums {
+            count: self.count.checked_sub(part.count)?,
+            price_sum: self.price_sum.checked_sub(part.price_sum)?,
+            volume_count: self.volume_count.checked_sub(part.volume_count)?,
+            volume: self.volume.checked_sub(part.volume)?,
+            notional: self.notional.checked_sub(part.notional)?,
+        })
     }
 }
 

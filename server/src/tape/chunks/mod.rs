@@ -185,9 +185,8 @@ impl Chunks {
 
     /// The sums of a stretch of chunks.
     pub fn sums(&self, stretch: Range<usize>) -> Sums {
-        let mut sums = self.before(stretch.end).sums;
-        sums.subtract(&self.before(stretch.start).sums);
-        sums
+        let (whole, before) = (self.before(stretch.end).sums, self.before(stretch.start).sums);
+        whole.without(&before).expect("the chunks before the start are among those before the end")
     }
 
     /// The time-weighted integral from the first tick of a stretch of chunks to its last.
