@@ -20,7 +20,7 @@ const VERSION: u8 = 2;
 const FIRST_VERSION: u8 = 1;
 
 /// Ticks of a page. An edge of a sum reads one of each column, half of it on the average: 9 us, where half a chunk takes
-/// 26. Pages of half the size take 8 us, and a decoding a tenth longer.
+/// 26. Pages of half the size take 8 us, and a decoding 7 % longer.
 pub(super) const PAGE_TICKS: usize = 1_024;
 
 /// Receive times as a column of their own.
