@@ -52,14 +52,18 @@ pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: us
                         continue;
                     }
                     let latest = |length: i64| (last - length).max(FIRST_TIME + 1);
-                    let start = length.map(|length| random.random_range(FIRST_TIME..latest(length)));
-                    let range = start.zip(*length).map(|(start, length)| (start, start + length));
-                    // What a long answer leaves behind slows the next call, whichever it is: an empty call takes that, a
-                    // second one is what the question is compared with.
+                    let mut range = || {
+                        let start = length.map(|length| random.random_range(FIRST_TIME..latest(length)));
+                        start.zip(*length).map(|(start, length)| (start, start + length))
+                    };
+                    // What a long answer leaves behind slows the next call, whichever it is. So what is compared are
+                    // each the second of their kind: an empty call, and a question, about another time.
                     nothing(channel).await?;
                     let start = Instant::now();
                     nothing(channel).await?;
                     empty.push(micros(start));
+                    ask(channel, question, &symbol, range()).await?;
+                    let range = range();
                     let start = Instant::now();
                     ask(channel, question, &symbol, range).await?;
                     times[(store * QUESTIONS.len() + question) * SPANS.len() + span].push(micros(start));

@@ -96,7 +96,7 @@ pub(crate) fn any_log(first_seq: u64, most: usize) -> impl Strategy<Value = Vec<
 }
 
 /// Ticks of one instrument in the order of history.
-pub(super) fn any_history(most: usize) -> impl Strategy<Value = Vec<Tick>> {
+pub(crate) fn any_history(most: usize) -> impl Strategy<Value = Vec<Tick>> {
     (vec(any_tick(), 1..most), vec(any_habit(), 0..3), any::<bool>()).prop_map(|(mut ticks, habits, mixed)| {
         for (index, tick) in ticks.iter_mut().enumerate() {
             tick.instrument = InstrumentId(7);

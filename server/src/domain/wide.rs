@@ -115,6 +115,10 @@ impl I256 {
 
     /// The product with `10^power`, or `None` when it does not fit.
     pub fn checked_mul_pow10(self, power: u8) -> Option<I256> {
+        // Two narrow numbers always have a product.
+        if let (Some(narrow), Some(&unit)) = (self.to_i128(), POW10.get(usize::from(power))) {
+            return Some(I256::product(narrow, unit));
+        }
         let mut value = self;
         let mut left = power;
         while left > 0 {
@@ -199,6 +203,17 @@ impl I256 {
         I256::from_magnitude(head & NEGATIVE != 0, limbs)?.checked_mul_pow10(head & !NEGATIVE)
     }
 }
+
+/// The powers of ten that fit an `i128`: 10^0 to 10^38.
+const POW10: [i128; 39] = {
+    let mut table = [1i128; 39];
+    let mut power = 1;
+    while power < table.len() {
+        table[power] = table[power - 1] * 10;
+        power += 1;
+    }
+    table
+};
 
 /// The greatest power of ten that fits a limb.
 pub(super) const MAX_POW10_STEP: u8 = 19;

@@ -46,7 +46,7 @@ impl Ahead {
         let mut loaded = Vec::with_capacity(wanted.len());
         for &(id, instrument) in wanted {
             let stored = self.held.remove(&id).ok_or(ChunkError::Gone(id))??;
-            loaded.push(Arc::new(cache::decode(id, instrument, &stored)?));
+            loaded.push(Arc::new(stored.decode(instrument).map_err(|error| cache::corrupt(id, &error))?));
         }
         Ok(loaded)
     }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use quick_cache::sync::Cache;
 
-use crate::domain::chunk::{CHUNK_TICKS, Chunk, Prefix, StoredChunk};
+use crate::domain::chunk::{CHUNK_TICKS, Chunk, ChunkCorrupt, Points, Prefix, StoredChunk};
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::metrics::Metrics;
 use crate::store::{ChunkId, Store, StoreError};
@@ -48,12 +48,70 @@ pub enum ChunkError {
     Store(#[from] StoreError),
 }
 
+/// A decoded chunk, as far as somebody needed it.
+#[derive(Clone, Debug)]
+pub enum Decoded {
+    /// Without the columns that only ticks as a whole need.
+    Points(Arc<Points>),
+    /// All of it.
+    Whole(Arc<Chunk>),
+}
+
+/// What of a chunk a question needs.
+pub trait Needed: Sized {
+    /// It, if that much is decoded.
+    fn of(decoded: &Decoded) -> Option<Self>;
+
+    /// Decodes a chunk of an instrument that far.
+    fn decode(stored: &StoredChunk, instrument: InstrumentId) -> Result<Self, ChunkCorrupt>;
+
+    /// It, to be kept.
+    fn decoded(&self) -> Decoded;
+}
+
+impl Needed for Arc<Points> {
+    fn of(decoded: &Decoded) -> Option<Arc<Points>> {
+        Some(match decoded {
+            Decoded::Points(points) => points.clone(),
+            Decoded::Whole(chunk) => chunk.points().clone(),
+        })
+    }
+
+    fn decode(stored: &StoredChunk, _: InstrumentId) -> Result<Arc<Points>, ChunkCorrupt> {
+        stored.points().map(Arc::new)
+    }
+
+    fn decoded(&self) -> Decoded {
+        Decoded::Points(self.clone())
+    }
+}
+
+impl Needed for Arc<Chunk> {
+    fn of(decoded: &Decoded) -> Option<Arc<Chunk>> {
+        match decoded {
+            Decoded::Points(_) => None,
+            Decoded::Whole(chunk) => Some(chunk.clone()),
+        }
+    }
+
+    fn decode(stored: &StoredChunk, instrument: InstrumentId) -> Result<Arc<Chunk>, ChunkCorrupt> {
+        stored.decode(instrument).map(Arc::new)
+    }
+
+    fn decoded(&self) -> Decoded {
+        Decoded::Whole(self.clone())
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Memory;
 
-impl quick_cache::Weighter<ChunkId, Arc<Chunk>> for Memory {
-    fn weight(&self, _: &ChunkId, chunk: &Arc<Chunk>) -> u64 {
-        chunk.memory() as u64
+impl quick_cache::Weighter<ChunkId, Decoded> for Memory {
+    fn weight(&self, _: &ChunkId, decoded: &Decoded) -> u64 {
+        match decoded {
+            Decoded::Points(points) => points.memory() as u64,
+            Decoded::Whole(chunk) => chunk.memory() as u64,
+        }
     }
 }
 
@@ -66,7 +124,7 @@ impl quick_cache::Weighter<ChunkId, StoredChunk> for Memory {
 /// Reads and keeps chunks.
 pub struct ChunkCache {
     store: Arc<dyn Store>,
-    decoded: Cache<ChunkId, Arc<Chunk>, Memory>,
+    decoded: Cache<ChunkId, Decoded, Memory>,
     stored: Cache<ChunkId, StoredChunk, Memory>,
     metrics: Metrics,
 }
@@ -116,9 +174,10 @@ impl ChunkCache {
     }
 
     /// Chunks in the order asked. Those that are not at hand are decoded on the calling task, about 70 microseconds for
-    /// a full one, after one read of the store for each batch of them.
-    pub async fn load(&self, wanted: &[(ChunkId, InstrumentId)]) -> Result<Vec<Arc<Chunk>>, ChunkError> {
-        let mut found: Vec<Option<Arc<Chunk>>> = wanted.iter().map(|(id, _)| self.decoded.get(id)).collect();
+    /// a full one and half of that for its points, after one read of the store for each batch of them.
+    pub async fn load<T: Needed>(&self, wanted: &[(ChunkId, InstrumentId)]) -> Result<Vec<T>, ChunkError> {
+        let at_hand = |(id, _): &(ChunkId, InstrumentId)| self.decoded.get(id).as_ref().and_then(T::of);
+        let mut found: Vec<Option<T>> = wanted.iter().map(at_hand).collect();
         let missing: Vec<usize> = (0..wanted.len()).filter(|&index| found[index].is_none()).collect();
         self.metrics.chunks.decoded.count(wanted.len() - missing.len(), missing.len());
         for batch in missing.chunks(MOST_CHUNKS_A_READ) {
@@ -126,9 +185,9 @@ impl ChunkCache {
             let read = self.stored(&ids).await?;
             for (&index, stored) in batch.iter().zip(read) {
                 let (id, instrument) = wanted[index];
-                let chunk = Arc::new(decode(id, instrument, &stored)?);
-                self.decoded.insert(id, chunk.clone());
-                found[index] = Some(chunk);
+                let needed = T::decode(&stored, instrument).map_err(|error| corrupt(id, &error))?;
+                self.decoded.insert(id, needed.decoded());
+                found[index] = Some(needed);
             }
         }
         Ok(found.into_iter().flatten().collect())
@@ -136,11 +195,11 @@ impl ChunkCache {
 
     /// The chunks that a list of an instrument's headers begins with, as many as one call holds at once, and leaves the
     /// rest of the list.
-    pub(super) async fn load_part<'a>(
+    pub(super) async fn load_part<'a, T: Needed>(
         &self,
         instrument: InstrumentId,
         wanted: &mut &'a [Arc<ChunkHeader>],
-    ) -> Result<Vec<(&'a ChunkHeader, Arc<Chunk>)>, ChunkError> {
+    ) -> Result<Vec<(&'a ChunkHeader, T)>, ChunkError> {
         let (first, rest) = wanted.split_at(part(wanted.iter().map(|header| header.tick_count())));
         *wanted = rest;
         let asked: Vec<(ChunkId, InstrumentId)> = first.iter().map(|header| (header.id, instrument)).collect();
@@ -206,11 +265,6 @@ impl ChunkCache {
 
 /// A chunk as stored, or how it is damaged.
 pub(super) type Stored = Result<StoredChunk, StoreError>;
-
-/// Decodes a chunk of an instrument.
-pub(super) fn decode(id: ChunkId, instrument: InstrumentId, stored: &StoredChunk) -> Result<Chunk, StoreError> {
-    stored.decode(instrument).map_err(|error| corrupt(id, &error))
-}
 
 /// A chunk that has not what was stored.
 pub(super) fn corrupt(id: ChunkId, problem: &dyn Display) -> StoreError {

@@ -4,7 +4,9 @@
 //! others the hot ticks and the few chunks with a trade that waits for its correction are put right first.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
+use crate::domain::chunk::Chunk;
 use crate::domain::{InstrumentId, TimeRange};
 use crate::tape::View;
 
@@ -44,7 +46,7 @@ impl Query {
             disputed.retain(|header| bounds.overlaps(header));
             let mut disputed = &disputed[..];
             while !disputed.is_empty() {
-                for (header, chunk) in self.chunks.load_part(instrument, &mut disputed).await? {
+                for (header, chunk) in self.chunks.load_part::<Arc<Chunk>>(instrument, &mut disputed).await? {
                     patch.take(header.id, &chunk);
                 }
             }

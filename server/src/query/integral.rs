@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::domain::chunk::Chunk;
+use crate::domain::chunk::Points;
 use crate::domain::statistics::{PricePoint, Statistics};
 use crate::domain::{I256, InstrumentId, UnixNanos};
 use crate::store::ChunkId;
@@ -99,13 +99,13 @@ impl Ticks<'_> {
             if header.min_seq > self.position {
                 continue;
             }
-            let chunk = self.load(&header).await?;
+            let points = self.load(&header).await?;
             if !mixed && header.max_seq <= self.position {
-                let Statistics { totals, integral: sum } = Statistics::of_range(&chunk, bounds.indexes(&chunk));
+                let Statistics { totals, integral: sum } = Statistics::of_range(&points, bounds.indexes(&points));
                 integral.append(totals.first, totals.last, sum);
                 continue;
             }
-            for point in self.points(&chunk, bounds) {
+            for point in self.inside(&points, bounds) {
                 push_before(&mut integral, &mut loose, point.key());
                 integral.push(point);
             }
@@ -175,8 +175,8 @@ impl Ticks<'_> {
         if newest.is_some_and(|newest| header.last_key() < newest.key()) {
             return Ok(None);
         }
-        let chunk = self.load(header).await?;
-        Ok(self.points(&chunk, bounds).next_back())
+        let points = self.load(header).await?;
+        Ok(self.inside(&points, bounds).next_back())
     }
 
     /// The late chunks that have ticks inside bounds.
@@ -203,22 +203,22 @@ impl Ticks<'_> {
         bounds: Bounds,
     ) -> Result<(), ChunkError> {
         let wanted: Vec<(ChunkId, InstrumentId)> = late.iter().map(|header| (header.id, self.instrument)).collect();
-        for chunk in self.chunks.load(&wanted).await? {
-            loose.extend(self.points(&chunk, bounds));
+        for points in self.chunks.load::<Arc<Points>>(&wanted).await? {
+            loose.extend(self.inside(&points, bounds));
         }
         loose.make_contiguous().sort_by_key(PricePoint::key);
         Ok(())
     }
 
-    async fn load(&self, header: &ChunkHeader) -> Result<Arc<Chunk>, ChunkError> {
+    async fn load(&self, header: &ChunkHeader) -> Result<Arc<Points>, ChunkError> {
         let mut loaded = self.chunks.load(&[(header.id, self.instrument)]).await?;
         loaded.pop().ok_or(ChunkError::Gone(header.id))
     }
 
     /// A chunk's ticks inside bounds at the position.
-    fn points(&self, chunk: &Chunk, bounds: Bounds) -> impl DoubleEndedIterator<Item = PricePoint> {
-        let indexes = bounds.indexes(chunk);
-        indexes.map(|index| chunk.point(index)).filter(|point| point.log_seq <= self.position)
+    fn inside(&self, points: &Points, bounds: Bounds) -> impl DoubleEndedIterator<Item = PricePoint> {
+        let indexes = bounds.indexes(points);
+        indexes.map(|index| points.point(index)).filter(|point| point.log_seq <= self.position)
     }
 }
 

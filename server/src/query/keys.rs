@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::domain::chunk::Chunk;
+use crate::domain::chunk::Points;
 use crate::domain::{TimeRange, UnixNanos};
 use crate::tape::{ChunkHeader, Chunks};
 
@@ -51,9 +51,9 @@ impl Bounds {
     }
 
     /// The indexes of a decoded chunk's ticks inside.
-    pub(super) fn indexes(self, chunk: &Chunk) -> Range<usize> {
-        let from = index_of(chunk, self.low);
-        from..index_of(chunk, self.high).max(from)
+    pub(super) fn indexes(self, points: &Points) -> Range<usize> {
+        let from = index_of(points, self.low);
+        from..index_of(points, self.high).max(from)
     }
 
     /// The stretch of ordinary chunks, which are disjoint and ascending, that overlap.
@@ -68,9 +68,9 @@ impl Bounds {
 }
 
 /// How many of a chunk's ticks come before a key.
-fn index_of(chunk: &Chunk, (time, log_seq): Key) -> usize {
+fn index_of(points: &Points, (time, log_seq): Key) -> usize {
     match log_seq.checked_sub(1) {
-        Some(before) => chunk.index_after((time, before)),
-        None => chunk.index_at(time),
+        Some(before) => points.index_after((time, before)),
+        None => points.index_at(time),
     }
 }

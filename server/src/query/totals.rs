@@ -7,8 +7,8 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::domain::chunk::Prefix;
-use crate::domain::statistics::{Statistics, Sums, Totals};
+use crate::domain::chunk::{Points, Prefix};
+use crate::domain::statistics::{Sums, Totals};
 use crate::domain::tally::Tally;
 use crate::domain::{InstrumentId, TimeRange, UnixNanos};
 use crate::store::ChunkId;
@@ -145,8 +145,8 @@ pub(super) async fn totals(
             add_hot(holding, bounds, |totals| own.merge(totals));
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                for (_, chunk) in &chunks.load_part(instrument, &mut wanted).await? {
-                    own.merge(&Statistics::of_range(chunk, bounds.indexes(chunk)).totals);
+                for (_, points) in &chunks.load_part::<Arc<Points>>(instrument, &mut wanted).await? {
+                    own.merge(&Totals::of_range(points, bounds.indexes(points)));
                 }
             }
         }
@@ -184,10 +184,10 @@ async fn totals_before(
             own.merge(&tally.totals());
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                for (_, chunk) in &chunks.load_part(instrument, &mut wanted).await? {
-                    let seqs = chunk.log_seqs();
-                    for index in bounds.indexes(chunk).filter(|&index| seqs[index] <= position) {
-                        own.add_point(chunk.point(index), chunk.quantity(index));
+                for (_, points) in &chunks.load_part::<Arc<Points>>(instrument, &mut wanted).await? {
+                    let seqs = points.log_seqs();
+                    for index in bounds.indexes(points).filter(|&index| seqs[index] <= position) {
+                        own.add_point(points.point(index), points.positive_quantity(index));
                     }
                 }
             }

@@ -13,7 +13,7 @@ use std::collections::btree_map::Entry;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::chunk::Chunk;
+use super::chunk::Points;
 use super::statistics::{PricePoint, Totals};
 use super::{Decimal, Tick, UnixNanos};
 
@@ -108,14 +108,15 @@ impl BarBuilder {
     }
 
     /// Adds neighbouring ticks of a chunk, column by column.
-    pub fn push_columns(&mut self, chunk: &Chunk, ticks: Range<usize>) {
+    pub fn push_columns(&mut self, points: &Points, ticks: Range<usize>) {
         let mut rest = ticks;
         while !rest.is_empty() {
-            let start = self.interval.start_of(chunk.event_time(rest.start));
-            let end = self.interval.end_of(start).map_or(rest.end, |end| chunk.index_at(end).min(rest.end));
+            let start = self.interval.start_of(points.event_time(rest.start));
+            let end = self.interval.end_of(start);
+            let end = end.map_or(rest.end, |end| points.index_at_from(rest.start, end).min(rest.end));
             let own = rest.start..end;
-            let last_seq = chunk.log_seqs()[own.clone()].iter().copied().max().unwrap_or(0);
-            self.push_whole(start, &Totals::of_range(chunk, own), last_seq);
+            let last_seq = points.log_seqs()[own.clone()].iter().copied().max().unwrap_or(0);
+            self.push_whole(start, &Totals::of_range(points, own), last_seq);
             rest.start = end;
         }
     }

@@ -81,6 +81,9 @@ proptest! {
             let mut part = BarBuilder::new(interval);
             for pair in edges.windows(2) {
                 part.push_columns(&chunk, pair[0]..pair[1]);
+                for time in ticks.iter().map(|tick| tick.event_time).filter(|time| chunk.index_at(*time) >= pair[0]) {
+                    prop_assert_eq!(chunk.index_at_from(pair[0], time), chunk.index_at(time));
+                }
             }
             by_columns.merge(part);
         }

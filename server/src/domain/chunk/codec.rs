@@ -6,11 +6,12 @@
 //! The first version had no index, and positions and receive times before the prices.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::column::{self, Codes, Shape};
 use super::index::Index;
 use super::trade_ids::TradeIds;
-use super::{Chunk, ChunkCorrupt, MAX_CHUNK_TICKS};
+use super::{Chunk, ChunkCorrupt, MAX_CHUNK_TICKS, Points};
 use crate::domain::decimal::{MAX_DECIMALS, MAX_MAGNITUDE, POW10};
 use crate::domain::time_unit::TimeUnit;
 use crate::domain::varint::{self, Reader, zigzag};
@@ -31,6 +32,7 @@ const RECEIVED_BY_LAG: u8 = 1;
 pub(super) const CUT: ChunkCorrupt = ChunkCorrupt("it is cut off");
 pub(super) const OUTSIDE_DOOR: ChunkCorrupt = ChunkCorrupt("a price or quantity is out of range");
 pub(super) const TIME: ChunkCorrupt = ChunkCorrupt("an event time is out of range");
+const BEFORE_1970: ChunkCorrupt = ChunkCorrupt("a time lies before 1970");
 pub(super) const INDEX: ChunkCorrupt = ChunkCorrupt("the index of pages is damaged");
 
 impl Chunk {
@@ -103,63 +105,78 @@ pub(super) fn open(body: &[u8]) -> Result<Opened<'_>, ChunkCorrupt> {
     Ok(Opened { reader, is_indexed, count, price_exponent, quantity_exponent })
 }
 
-/// Decodes a chunk of an instrument.
-pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
-    decode_body(verified(bytes)?, instrument)
+/// The first columns of a chunk, and what follows them.
+struct Begun<'a> {
+    index: Index,
+    points: Points,
+    present: Codes,
+    /// Already read in the first version, where they come before prices.
+    receive_times: Option<Vec<i64>>,
+    rest: Reader<'a>,
 }
 
-/// Decodes a chunk from its bytes without the checksum.
-pub(super) fn decode_body(body: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
+/// Reads the first columns from the bytes without the checksum.
+fn begin(body: &[u8]) -> Result<Begun<'_>, ChunkCorrupt> {
     let mut opened = open(body)?;
-    opened.index()?;
+    let index = opened.index()?;
     let Opened { mut reader, is_indexed, count, price_exponent, quantity_exponent } = opened;
-    let event_times = take_event_times(&mut reader, count, 0..count)?;
-    let received = |reader: &mut Reader<'_>| {
-        let log_seqs = column::take(reader, count)?.into_iter().map(|log_seq| log_seq as u64).collect();
-        Ok((log_seqs, take_receive_times(reader, &event_times)?))
+    let reader = &mut reader;
+    let event_times = take_event_times(reader, count, 0..count)?;
+    let take_log_seqs = |reader: &mut Reader<'_>| -> Result<Vec<u64>, ChunkCorrupt> {
+        Ok(column::take(reader, count)?.into_iter().map(|log_seq| log_seq as u64).collect())
     };
-    let received_first = if is_indexed { None } else { Some(received(&mut reader)?) };
-    let prices = column::take(&mut reader, count)?;
-    let present = Codes::take(&mut reader, count, 2)?;
-    let quantities = take_quantities(&mut reader, count, &present)?;
-    let (log_seqs, receive_times): (Vec<u64>, Vec<i64>) = match received_first {
-        Some(received) => received,
-        None => received(&mut reader)?,
+    let received_first = match is_indexed {
+        true => None,
+        false => Some((take_log_seqs(reader)?, take_receive_times(reader, &event_times)?)),
     };
-    let sides = Codes::take(&mut reader, count, Side::Sell as u8 + 1)?;
-    let trade_ids = TradeIds::take(&mut reader, count)?;
-    let backfill = Codes::take(&mut reader, count, 2)?;
-    if !reader.is_empty() {
-        return Err(ChunkCorrupt("bytes after the end"));
-    }
+    let prices = column::take(reader, count)?;
+    let present = Codes::take(reader, count, 2)?;
+    let quantities = take_quantities(reader, count, &present)?;
+    let (log_seqs, receive_times) = match received_first {
+        Some((log_seqs, receive_times)) => (log_seqs, Some(receive_times)),
+        None => (take_log_seqs(reader)?, None),
+    };
     // The checks look at every value instead of stopping at the first bad one: without a branch they are almost free.
-    if event_times.first() < Some(&0) || receive_times.iter().fold(0, |all, time| all | time) < 0 {
-        return Err(ChunkCorrupt("a time lies before 1970"));
-    }
     let neighbours = event_times.windows(2).zip(log_seqs.windows(2));
     let disorder = neighbours.fold(false, |disorder, (times, seqs)| {
         disorder | (times[0] > times[1]) | (times[0] == times[1]) & (seqs[0] > seqs[1])
     });
+    if event_times.first() < Some(&0) {
+        return Err(BEFORE_1970);
+    }
     if disorder {
         return Err(ChunkCorrupt("the ticks are not in order"));
     }
     if !inside_door(&prices, price_exponent) || !inside_door(&quantities, quantity_exponent) {
         return Err(OUTSIDE_DOOR);
     }
-    Ok(Chunk {
-        instrument,
-        event_times,
-        log_seqs,
-        receive_times,
-        price_exponent,
-        prices,
-        quantity_exponent,
-        quantities,
-        present,
-        sides,
-        trade_ids,
-        backfill,
-    })
+    let points = Points { event_times, log_seqs, price_exponent, prices, quantity_exponent, quantities };
+    Ok(Begun { index, points, present, receive_times, rest: reader.clone() })
+}
+
+/// Decodes the columns that come first, and no other.
+pub(super) fn points(body: &[u8]) -> Result<Points, ChunkCorrupt> {
+    Ok(begin(body)?.points)
+}
+
+/// Decodes a chunk of an instrument, and the index of its pages.
+pub(super) fn chunk(body: &[u8], instrument: InstrumentId) -> Result<(Chunk, Index), ChunkCorrupt> {
+    let Begun { index, points, present, receive_times, mut rest } = begin(body)?;
+    let count = points.len();
+    let receive_times = match receive_times {
+        Some(receive_times) => receive_times,
+        None => take_receive_times(&mut rest, &points.event_times)?,
+    };
+    let sides = Codes::take(&mut rest, count, Side::Sell as u8 + 1)?;
+    let trade_ids = TradeIds::take(&mut rest, count)?;
+    let backfill = Codes::take(&mut rest, count, 2)?;
+    if !rest.is_empty() {
+        return Err(ChunkCorrupt("bytes after the end"));
+    }
+    if receive_times.iter().fold(0, |all, time| all | time) < 0 {
+        return Err(BEFORE_1970);
+    }
+    Ok((Chunk { instrument, points: Arc::new(points), receive_times, present, sides, trade_ids, backfill }, index))
 }
 
 /// Whether all mantissas make valid decimals at an exponent.

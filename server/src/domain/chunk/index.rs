@@ -5,7 +5,7 @@
 //! for each page after the first the time since the page before and the sums of that page at the chunk's exponents.
 
 use super::codec::{CUT, INDEX, Opened, door_bound};
-use super::{Chunk, ChunkCorrupt, MAX_CHUNK_TICKS, Reader};
+use super::{ChunkCorrupt, MAX_CHUNK_TICKS, Points, Reader};
 use crate::domain::UnixNanos;
 use crate::domain::statistics::ColumnSums;
 use crate::domain::varint;
@@ -29,20 +29,20 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// The index of a chunk by pages of so many ticks, a power of two. `None` if there would be one page alone, or sums
+    /// The index of ticks by pages of so many, a power of two. `None` if there would be one page alone, or sums
     /// that leave 128 bits.
-    pub(super) fn of(chunk: &Chunk, page_ticks: usize) -> Option<Index> {
-        let (prices, quantities) = (chunk.price_mantissas(), chunk.quantity_mantissas());
+    pub(super) fn of(points: &Points, page_ticks: usize) -> Option<Index> {
+        let (prices, quantities) = (points.price_mantissas(), points.quantity_mantissas());
         if prices.len() <= page_ticks {
             return None;
         }
-        let mut page = Page { first_time: chunk.event_times()[0], before: ColumnSums::default() };
+        let mut page = Page { first_time: points.event_times()[0], before: ColumnSums::default() };
         let mut pages = vec![page];
         for begin in (page_ticks..prices.len()).step_by(page_ticks) {
             let own = begin - page_ticks..begin;
             let quantities = quantities.map(|quantities| &quantities[own.clone()]);
             let before = page.before.checked_add(ColumnSums::of(&prices[own], quantities)?)?;
-            page = Page { first_time: chunk.event_times()[begin], before };
+            page = Page { first_time: points.event_times()[begin], before };
             pages.push(page);
         }
         Some(Index { page_ticks, pages })

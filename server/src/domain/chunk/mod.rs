@@ -8,6 +8,7 @@
 mod codec;
 mod column;
 mod index;
+mod points;
 mod prefix;
 mod stored;
 mod trade_ids;
@@ -15,18 +16,18 @@ mod trade_ids;
 #[cfg(test)]
 mod tests;
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
+use std::sync::Arc;
 
 use column::Codes;
 use index::Index;
 use trade_ids::TradeIds;
 
 use super::scale::Scale;
-use super::statistics::PricePoint;
 use super::varint::Reader;
-use super::{Decimal, InstrumentId, Origin, Side, Tick, TimeRange, TradeId, UnixNanos};
+use super::{Decimal, InstrumentId, Origin, Side, Tick, TradeId, UnixNanos};
 
-pub use codec::decode;
+pub use points::Points;
 pub use prefix::Prefix;
 pub use stored::StoredChunk;
 
@@ -41,24 +42,26 @@ pub const MAX_CHUNK_TICKS: usize = 1 << 20;
 #[error("chunk is damaged: {0}")]
 pub struct ChunkCorrupt(pub &'static str);
 
-/// A decoded chunk: columns of equal length, sorted by (event_time, log_seq).
+/// A decoded chunk: its [`Points`], and the columns that only ticks as a whole need.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chunk {
     instrument: InstrumentId,
-    event_times: Vec<i64>,
-    log_seqs: Vec<u64>,
+    points: Arc<Points>,
     receive_times: Vec<i64>,
-    price_exponent: i8,
-    prices: Vec<i64>,
-    quantity_exponent: i8,
-    /// Zero where a quantity is absent; empty when all are.
-    quantities: Vec<i64>,
     /// 1 where a quantity is present.
     present: Codes,
     sides: Codes,
     trade_ids: TradeIds,
     /// 1 where a tick is backfill.
     backfill: Codes,
+}
+
+impl Deref for Chunk {
+    type Target = Points;
+
+    fn deref(&self) -> &Points {
+        &self.points
+    }
 }
 
 /// Cuts ticks sorted by (event_time, log_seq), of one instrument and one UTC day, into ranges that each fit one chunk:
@@ -91,6 +94,15 @@ pub fn encode(ticks: &[Tick]) -> Vec<u8> {
     Chunk::from_ticks(ticks).encode()
 }
 
+/// Decodes a chunk of an instrument that is read once.
+///
+/// # Errors
+///
+/// The bytes are not those of a chunk as it was written, or of a newer version.
+pub fn decode(bytes: &[u8], instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
+    Ok(codec::chunk(codec::verified(bytes)?, instrument)?.0)
+}
+
 /// Decodes what an instrument's ticks were encoded to, before it takes their place: a defect of the codec must not lose
 /// any.
 ///
@@ -98,12 +110,10 @@ pub fn encode(ticks: &[Tick]) -> Vec<u8> {
 ///
 /// The bytes are no chunk, or one of other ticks or other sums.
 pub fn read_back(bytes: &[u8], instrument: InstrumentId, ticks: &[Tick]) -> Result<Chunk, ChunkCorrupt> {
-    let body = codec::verified(bytes)?;
-    let chunk = codec::decode_body(body, instrument)?;
+    let (chunk, index) = codec::chunk(codec::verified(bytes)?, instrument)?;
     if !chunk.holds(ticks) {
         return Err(ChunkCorrupt("it reads back as other ticks"));
     }
-    let index = codec::open(body)?.index()?;
     if index.pages.len() > 1 && Index::of(&chunk, index.page_ticks) != Some(index) {
         return Err(ChunkCorrupt("its index reads back with other sums"));
     }
@@ -132,15 +142,18 @@ impl Chunk {
                 |tick: &Tick| tick.quantity.map_or(0, |value| value.mantissa_at(quantity_exponent).expect(CUT));
             ticks.iter().map(quantity).collect()
         };
-        Chunk {
-            instrument: first.instrument,
+        let points = Points {
             event_times: ticks.iter().map(|tick| tick.event_time.nanos()).collect(),
             log_seqs: ticks.iter().map(|tick| tick.log_seq).collect(),
-            receive_times: ticks.iter().map(|tick| tick.receive_time.nanos()).collect(),
             price_exponent,
             prices: ticks.iter().map(|tick| tick.price.mantissa_at(price_exponent).expect(CUT)).collect(),
             quantity_exponent,
             quantities,
+        };
+        Chunk {
+            instrument: first.instrument,
+            points: Arc::new(points),
+            receive_times: ticks.iter().map(|tick| tick.receive_time.nanos()).collect(),
             present,
             sides: Codes::new(ticks.iter().map(|tick| tick.side as u8).collect()),
             trade_ids: TradeIds::new(ticks.iter().map(|tick| &tick.trade_id)),
@@ -148,19 +161,14 @@ impl Chunk {
         }
     }
 
-    /// How many ticks.
-    pub fn len(&self) -> usize {
-        self.event_times.len()
-    }
-
-    /// Whether there are none; a stored chunk has at least one.
-    pub fn is_empty(&self) -> bool {
-        self.event_times.is_empty()
-    }
-
     /// Whose ticks.
     pub fn instrument(&self) -> InstrumentId {
         self.instrument
+    }
+
+    /// The columns that sums, extremes and bars are made of.
+    pub fn points(&self) -> &Arc<Points> {
+        &self.points
     }
 
     /// The tick at an index.
@@ -208,49 +216,9 @@ impl Chunk {
             && *origin == self.origin(index)
     }
 
-    /// Event times in nanoseconds since 1970, ascending.
-    pub fn event_times(&self) -> &[i64] {
-        &self.event_times
-    }
-
-    /// Positions, in the order of the event times.
-    pub fn log_seqs(&self) -> &[u64] {
-        &self.log_seqs
-    }
-
     /// Receive times in nanoseconds since 1970, in the order of the event times.
     pub fn receive_times(&self) -> &[i64] {
         &self.receive_times
-    }
-
-    /// The power of ten that all of [`Chunk::price_mantissas`] share.
-    pub fn price_exponent(&self) -> i8 {
-        self.price_exponent
-    }
-
-    /// Prices at [`Chunk::price_exponent`], in the order of the event times. They are not canonical one by one.
-    pub fn price_mantissas(&self) -> &[i64] {
-        &self.prices
-    }
-
-    /// The power of ten that all of [`Chunk::quantity_mantissas`] share.
-    pub fn quantity_exponent(&self) -> i8 {
-        self.quantity_exponent
-    }
-
-    /// Quantities at [`Chunk::quantity_exponent`], zero where one is absent; `None` when all are.
-    pub fn quantity_mantissas(&self) -> Option<&[i64]> {
-        (!self.quantities.is_empty()).then_some(&self.quantities)
-    }
-
-    /// The event time at an index.
-    pub fn event_time(&self, index: usize) -> UnixNanos {
-        UnixNanos::new(self.event_times[index]).expect("decoding checked every time")
-    }
-
-    /// The price at an index.
-    pub fn price_at(&self, index: usize) -> Decimal {
-        decimal(self.prices[index], self.price_exponent)
     }
 
     /// The quantity at an index.
@@ -299,44 +267,11 @@ impl Chunk {
         if self.backfill.at(index) == 1 { Origin::Backfill } else { Origin::Live }
     }
 
-    /// Price, event time and position at an index.
-    pub fn point(&self, index: usize) -> PricePoint {
-        PricePoint { price: self.price_at(index), event_time: self.event_time(index), log_seq: self.log_seqs[index] }
-    }
-
-    /// Event time and position at an index: the order of ticks in history.
-    pub fn key(&self, index: usize) -> (UnixNanos, u64) {
-        (self.event_time(index), self.log_seqs[index])
-    }
-
-    /// How many ticks happened before an instant: the index of the first that did not.
-    pub fn index_at(&self, time: UnixNanos) -> usize {
-        self.event_times.partition_point(|&each| each < time.nanos())
-    }
-
-    /// How many ticks stand at or before a key in the order of history: the index of the first after it.
-    pub fn index_after(&self, (time, log_seq): (UnixNanos, u64)) -> usize {
-        let begin = self.index_at(time);
-        let same = self.event_times[begin..].partition_point(|&each| each == time.nanos());
-        begin + self.log_seqs[begin..begin + same].partition_point(|&each| each <= log_seq)
-    }
-
-    /// The indexes of the ticks inside a range of event time.
-    pub fn indexes_in(&self, range: TimeRange) -> Range<usize> {
-        let begin = range.start().map_or(0, |start| self.index_at(start));
-        let end = range.end().map_or(self.len(), |end| self.index_at(end));
-        begin..end.max(begin)
-    }
-
     /// Memory that it holds, in bytes.
     pub fn memory(&self) -> usize {
-        let numbers = self.event_times.capacity()
-            + self.log_seqs.capacity()
-            + self.receive_times.capacity()
-            + self.prices.capacity()
-            + self.quantities.capacity();
+        let received = self.receive_times.capacity() * size_of::<u64>();
         let codes = self.present.memory() + self.sides.memory() + self.backfill.memory();
-        size_of::<Chunk>() + numbers * size_of::<u64>() + codes + self.trade_ids.memory()
+        size_of::<Chunk>() + self.points.memory() + received + codes + self.trade_ids.memory()
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An average needs times, prices and quantities up to the edge of its range, and nothing else. These stand first, and
 //! the index has the sums of all whole pages before the edge, so that one page of each is read; of quantities two where
-//! some are absent. A chunk of the first version is decoded.
+//! some are absent. Of a chunk of the first version these columns are decoded.
 
 use std::ops::Range;
 
@@ -10,8 +10,8 @@ use super::codec::{self, Opened};
 use super::column::{self, Codes};
 use super::index::Index;
 use super::{ChunkCorrupt, Reader};
+use crate::domain::UnixNanos;
 use crate::domain::statistics::{ColumnSums, Sums, Totals};
-use crate::domain::{InstrumentId, UnixNanos};
 
 /// The ticks of a chunk before an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -32,12 +32,12 @@ pub(super) fn prefix(body: &[u8], until: UnixNanos) -> Result<Prefix, ChunkCorru
     {
         return Ok(prefix);
     }
-    let chunk = codec::decode_body(body, InstrumentId(0))?;
-    let before = chunk.index_at(until);
+    let points = codec::points(body)?;
+    let before = points.index_at(until);
     Ok(Prefix {
-        sums: Sums::from(&Totals::of_range(&chunk, 0..before)),
-        last_before: before.checked_sub(1).map(|last| chunk.event_time(last)),
-        first_after: (before < chunk.len()).then(|| chunk.event_time(before)),
+        sums: Sums::from(&Totals::of_range(&points, 0..before)),
+        last_before: before.checked_sub(1).map(|last| points.event_time(last)),
+        first_after: (before < points.len()).then(|| points.event_time(before)),
     })
 }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Chunk, ChunkCorrupt, Prefix, codec, prefix};
+use super::{Chunk, ChunkCorrupt, Points, Prefix, codec, prefix};
 use crate::domain::{InstrumentId, UnixNanos};
 
 /// The bytes of a stored chunk, whose checksum was verified once.
@@ -31,7 +31,16 @@ impl StoredChunk {
     ///
     /// It was written by a newer version, or by a defect.
     pub fn decode(&self, instrument: InstrumentId) -> Result<Chunk, ChunkCorrupt> {
-        codec::decode_body(&self.0, instrument)
+        Ok(codec::chunk(&self.0, instrument)?.0)
+    }
+
+    /// The columns of the chunk that sums, extremes and bars are made of, in half the time.
+    ///
+    /// # Errors
+    ///
+    /// As for [`StoredChunk::decode`], as far as it was read.
+    pub fn points(&self) -> Result<Points, ChunkCorrupt> {
+        codec::points(&self.0)
     }
 
     /// What the ticks add up to whose event time lies before an instant.

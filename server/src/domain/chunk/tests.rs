@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::domain::TimeRange;
 use crate::domain::samples::{any_history, walk};
 
 fn round_trip(ticks: &[Tick]) -> Chunk {
@@ -9,6 +10,7 @@ fn round_trip(ticks: &[Tick]) -> Chunk {
     assert_eq!(chunk.ticks().collect::<Vec<_>>(), ticks);
     assert_eq!(chunk, Chunk::from_ticks(ticks));
     assert_eq!(read_back(&bytes, ticks[0].instrument, ticks), Ok(chunk.clone()));
+    assert_eq!(StoredChunk::verify(bytes.clone().into()).unwrap().points().as_ref(), Ok(&**chunk.points()));
     assert_eq!(chunk.encode(), bytes);
     chunk
 }
@@ -23,10 +25,12 @@ fn sealed(mut body: Vec<u8>) -> Vec<u8> {
 /// Reads bytes under a right checksum in every way; what comes out does not matter.
 fn read_everything(body: Vec<u8>) {
     let stored = StoredChunk::verify(sealed(body).into()).unwrap();
+    let points = stored.points();
     let Ok(chunk) = stored.decode(InstrumentId(1)) else {
         let _ = stored.prefix(UnixNanos::new(1_700_000_000_000_000_000).unwrap());
         return;
     };
+    assert_eq!(points.as_ref(), Ok(&**chunk.points()));
     for index in (0..chunk.len()).step_by(chunk.len().div_ceil(4)) {
         let _ = (chunk.tick(index), stored.prefix(chunk.event_time(index)));
     }

@@ -12,6 +12,7 @@ const DIGITS: usize = 7 * GROUP;
 pub(super) fn print(negative: bool, limbs: &mut Limbs, scale: u8) -> String {
     let mut digits = [b'0'; DIGITS];
     let mut groups = digits.rchunks_exact_mut(GROUP);
+    let mut written = 0;
     let mut size = limbs.len();
     loop {
         // Most values have few limbs, and each division passes over all that are left.
@@ -21,6 +22,7 @@ pub(super) fn print(negative: bool, limbs: &mut Limbs, scale: u8) -> String {
         }
         let mut rest = take_group(&mut limbs[..size]);
         let group = groups.next().expect("seven groups hold 384 bits");
+        written += GROUP;
         for pair in group.rchunks_mut(2) {
             let two = (rest % 100) as u8;
             rest /= 100;
@@ -31,7 +33,9 @@ pub(super) fn print(negative: bool, limbs: &mut Limbs, scale: u8) -> String {
         }
     }
     let (whole, fraction) = digits.split_at(DIGITS - usize::from(scale));
-    let leading = whole.iter().take(whole.len() - 1).take_while(|&&digit| digit == b'0').count();
+    // Before what was written there are only zeros; one digit stays.
+    let empty = (DIGITS - written).min(whole.len() - 1);
+    let leading = empty + whole[empty..whole.len() - 1].iter().take_while(|&&digit| digit == b'0').count();
     let trailing = fraction.iter().rev().take_while(|&&digit| digit == b'0').count();
     let (whole, fraction) = (&whole[leading..], &fraction[..fraction.len() - trailing]);
     let mut text = String::with_capacity(whole.len() + fraction.len() + 2);

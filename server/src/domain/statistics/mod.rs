@@ -14,7 +14,7 @@ use std::ops::Range;
 pub(super) use sums::ColumnSums;
 pub use sums::Sums;
 
-use super::chunk::Chunk;
+use super::chunk::Points;
 use super::varint::{self, Reader};
 use super::{Decimal, I256, Tick, UnixNanos};
 
@@ -114,17 +114,17 @@ impl Totals {
     ///
     /// The columns are summed at their own exponents in 128 bits and widened once. When a sum of products might not
     /// fit there, which takes prices and quantities near the limits of 64 bits, ticks are added one by one.
-    pub fn of_range(chunk: &Chunk, range: Range<usize>) -> Totals {
+    pub fn of_range(points: &Points, range: Range<usize>) -> Totals {
         if range.is_empty() {
             return Totals::default();
         }
-        let prices = &chunk.price_mantissas()[range.clone()];
-        let quantities = chunk.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
-        let (price_exponent, quantity_exponent) = (chunk.price_exponent(), chunk.quantity_exponent());
+        let prices = &points.price_mantissas()[range.clone()];
+        let quantities = points.quantity_mantissas().map(|quantities| &quantities[range.clone()]);
+        let (price_exponent, quantity_exponent) = (points.price_exponent(), points.quantity_exponent());
         let Some(sums) = ColumnSums::of(prices, quantities) else {
             let mut totals = Totals::default();
             for index in range {
-                totals.add_point(chunk.point(index), chunk.quantity(index));
+                totals.add_point(points.point(index), points.positive_quantity(index));
             }
             return totals;
         };
@@ -137,10 +137,10 @@ impl Totals {
             volume_count,
             volume,
             notional,
-            low: Some(chunk.point(range.start + low)),
-            high: Some(chunk.point(range.start + high)),
-            first: Some(chunk.point(range.start)),
-            last: Some(chunk.point(range.end - 1)),
+            low: Some(points.point(range.start + low)),
+            high: Some(points.point(range.start + high)),
+            first: Some(points.point(range.start)),
+            last: Some(points.point(range.end - 1)),
             price_decimals: decimals(prices, price_exponent),
             quantity_decimals: quantities.map_or(0, |mantissas| decimals(mantissas, quantity_exponent)),
         }
@@ -183,20 +183,20 @@ impl Totals {
 
 impl Statistics {
     /// The statistics of a whole chunk.
-    pub fn of_chunk(chunk: &Chunk) -> Statistics {
-        Statistics::of_range(chunk, 0..chunk.len())
+    pub fn of_chunk(points: &Points) -> Statistics {
+        Statistics::of_range(points, 0..points.len())
     }
 
     /// The statistics of some neighbouring ticks of a chunk.
-    pub fn of_range(chunk: &Chunk, range: Range<usize>) -> Statistics {
-        let prices = &chunk.price_mantissas()[range.clone()];
+    pub fn of_range(points: &Points, range: Range<usize>) -> Statistics {
+        let prices = &points.price_mantissas()[range.clone()];
         // It always fits: at most the greatest price times the whole span of 63 bits.
         let mut integral = 0;
-        for (&value, pair) in prices.iter().zip(chunk.event_times()[range.clone()].windows(2)) {
+        for (&value, pair) in prices.iter().zip(points.event_times()[range.clone()].windows(2)) {
             integral += i128::from(value) * i128::from(pair[1] - pair[0]);
         }
-        let integral = sums::widen(integral, (chunk.price_exponent() + UNIT_DECIMALS) as u8);
-        Statistics { totals: Totals::of_range(chunk, range), integral }
+        let integral = sums::widen(integral, (points.price_exponent() + UNIT_DECIMALS) as u8);
+        Statistics { totals: Totals::of_range(points, range), integral }
     }
 
     /// Adds a tick that is not before the last one by (event_time, log_seq).

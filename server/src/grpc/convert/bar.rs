@@ -1,7 +1,10 @@
 //! Bars, and what requests say about them.
 
+use prost::Message as _;
+
 use crate::domain::bar::{Bar, Fill, Interval};
-use crate::domain::{Instrument, Symbol, ratio};
+use crate::domain::varint::{self, zigzag};
+use crate::domain::{Decimal, Instrument, Symbol, UnixNanos, ratio};
 use crate::grpc::proto;
 use crate::grpc::violation::Violations;
 
@@ -56,9 +59,145 @@ pub fn wire(bar: &Bar, symbol: &Symbol, instrument: Option<&Instrument>, decimal
     }
 }
 
+/// Bars of one series on their way out in pages, as the bytes of messages: a page holds thousands, and most of making a [`proto::Bar`] of each
+/// would go into the small pieces of memory that it is made of.
+#[derive(Debug)]
+pub struct BarWriter {
+    /// Venue, symbol and number of the instrument, as all its bars begin.
+    names: Vec<u8>,
+    decimals: u8,
+    message: Vec<u8>,
+}
+
+impl BarWriter {
+    /// A writer of bars of an instrument, or of all venues of its symbol, with means of so many decimals.
+    pub fn new(symbol: &Symbol, instrument: Option<&Instrument>, decimals: u8) -> BarWriter {
+        let names = proto::Bar {
+            venue: instrument.map_or_else(String::new, |instrument| instrument.venue.as_str().to_owned()),
+            symbol: symbol.as_str().to_owned(),
+            instrument_id: instrument.map_or(0, |instrument| instrument.id.0),
+            ..proto::Bar::default()
+        };
+        BarWriter { names: names.encode_to_vec(), decimals, message: Vec::new() }
+    }
+
+    /// Appends a bar as an element of a repeated field.
+    pub fn put(&mut self, field: u8, bar: &Bar, out: &mut Vec<u8>) {
+        let Bar { start, end, contents, carried, is_final, has_gap } = bar;
+        let totals = &contents.totals;
+        let message = &mut self.message;
+        message.clear();
+        message.extend_from_slice(&self.names);
+        put_time(message, 4, *start);
+        put_time(message, 5, *end);
+        let points = [totals.first, totals.high, totals.low, totals.last];
+        for (field, point) in (6..).zip(points) {
+            if let Some(price) = point.map(|point| point.price).or(*carried) {
+                put_price(message, field, price);
+            }
+        }
+        for (field, point) in (10..).zip(points) {
+            if let Some(point) = point {
+                put_time(message, field, point.event_time);
+            }
+        }
+        put_text(message, 14, &sums::sum(totals.volume));
+        put_text(message, 15, &sums::notional(totals.notional));
+        if let Some(vwap) = ratio::vwap(totals.notional, totals.volume, self.decimals) {
+            put_text(message, 16, &vwap);
+        }
+        let state = if *is_final { proto::BarState::Final } else { proto::BarState::Forming };
+        put_number(message, 17, totals.count);
+        put_number(message, 18, state as u64);
+        put_number(message, 19, contents.revision);
+        put_number(message, 20, (*has_gap).into());
+        put_bytes(out, field, message);
+    }
+}
+
+/// Appends a field of bytes.
+fn put_bytes(out: &mut Vec<u8>, field: u8, bytes: &[u8]) {
+    varint::put(out, u64::from(field) << 3 | 2);
+    varint::put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Appends a number, unless it is the default.
+fn put_number(out: &mut Vec<u8>, field: u8, number: u64) {
+    if number != 0 {
+        varint::put(out, u64::from(field) << 3);
+        varint::put(out, number);
+    }
+}
+
+/// Appends a field of text.
+fn put_text(out: &mut Vec<u8>, field: u8, text: &str) {
+    put_bytes(out, field, text.as_bytes());
+}
+
+/// Appends a small message: its length is known once it is written.
+fn put_message(out: &mut Vec<u8>, field: u8, write: impl FnOnce(&mut Vec<u8>)) {
+    out.extend_from_slice(&[field << 3 | 2, 0]);
+    let begin = out.len();
+    write(out);
+    out[begin - 1] =
+        u8::try_from(out.len() - begin).ok().filter(|length| *length < 0x80).expect("two numbers are short");
+}
+
+/// Appends a time.
+fn put_time(out: &mut Vec<u8>, field: u8, time: UnixNanos) {
+    let (seconds, nanos) = time.seconds_and_nanos();
+    put_message(out, field, |out| {
+        put_number(out, 1, seconds.cast_unsigned());
+        put_number(out, 2, nanos.cast_unsigned().into());
+    });
+}
+
+/// Appends a decimal.
+fn put_price(out: &mut Vec<u8>, field: u8, price: Decimal) {
+    put_message(out, field, |out| {
+        put_number(out, 1, zigzag(price.mantissa()));
+        put_number(out, 2, zigzag(price.exponent().into()));
+    });
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::domain::bar::BarBuilder;
+    use crate::domain::samples::any_history;
+    use crate::domain::{InstrumentId, Venue};
+
+    proptest! {
+        #[test]
+        fn bytes_of_bars_are_those_of_their_messages(
+            ticks in any_history(40),
+            (pooled, is_final, has_gap, carried) in any::<(bool, bool, bool, bool)>(),
+            decimals in 0u8..=36,
+        ) {
+            let symbol = Symbol::new("X").unwrap();
+            let instrument = Instrument { id: InstrumentId(7), venue: Venue::new("A").unwrap(), symbol: symbol.clone() };
+            let instrument = Some(&instrument).filter(|_| !pooled);
+            let mut builder = BarBuilder::new(Interval::MINUTE);
+            for tick in &ticks {
+                builder.push(tick);
+            }
+            // One without ticks.
+            builder.insert(UnixNanos::MIN, Default::default());
+            let carried = ticks.first().map(|tick| tick.price).filter(|_| carried);
+            let (mut bytes, mut messages) = (Vec::new(), proto::ListBarsResponse::default());
+            let mut writer = BarWriter::new(&symbol, instrument, decimals);
+            for (start, contents) in builder.into_bars() {
+                let end = Interval::MINUTE.end_of(start).unwrap_or(UnixNanos::MAX);
+                let bar = Bar { start, end, contents, carried, is_final, has_gap };
+                writer.put(1, &bar, &mut bytes);
+                messages.bars.push(wire(&bar, &symbol, instrument, decimals));
+            }
+            prop_assert_eq!(bytes, messages.encode_to_vec());
+        }
+    }
 
     #[test]
     fn intervals_are_required_and_bounded() {

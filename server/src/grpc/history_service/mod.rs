@@ -1,8 +1,9 @@
 //! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean stands in
 //! [`crate::query`].
 //!
-//! ReadTicks does not go through tonic's encoder: its route answers with messages that are written from columns. Through
-//! the trait the same bytes come as messages. ListTicks and ListBars have a codec of their own.
+//! ReadTicks does not go through tonic's encoder: its route answers with messages that are written from columns. ListTicks
+//! and ListBars have a codec that takes bytes, and bars are written as such. Through the trait the same bytes come as
+//! messages.
 
 mod get_average_price;
 mod get_price_statistics;
@@ -19,6 +20,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -93,8 +95,9 @@ impl proto::history_service_server::HistoryService for HistoryService {
         &self,
         request: Request<proto::ListBarsRequest>,
     ) -> Result<Response<proto::ListBarsResponse>, Status> {
-        let response = list_bars::list_bars(&self.query.get(), request.into_inner()).await?;
-        Ok(Response::new(response))
+        let bytes = list_bars::list_bars(&self.query.get(), request.into_inner()).await?;
+        let response = proto::ListBarsResponse::decode(&*bytes);
+        Ok(Response::new(response.map_err(|error| Status::internal(error.to_string()))?))
     }
 
     async fn list_published_bars(

@@ -20,7 +20,7 @@ use tonic::{Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::whole::Whole;
-use super::{HistoryService, read_ticks};
+use super::{HistoryService, list_bars, read_ticks};
 use crate::grpc::limits::MAX_RESPONSE_BYTES;
 use crate::grpc::proto;
 use crate::grpc::proto::history_service_server::{HistoryService as _, HistoryServiceServer};
@@ -49,16 +49,16 @@ impl HistoryService {
             let history = history.clone();
             let call = tower::service_fn(move |request| {
                 let history = history.clone();
-                async move { history.list_ticks(request).await }
+                async move { Ok(history.list_ticks(request).await?.map(|answer| answer.encode_to_vec())) }
             });
             async move { Ok::<_, Infallible>(in_one_piece(call, request).await) }
         });
-        let history = self.clone();
+        let query = self.query.clone();
         let list_bars = tower::service_fn(move |request: Request<axum::body::Body>| {
-            let history = history.clone();
-            let call = tower::service_fn(move |request| {
-                let history = history.clone();
-                async move { history.list_bars(request).await }
+            let query = query.clone();
+            let call = tower::service_fn(move |request: tonic::Request<_>| {
+                let query = query.get();
+                async move { Ok(tonic::Response::new(list_bars::list_bars(&query, request.into_inner()).await?)) }
             });
             async move { Ok::<_, Infallible>(in_one_piece(call, request).await) }
         });
@@ -70,15 +70,11 @@ impl HistoryService {
 }
 
 /// Answers a unary call as tonic does, with the answer in one piece.
-async fn in_one_piece<Question, Answer>(
-    call: impl UnaryService<Question, Response = Answer>,
+async fn in_one_piece<Question: prost::Message + Default + Send + 'static>(
+    call: impl UnaryService<Question, Response = Vec<u8>>,
     request: Request<axum::body::Body>,
-) -> Response<Body>
-where
-    Question: prost::Message + Default + Send + 'static,
-    Answer: prost::Message + Send + 'static,
-{
-    let codec = Whole::<Answer, Question>::default();
+) -> Response<Body> {
+    let codec = Whole::<Question>::default();
     let mut grpc = Grpc::new(codec).apply_max_message_size_config(None, Some(MAX_RESPONSE_BYTES));
     grpc.unary(call, request).await
 }

@@ -1,7 +1,7 @@
 //! A codec for answers with thousands of items.
 //!
 //! Tonic's buffer takes an answer byte by byte, each with a check for room and growing as it goes, which costs more than
-//! everything else about a page. Here an answer is written into memory of its own length, and handed on in one piece.
+//! everything else about a page. Here an answer comes as its bytes, in one piece.
 
 use std::marker::PhantomData;
 
@@ -11,47 +11,42 @@ use tonic::Status;
 use tonic::codec::{Codec, EncodeBuf, Encoder};
 use tonic_prost::{ProstCodec, ProstDecoder};
 
-/// Protobuf, answers in one piece.
+/// Protobuf: questions are read, answers are the bytes of their messages.
 #[derive(Debug)]
-pub(super) struct Whole<Answer, Question>(PhantomData<(Answer, Question)>);
+pub(super) struct Whole<Question>(PhantomData<Question>);
 
-impl<Answer, Question> Default for Whole<Answer, Question> {
+impl<Question> Default for Whole<Question> {
     fn default() -> Self {
         Whole(PhantomData)
     }
 }
 
-impl<Answer, Question> Codec for Whole<Answer, Question>
-where
-    Answer: Message + Send + 'static,
-    Question: Message + Default + Send + 'static,
-{
-    type Encode = Answer;
+impl<Question: Message + Default + Send + 'static> Codec for Whole<Question> {
+    type Encode = Vec<u8>;
     type Decode = Question;
-    type Encoder = WholeEncoder<Answer>;
+    type Encoder = WholeEncoder;
     type Decoder = ProstDecoder<Question>;
 
-    fn encoder(&mut self) -> WholeEncoder<Answer> {
-        WholeEncoder(PhantomData)
+    fn encoder(&mut self) -> WholeEncoder {
+        WholeEncoder
     }
 
     fn decoder(&mut self) -> ProstDecoder<Question> {
-        ProstCodec::<Answer, Question>::default().decoder()
+        ProstCodec::<(), Question>::default().decoder()
     }
 }
 
 /// The half that writes.
 #[derive(Debug)]
-pub(super) struct WholeEncoder<Answer>(PhantomData<Answer>);
+pub(super) struct WholeEncoder;
 
-impl<Answer: Message + Send + 'static> Encoder for WholeEncoder<Answer> {
-    type Item = Answer;
+impl Encoder for WholeEncoder {
+    type Item = Vec<u8>;
     type Error = Status;
 
-    fn encode(&mut self, answer: Answer, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        let bytes = answer.encode_to_vec();
-        out.reserve(bytes.len());
-        out.put_slice(&bytes);
+    fn encode(&mut self, answer: Vec<u8>, out: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        out.reserve(answer.len());
+        out.put_slice(&answer);
         Ok(())
     }
 }

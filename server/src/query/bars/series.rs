@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::domain::bar::{BarBuilder, Interval};
-use crate::domain::chunk::Chunk;
+use crate::domain::chunk::Points;
 use crate::domain::statistics::PricePoint;
 use crate::domain::{InstrumentId, UnixNanos};
 use crate::tape::{ChunkHeader, Holding, View};
@@ -55,8 +55,8 @@ impl<'a> Series<'a> {
             self.add_hot(holding, bounds, &mut bars);
             let mut wanted = &wanted[..];
             while !wanted.is_empty() {
-                for (header, chunk) in self.chunks.load_part(instrument, &mut wanted).await? {
-                    self.add_chunk(header, &chunk, bounds, &mut bars);
+                for (header, points) in self.chunks.load_part::<Arc<Points>>(instrument, &mut wanted).await? {
+                    self.add_chunk(header, &points, bounds, &mut bars);
                 }
             }
             if let Some(corrections) = &holding.corrections {
@@ -68,15 +68,15 @@ impl<'a> Series<'a> {
         Ok(bars)
     }
 
-    fn add_chunk(&self, header: &ChunkHeader, chunk: &Chunk, bounds: Bounds, bars: &mut BarBuilder) {
-        let inside = bounds.indexes(chunk);
+    fn add_chunk(&self, header: &ChunkHeader, points: &Points, bounds: Bounds, bars: &mut BarBuilder) {
+        let inside = bounds.indexes(points);
         if header.max_seq <= self.position {
-            bars.push_columns(chunk, inside);
+            bars.push_columns(points, inside);
             return;
         }
-        let seqs = chunk.log_seqs();
+        let seqs = points.log_seqs();
         for index in inside.filter(|&index| seqs[index] <= self.position) {
-            bars.push_point(chunk.point(index), chunk.quantity(index));
+            bars.push_point(points.point(index), points.positive_quantity(index));
         }
     }
 
@@ -186,10 +186,10 @@ pub(in crate::query) async fn newest(
             newest = Some(header.last_time);
             continue;
         }
-        for chunk in chunks.load(&[(header.id, instrument)]).await? {
-            let seqs = chunk.log_seqs();
-            let last = (0..chunk.len()).rev().find(|&index| seqs[index] <= position);
-            newest = newest.max(last.map(|index| chunk.event_time(index)));
+        for points in chunks.load::<Arc<Points>>(&[(header.id, instrument)]).await? {
+            let seqs = points.log_seqs();
+            let last = (0..points.len()).rev().find(|&index| seqs[index] <= position);
+            newest = newest.max(last.map(|index| points.event_time(index)));
         }
     }
     Ok(newest)

@@ -87,6 +87,33 @@ async fn caches_of_chunks_are_bounded_by_bytes() {
     check(query.chunks.held());
 }
 
+#[tokio::test]
+async fn a_chunk_is_decoded_as_far_as_it_is_needed() {
+    let mut world = World::new(&[("A", "X")], 0).await;
+    world.append((0..EACH).map(|n| tick(0, n * NANOS_PER_SECOND, "1.5", Some("2"))).collect()).await;
+    world.cut(InstrumentId(1), EACH as usize, EACH as usize).await;
+    world.publish().await;
+    let query = world.query.clone();
+    let range = TimeRange::new(Some(at(NANOS_PER_SECOND)), None).unwrap();
+    let statistics = StatisticsRequest { subject: world.one(0), span: Span::Range(range), min_cursor: None };
+    let page = TicksRequest {
+        subject: world.one(0),
+        span: Span::Range(range),
+        order: Order::Ascending,
+        page_size: 3,
+        page_token: None,
+        min_cursor: None,
+    };
+    assert_eq!(query.price_statistics(&statistics).await.unwrap().totals.count as i64, EACH - 1);
+    let points = query.chunks.held().0;
+    assert_eq!(query.ticks(&page).await.unwrap().ticks, world.ticks[1..4]);
+    let whole = query.chunks.held().0;
+    assert!(points.entries == 1 && whole.entries == 1 && points.bytes < whole.bytes, "{points:?} {whole:?}");
+    // The whole serves who needs less.
+    assert_eq!(query.price_statistics(&statistics).await.unwrap().totals.count as i64, EACH - 1);
+    assert_eq!(query.chunks.held().0.bytes, whole.bytes);
+}
+
 /// The whole of a subject from a world whose chunks each lie in a minute of their own, in a scan that may decode `most`
 /// chunks for its first tick.
 async fn check_first(world: &World, instruments: &[InstrumentId], order: Order, most: usize) {
