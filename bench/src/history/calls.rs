@@ -44,7 +44,6 @@ pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: us
     let mut times: Vec<Vec<f64>> = vec![Vec::new(); servers.len() * QUESTIONS.len() * SPANS.len()];
     let mut empty = Vec::new();
     for _ in 0..rounds {
-        let symbol = symbol(random.random_range(0..INSTRUMENTS));
         for (store, channel) in channels.iter().enumerate() {
             for (span, (_, length)) in SPANS.iter().enumerate() {
                 for question in 0..QUESTIONS.len() {
@@ -52,18 +51,20 @@ pub(super) async fn run(servers: &[Server], stores: &[(&str, String)], count: us
                         continue;
                     }
                     let latest = |length: i64| (last - length).max(FIRST_TIME + 1);
-                    let mut range = || {
+                    let mut about = || {
+                        let symbol = symbol(random.random_range(0..INSTRUMENTS));
                         let start = length.map(|length| random.random_range(FIRST_TIME..latest(length)));
-                        start.zip(*length).map(|(start, length)| (start, start + length))
+                        (symbol, start.zip(*length).map(|(start, length)| (start, start + length)))
                     };
                     // What a long answer leaves behind slows the next call, whichever it is. So what is compared are
-                    // each the second of their kind: an empty call, and a question, about another time.
+                    // each the second of their kind: an empty call, and a question, about another instrument and time.
                     nothing(channel).await?;
                     let start = Instant::now();
                     nothing(channel).await?;
                     empty.push(micros(start));
-                    ask(channel, question, &symbol, range()).await?;
-                    let range = range();
+                    let (symbol, range) = about();
+                    ask(channel, question, &symbol, range).await?;
+                    let (symbol, range) = about();
                     let start = Instant::now();
                     ask(channel, question, &symbol, range).await?;
                     times[(store * QUESTIONS.len() + question) * SPANS.len() + span].push(micros(start));

@@ -133,7 +133,7 @@ impl TapeMetrics {
 /// What is counted of the two caches of chunks.
 #[derive(Debug)]
 pub struct ChunkMetrics {
-    /// Chunks that were decoded already.
+    /// Chunks that were decoded already, as far as they were needed.
     pub decoded: Hits,
     /// Of the others, those whose bytes were at hand.
     pub stored: Hits,

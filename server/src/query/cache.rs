@@ -185,8 +185,15 @@ impl ChunkCache {
             let read = self.stored(&ids).await?;
             for (&index, stored) in batch.iter().zip(read) {
                 let (id, instrument) = wanted[index];
-                let needed = T::decode(&stored, instrument).map_err(|error| corrupt(id, &error))?;
-                self.decoded.insert(id, needed.decoded());
+                // Meanwhile another call may have decoded as much, or more.
+                let needed = match self.decoded.peek(&id).as_ref().and_then(T::of) {
+                    Some(needed) => needed,
+                    None => {
+                        let needed = T::decode(&stored, instrument).map_err(|error| corrupt(id, &error))?;
+                        self.decoded.insert(id, needed.decoded());
+                        needed
+                    }
+                };
                 found[index] = Some(needed);
             }
         }

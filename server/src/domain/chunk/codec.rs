@@ -154,7 +154,7 @@ fn begin(body: &[u8]) -> Result<Begun<'_>, ChunkCorrupt> {
     Ok(Begun { index, points, present, receive_times, rest: reader.clone() })
 }
 
-/// Decodes the columns that come first, and no other.
+/// Decodes the columns that come first, and no other; of the first version receive times stand among them.
 pub(super) fn points(body: &[u8]) -> Result<Points, ChunkCorrupt> {
     Ok(begin(body)?.points)
 }

@@ -34,7 +34,7 @@ impl StoredChunk {
         Ok(codec::chunk(&self.0, instrument)?.0)
     }
 
-    /// The columns of the chunk that sums, extremes and bars are made of, in half the time.
+    /// The columns of the chunk that sums, extremes and bars are made of, in about half the time.
     ///
     /// # Errors
     ///

@@ -59,8 +59,8 @@ pub fn wire(bar: &Bar, symbol: &Symbol, instrument: Option<&Instrument>, decimal
     }
 }
 
-/// Bars of one series on their way out in pages, as the bytes of messages: a page holds thousands, and most of making a [`proto::Bar`] of each
-/// would go into the small pieces of memory that it is made of.
+/// Bars of one series on their way out in pages, as the bytes of messages: a page holds thousands, and much of making
+/// a [`proto::Bar`] of each would go into the five pieces of memory that it is made of.
 #[derive(Debug)]
 pub struct BarWriter {
     /// Venue, symbol and number of the instrument, as all its bars begin.
@@ -177,15 +177,18 @@ mod tests {
             (pooled, is_final, has_gap, carried) in any::<(bool, bool, bool, bool)>(),
             decimals in 0u8..=36,
         ) {
-            let symbol = Symbol::new("X").unwrap();
-            let instrument = Instrument { id: InstrumentId(7), venue: Venue::new("A").unwrap(), symbol: symbol.clone() };
+            // The longest names that there are: with them a message of a bar is longer than 127 bytes.
+            let (venue, symbol) = (Venue::new(&"V".repeat(32)).unwrap(), Symbol::new(&"S".repeat(64)).unwrap());
+            let instrument = Instrument { id: InstrumentId(7), venue, symbol: symbol.clone() };
             let instrument = Some(&instrument).filter(|_| !pooled);
             let mut builder = BarBuilder::new(Interval::MINUTE);
             for tick in &ticks {
                 builder.push(tick);
             }
-            // One without ticks.
-            builder.insert(UnixNanos::MIN, Default::default());
+            if builder.get(UnixNanos::MIN).is_none() {
+                // One without ticks.
+                builder.insert(UnixNanos::MIN, Default::default());
+            }
             let carried = ticks.first().map(|tick| tick.price).filter(|_| carried);
             let (mut bytes, mut messages) = (Vec::new(), proto::ListBarsResponse::default());
             let mut writer = BarWriter::new(&symbol, instrument, decimals);

@@ -1,5 +1,5 @@
-//! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean stands in
-//! [`crate::query`].
+//! HistoryService: questions about stored ticks, and what venues published. One file for each call; what the answers mean
+//! stands in [`crate::query`].
 //!
 //! ReadTicks does not go through tonic's encoder: its route answers with messages that are written from columns. ListTicks
 //! and ListBars have a codec that takes bytes, and bars are written as such. Through the trait the same bytes come as
