@@ -104,7 +104,7 @@ def bar_from_wire(bar: bar_pb2.Bar) -> Bar:
     if state not in _STATES:
         raise ProtocolError(f"bar state {state} is not known")
     priced, timed = bar.HasField("open_price"), bar.HasField("open_time")
-    # By place, in the order of the fields: a page has thousands, and names would take a tenth of its time.
+    # By place, in the order of the fields: a page has thousands.
     return Bar(
         bar.venue,
         bar.symbol,

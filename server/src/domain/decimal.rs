@@ -5,6 +5,8 @@ use std::fmt;
 use std::num::NonZeroI8;
 use std::str::FromStr;
 
+use super::wide::POW10_WIDE;
+
 /// An exact decimal, `mantissa * 10^exponent`, in canonical form: no trailing zeros, zero is (0, 0).
 ///
 /// Every value is inside the door rule: absolute value below 10^15 and at most 18 decimals.
@@ -51,17 +53,6 @@ pub const POW10: [i64; 19] = {
     let mut table = [1i64; 19];
     let mut power = 1;
     while power < 19 {
-        table[power] = table[power - 1] * 10;
-        power += 1;
-    }
-    table
-};
-
-/// Powers of ten from 10^0 to 10^32: what each exponent, from -18, is in units of 10^-18.
-const UNITS: [i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize] = {
-    let mut table = [1i128; (MAX_DECIMALS + MAX_MAGNITUDE) as usize];
-    let mut power = 1;
-    while power < table.len() {
         table[power] = table[power - 1] * 10;
         power += 1;
     }
@@ -155,7 +146,7 @@ impl Decimal {
     /// The value in units of 10^-18: exact for every decimal, below 10^33.
     pub fn units_e18(self) -> i128 {
         // The door rule bounds the product by 10^33, far inside an i128.
-        i128::from(self.mantissa) * UNITS[(self.exponent() + MAX_DECIMALS) as usize]
+        i128::from(self.mantissa) * POW10_WIDE[(self.exponent() + MAX_DECIMALS) as usize]
     }
 
     /// How many decimals the canonical form shows after the point.

@@ -116,7 +116,7 @@ impl I256 {
     /// The product with `10^power`, or `None` when it does not fit.
     pub fn checked_mul_pow10(self, power: u8) -> Option<I256> {
         // Two narrow numbers always have a product.
-        if let (Some(narrow), Some(&unit)) = (self.to_i128(), POW10.get(usize::from(power))) {
+        if let (Some(narrow), Some(&unit)) = (self.to_i128(), POW10_WIDE.get(usize::from(power))) {
             return Some(I256::product(narrow, unit));
         }
         let mut value = self;
@@ -205,7 +205,7 @@ impl I256 {
 }
 
 /// The powers of ten that fit an `i128`: 10^0 to 10^38.
-const POW10: [i128; 39] = {
+pub(super) const POW10_WIDE: [i128; 39] = {
     let mut table = [1i128; 39];
     let mut power = 1;
     while power < table.len() {

@@ -1,5 +1,5 @@
-//! Chunks at hand, bounded by bytes: decoded ones for those that are read again and again, and stored bytes, which take
-//! a tenth of the memory, for the many that are touched now and then.
+//! Chunks at hand, bounded by bytes: decoded ones for those that are read again and again, each as far as somebody
+//! needed it, and stored bytes, which take a tenth of the memory, for the many that are touched now and then.
 //!
 //! Chunks never change and their ids are never reused, so nothing here is ever invalid: what a view no longer names is
 //! pushed out by what is read. Two calls that miss the same chunk at once both read it; the bytes are small and the

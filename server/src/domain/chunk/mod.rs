@@ -1,6 +1,7 @@
 //! The codec of history's chunks: seven columns of one instrument and one UTC day, compressed by pco.
 //!
-//! A [`Chunk`] holds the decoded columns; queries and statistics read those and assemble ticks only to hand them out.
+//! A [`Chunk`] holds the decoded columns; queries read those and assemble ticks only to hand them out. Sums, extremes and
+//! bars need no more than its [`Points`].
 //! Prices and quantities are mantissas at one exponent each, which is why [`cuts`] may end a chunk early. The bytes
 //! begin with a version and end with a CRC32C over everything before it; see `codec.rs` for their order. Sums up to an
 //! instant need a page of them alone: a [`StoredChunk`] has its checksum verified once, and gives a [`Prefix`].

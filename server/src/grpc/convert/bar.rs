@@ -1,4 +1,4 @@
-//! Bars, and what requests say about them.
+//! Bars on their way out, as messages of a stream and as the bytes of a page, and what requests say about them.
 
 use prost::Message as _;
 
@@ -36,9 +36,6 @@ pub fn wire(bar: &Bar, symbol: &Symbol, instrument: Option<&Instrument>, decimal
     };
     let time = |point: Option<crate::domain::statistics::PricePoint>| point.map(|point| point.event_time.into());
     proto::Bar {
-        venue: instrument.map_or_else(String::new, |instrument| instrument.venue.as_str().to_owned()),
-        symbol: symbol.as_str().to_owned(),
-        instrument_id: instrument.map_or(0, |instrument| instrument.id.0),
         start_time: Some((*start).into()),
         end_time: Some((*end).into()),
         open_price: price(totals.first),
@@ -56,6 +53,17 @@ pub fn wire(bar: &Bar, symbol: &Symbol, instrument: Option<&Instrument>, decimal
         state: state.into(),
         revision: contents.revision,
         has_source_gap: *has_gap,
+        ..named(symbol, instrument)
+    }
+}
+
+/// What all bars of a series have.
+fn named(symbol: &Symbol, instrument: Option<&Instrument>) -> proto::Bar {
+    proto::Bar {
+        venue: instrument.map_or_else(String::new, |instrument| instrument.venue.as_str().to_owned()),
+        symbol: symbol.as_str().to_owned(),
+        instrument_id: instrument.map_or(0, |instrument| instrument.id.0),
+        ..proto::Bar::default()
     }
 }
 
@@ -72,13 +80,7 @@ pub struct BarWriter {
 impl BarWriter {
     /// A writer of bars of an instrument, or of all venues of its symbol, with means of so many decimals.
     pub fn new(symbol: &Symbol, instrument: Option<&Instrument>, decimals: u8) -> BarWriter {
-        let names = proto::Bar {
-            venue: instrument.map_or_else(String::new, |instrument| instrument.venue.as_str().to_owned()),
-            symbol: symbol.as_str().to_owned(),
-            instrument_id: instrument.map_or(0, |instrument| instrument.id.0),
-            ..proto::Bar::default()
-        };
-        BarWriter { names: names.encode_to_vec(), decimals, message: Vec::new() }
+        BarWriter { names: named(symbol, instrument).encode_to_vec(), decimals, message: Vec::new() }
     }
 
     /// Appends a bar as an element of a repeated field.
